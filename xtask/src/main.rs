@@ -1,3 +1,41 @@
-//! Under construction.
+//! `cargo xtask`: the project's own commands.
+//!
+//! - `test` is everything that a change must pass; `.ci/run` calls it and nothing else.
+//! - `bench` measures, side by side in one run.
+//! - `quickstart` regenerates the quickstart's list of crates and the figures that the README shows.
 
-fn main() {}
+mod command;
+mod machine;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  test [--quick]         formatting, clippy, rustdoc and every test; installs what the tests need
+                         (--quick leaves out the tests that need PyTorch, and says so)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let result = match arguments.first().map(String::as_str) {
+        Some("test") => test::run(rest),
+        Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the tests need of the machine: Debian packages, and a Python environment with PyTorch. All of it goes to
+//! places outside the repository and is made once.
+
+use crate::command::{run, succeeds};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The one PyTorch (and transformers) that the tests compare with.
+pub(crate) const TORCH: &str = "2.15.0";
+pub(crate) const TRANSFORMERS: &str = "5.23.0";
+
+/// Makes sure that `program` is on the PATH, from Debian's `package` where it is not.
+pub(crate) fn debian(program: &str, package: &str) -> Result<(), String> {
+    let is_there = || succeeds(Command::new("sh").args(["-c", &format!("command -v {program}")]));
+    if is_there() {
+        return Ok(());
+    }
+    let root = succeeds(Command::new("sh").args(["-c", "[ $(id -u) = 0 ]"]));
+    let apt = |arguments: &[&str]| {
+        let mut command = if root {
+            Command::new("apt-get")
+        } else {
+            Command::new("sudo")
+        };
+        if !root {
+            command.arg("apt-get");
+        }
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    // An old index is the usual reason for a failed install: refresh it then, not always.
+    if run(apt(&["install", "-y", "--no-install-recommends", package]).stdout(std::process::Stdio::null()))
+        .is_err()
+    {
+        run(apt(&["update"]).stdout(std::process::Stdio::null()))?;
+        run(apt(&["install", "-y", "--no-install-recommends", package]).stdout(std::process::Stdio::null()))?;
+    }
+    if is_there() {
+        Ok(())
+    } else {
+        Err(format!(
+            "{program} is not there; install it (Debian's package {package}) and run this again"
+        ))
+    }
+}
+
+/// The Python of an environment that has PyTorch, made at the first call.
+pub(crate) fn torch_python() -> Result<PathBuf, String> {
+    let folder = cache().join(format!("torch-{TORCH}-transformers-{TRANSFORMERS}"));
+    let python = folder.join("bin/python");
+    let probe = format!(
+        "import torch, transformers, numpy; assert torch.__version__.split('+')[0] == '{TORCH}'; \
+         assert transformers.__version__ == '{TRANSFORMERS}'"
+    );
+    if python.exists() && succeeds(Command::new(&python).args(["-c", &probe])) {
+        return Ok(python);
+    }
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&folder))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args([
+            format!("torch=={TORCH}"),
+            format!("transformers=={TRANSFORMERS}"),
+            "numpy".to_owned(),
+        ]))?;
+    if succeeds(Command::new(&python).args(["-c", &probe])) {
+        Ok(python)
+    } else {
+        Err(format!(
+            "the Python environment in {} does not import torch {TORCH}",
+            folder.display()
+        ))
+    }
+}
+
+fn cache() -> PathBuf {
+    let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+    std::env::var_os("XDG_CACHE_HOME")
+        .map_or_else(|| home.join(".cache"), PathBuf::from)
+        .join(Path::new("keepstep-tests"))
+}

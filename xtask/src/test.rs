@@ -1,0 +1,131 @@
+//! `cargo xtask test`: everything that a change must pass.
+
+use crate::command::{self, cargo, describe};
+use crate::machine;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    let quick = match arguments {
+        [] => false,
+        [one] if one == "--quick" => true,
+        _ => return Err(format!("test takes --quick or nothing, not {arguments:?}")),
+    };
+    run_checks()?;
+
+    machine::debian("qemu-x86_64", "qemu-user")?;
+    machine::debian("unzip", "unzip")?;
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--no-fail-fast"]);
+    if quick {
+        eprintln!("xtask: --quick: the tests against PyTorch are left out and counted as skipped");
+    } else {
+        let python = machine::torch_python()?;
+        tests
+            .env("KEEPSTEP_TORCH_PYTHON", python)
+            .args(["--", "--include-ignored"]);
+    }
+    let tally = Tally::of(&mut tests)?;
+    println!(
+        "{} passed, {} failed, {} skipped",
+        tally.passed, tally.failed, tally.ignored
+    );
+    if tally.failed == 0 && tally.succeeded {
+        Ok(())
+    } else {
+        Err("some tests failed".to_owned())
+    }
+}
+
+fn run_checks() -> Result<(), String> {
+    command::run(cargo().args(["fmt", "--all", "--check"]))?;
+    command::run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    command::run(
+        cargo()
+            .args(["doc", "--workspace", "--no-deps", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+/// The sums of the summaries that the test harnesses print.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    succeeded: bool,
+}
+
+impl Tally {
+    /// Runs the tests, passing their output on as it comes.
+    fn of(command: &mut Command) -> Result<Tally, String> {
+        let line = describe(command);
+        eprintln!("xtask: {line}");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{line}: {error}"))?;
+        let mut tally = Tally::default();
+        if let Some(output) = child.stdout.take() {
+            for text in BufReader::new(output).split(b'\n') {
+                let text =
+                    String::from_utf8_lossy(&text.map_err(|error| format!("{line}: {error}"))?).into_owned();
+                println!("{text}");
+                tally.add(&text);
+            }
+        }
+        tally.succeeded = child
+            .wait()
+            .map_err(|error| format!("{line}: {error}"))?
+            .success();
+        Ok(tally)
+    }
+
+    /// Counts one line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
+    fn add(&mut self, line: &str) {
+        let Some(summary) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let Some((_, counts)) = summary.split_once(". ") else {
+            return;
+        };
+        for count in counts.split("; ") {
+            let Some((number, what)) = count.split_once(' ') else {
+                continue;
+            };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_are_summed() {
+        let mut tally = Tally::default();
+        tally.add(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        );
+        tally.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        tally.add("test position::tests::x ... ok");
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (5, 4, 1));
+    }
+}
