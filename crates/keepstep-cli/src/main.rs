@@ -1,3 +1,22 @@
-//! Under construction.
+//! The `keepstep` program: reads the command line, calls the libraries, prints.
+//!
+//! Results go to standard output, everything else to standard error.
 
-fn main() {}
+mod arguments;
+mod banner;
+mod commands;
+mod progress;
+mod signals;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match commands::run(arguments::Arguments::parse().command) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            eprintln!("keepstep: {failure}");
+            ExitCode::from(failure.status())
+        }
+    }
+}

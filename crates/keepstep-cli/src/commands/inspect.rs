@@ -1,0 +1,135 @@
+//! `keepstep inspect`: what a checkpoint, or any `.pt` file, holds.
+
+use super::Failure;
+use keepstep_pt::{Checksums, Dict, File, Tensor, Value};
+use serde_json::json;
+use std::fmt::Write;
+use std::path::Path;
+
+pub(crate) fn run(path: &Path, json: bool) -> Result<(), Failure> {
+    let file = File::open(path)?;
+    let checksums = file.verify();
+    if json {
+        let state = match &checksums {
+            Ok(Checksums::Verified) => "verified".to_owned(),
+            Ok(_) => "none".to_owned(),
+            Err(error) => format!("damaged: {error}"),
+        };
+        let tree = json!({ "path": path.display().to_string(), "checksums": state, "root": to_json(file.value()) });
+        super::print(&format!("{tree:#}\n"))?;
+    } else {
+        let mut text = format!("{}\nChecksums: ", path.display());
+        text.push_str(match &checksums {
+            Ok(Checksums::Verified) => "all hold\n",
+            Ok(_) => "none in this file, nothing can be checked\n",
+            Err(_) => "DAMAGED\n",
+        });
+        tree(&mut text, file.value(), 0);
+        super::print(&text)?;
+    }
+    checksums?;
+    Ok(())
+}
+
+/// One line per value, children indented.
+fn tree(text: &mut String, value: &Value, depth: usize) {
+    let entries = |text: &mut String, dict: &Dict| {
+        for (key, value) in dict.iter() {
+            let _ = write!(text, "{:1$}{2}: ", "", depth * 2, scalar(key));
+            item(text, value, depth);
+        }
+    };
+    match value {
+        Value::Dict(dict) | Value::OrderedDict(dict) => entries(text, dict),
+        Value::List(items) | Value::Tuple(items) => {
+            for (index, value) in items.iter().enumerate() {
+                let _ = write!(text, "{:1$}[{index}]: ", "", depth * 2);
+                item(text, value, depth);
+            }
+        }
+        other => {
+            let _ = writeln!(text, "{:1$}{2}", "", depth * 2, scalar(other));
+        }
+    }
+}
+
+fn item(text: &mut String, value: &Value, depth: usize) {
+    let (kind, len) = match value {
+        Value::Dict(dict) => ("dict", dict.len()),
+        Value::OrderedDict(dict) => ("OrderedDict", dict.len()),
+        Value::List(items) if items.iter().any(is_nested) => ("list", items.len()),
+        Value::Tuple(items) if items.iter().any(is_nested) => ("tuple", items.len()),
+        other => {
+            let _ = writeln!(text, "{}", scalar(other));
+            return;
+        }
+    };
+    let _ = writeln!(text, "{kind} of {len}");
+    tree(text, value, depth + 1);
+}
+
+fn is_nested(value: &Value) -> bool {
+    matches!(value, Value::Dict(_) | Value::OrderedDict(_) | Value::Tensor(_))
+}
+
+/// A value on one line; long strings are cut.
+pub(crate) fn scalar(value: &Value) -> String {
+    const LONGEST: usize = 80;
+    match value {
+        Value::None => "None".to_owned(),
+        Value::Bool(value) => if *value { "True" } else { "False" }.to_owned(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => format!("{value:?}"),
+        Value::Str(value) if value.chars().count() > LONGEST => {
+            let start: String = value.chars().take(LONGEST).collect();
+            format!("{start:?}… ({} bytes)", value.len())
+        }
+        Value::Str(value) => {
+            if value.chars().any(char::is_control) { format!("{value:?}") } else { value.clone() }
+        }
+        Value::List(items) => format!("[{}]", joined(items)),
+        Value::Tuple(items) => format!("({})", joined(items)),
+        Value::Tensor(tensor) => tensor_line(tensor),
+        other => format!("{other:?}"),
+    }
+}
+
+fn joined(items: &[Value]) -> String {
+    const MOST: usize = 16;
+    let mut parts: Vec<String> = items.iter().take(MOST).map(scalar).collect();
+    if items.len() > MOST {
+        parts.push(format!("… {} more", items.len() - MOST));
+    }
+    parts.join(", ")
+}
+
+fn tensor_line(tensor: &Tensor) -> String {
+    let shape: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
+    format!("{} [{}], {} bytes", tensor.dtype(), shape.join(", "), num_bytes(tensor))
+}
+
+/// Elements times their size; a view that repeats elements counts each.
+fn num_bytes(tensor: &Tensor) -> u64 {
+    tensor.shape().iter().map(|&size| size as u64).product::<u64>() * tensor.dtype().size() as u64
+}
+
+fn to_json(value: &Value) -> serde_json::Value {
+    let entries = |dict: &Dict| -> serde_json::Value {
+        dict.iter().map(|(key, value)| (scalar(key), to_json(value))).collect::<serde_json::Map<_, _>>().into()
+    };
+    match value {
+        Value::None => serde_json::Value::Null,
+        Value::Bool(value) => (*value).into(),
+        Value::Int(value) => (*value).into(),
+        // JSON has no NaN and no infinity.
+        Value::Float(value) if !value.is_finite() => format!("{value}").into(),
+        Value::Float(value) => (*value).into(),
+        Value::Str(value) => value.as_str().into(),
+        Value::List(items) | Value::Tuple(items) => items.iter().map(to_json).collect(),
+        Value::Dict(dict) | Value::OrderedDict(dict) => entries(dict),
+        Value::Tensor(tensor) => json!({
+            "dtype": tensor.dtype().to_string(), "shape": tensor.shape(), "bytes": num_bytes(tensor),
+        }),
+        other => scalar(other).into(),
+    }
+}

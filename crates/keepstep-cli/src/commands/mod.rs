@@ -1,0 +1,52 @@
+//! One file per command.
+
+mod branch;
+mod diff;
+mod failure;
+mod generate;
+mod inspect;
+mod list;
+mod train;
+mod verify;
+
+pub(crate) use failure::Failure;
+
+use crate::arguments::Command;
+use std::io::{self, Write};
+
+/// The exit statuses that are not a failure's.
+pub(crate) mod status {
+    /// Done.
+    pub(crate) const DONE: u8 = 0;
+    /// `diff` found a difference.
+    pub(crate) const DIFFERENT: u8 = 1;
+    /// Stopped early, and the same command goes on: EX_TEMPFAIL of sysexits.h.
+    pub(crate) const RESUMABLE: u8 = 75;
+    /// Stopped by Ctrl-C where the signal cannot be raised again.
+    pub(crate) const INTERRUPTED: u8 = 130;
+}
+
+/// Runs a command and gives the program's exit status.
+pub(crate) fn run(command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Branch(arguments) => branch::run(&arguments).map(|()| status::DONE),
+        Command::Generate(arguments) => generate::run(&arguments).map(|()| status::DONE),
+        Command::List { run, json } => list::run(&run, json).map(|()| status::DONE),
+        Command::Inspect { checkpoint, json } => inspect::run(&checkpoint, json).map(|()| status::DONE),
+        Command::Verify { path } => verify::run(&path).map(|()| status::DONE),
+        Command::Diff { left, right } => {
+            diff::run(&left, &right).map(|same| if same { status::DONE } else { status::DIFFERENT })
+        }
+    }
+}
+
+/// Writes a result to standard output. A reader that has gone away (`| head`) is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(1, format!("standard output cannot be written: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}

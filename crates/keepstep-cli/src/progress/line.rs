@@ -1,0 +1,132 @@
+//! The text of the progress bar, as a pure function of what is known.
+
+use std::time::Duration;
+
+/// What one line of progress shows.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) epoch: u64,
+    /// Micro-batches done in this epoch.
+    pub(crate) step: u64,
+    pub(crate) steps_per_epoch: u64,
+    pub(crate) global_step: u64,
+    /// Mean over the epoch so far, all sessions included.
+    pub(crate) loss: Option<f64>,
+    pub(crate) learning_rate: Option<f64>,
+    /// Steps of this epoch done by this process.
+    pub(crate) steps_here: u64,
+    /// Time that this process has spent on them.
+    pub(crate) elapsed: Duration,
+}
+
+const WIDTH: usize = 10;
+const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let total = self.steps_per_epoch.max(1);
+        let percent = self.step.saturating_mul(100) / total;
+        write!(f, "Epoch {}: {percent:3}%|{}| {}/{}", self.epoch, bar(self.step, total), self.step, self.steps_per_epoch)?;
+        write!(f, " [{}<{}]", clock(self.elapsed), self.remaining().map_or("?".to_owned(), clock))?;
+        if let Some(loss) = self.loss {
+            write!(f, " loss={loss:.4}")?;
+        }
+        write!(f, " global_step={}", self.global_step)?;
+        if let Some(rate) = self.learning_rate {
+            write!(f, " lr={}", scientific(rate))?;
+        }
+        Ok(())
+    }
+}
+
+impl Line {
+    /// The time left in this epoch at the rate of this process; what earlier sessions did counts for nothing.
+    fn remaining(&self) -> Option<Duration> {
+        if self.steps_here == 0 {
+            return None;
+        }
+        let left = self.steps_per_epoch.saturating_sub(self.step) as f64;
+        Duration::try_from_secs_f64(self.elapsed.as_secs_f64() / self.steps_here as f64 * left).ok()
+    }
+}
+
+fn bar(step: u64, total: u64) -> String {
+    let eighths = (u128::from(step.min(total)) * (WIDTH as u128) * 8 / u128::from(total)) as usize;
+    let mut text: String = std::iter::repeat_n('█', eighths / 8).collect();
+    if eighths / 8 < WIDTH {
+        text.push(EIGHTHS[eighths % 8]);
+        text.extend(std::iter::repeat_n(' ', WIDTH - eighths / 8 - 1));
+    }
+    text
+}
+
+/// `mm:ss`, or `h:mm:ss` from an hour on.
+pub(crate) fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes:02}:{seconds:02}") }
+}
+
+/// C's `%.2e`: at least two digits in the exponent.
+pub(crate) fn scientific(value: f64) -> String {
+    let text = format!("{value:.2e}");
+    match text.split_once('e') {
+        Some((mantissa, exponent)) => {
+            let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
+            format!("{mantissa}e{sign}{digits:0>2}")
+        }
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_bar_starts_where_the_run_is() {
+        let line = Line {
+            epoch: 2,
+            step: 5400,
+            steps_per_epoch: 10_000,
+            global_step: 15_400,
+            loss: Some(3.2456),
+            learning_rate: Some(5e-4),
+            steps_here: 400,
+            elapsed: Duration::from_secs_f64(38.0),
+        };
+        assert_eq!(
+            line.to_string(),
+            "Epoch 2:  54%|█████▍    | 5400/10000 [00:38<07:17] loss=3.2456 global_step=15400 lr=5.00e-04"
+        );
+    }
+
+    #[test]
+    fn nothing_done_yet_shows_no_invented_time() {
+        let line = Line {
+            epoch: 1,
+            step: 0,
+            steps_per_epoch: 3,
+            global_step: 0,
+            loss: None,
+            learning_rate: None,
+            steps_here: 0,
+            elapsed: Duration::ZERO,
+        };
+        assert_eq!(line.to_string(), "Epoch 1:   0%|          | 0/3 [00:00<?] global_step=0");
+    }
+
+    #[test]
+    fn a_full_bar_is_full() {
+        assert_eq!(bar(7, 7), "██████████");
+        assert_eq!(bar(0, 7).chars().count(), WIDTH);
+    }
+
+    #[test]
+    fn times_and_rates() {
+        assert_eq!(clock(Duration::from_secs(3_725)), "1:02:05");
+        assert_eq!(scientific(5e-4), "5.00e-04");
+        assert_eq!(scientific(0.0), "0.00e+00");
+        assert_eq!(scientific(1.5e-12), "1.50e-12");
+    }
+}

@@ -1,0 +1,189 @@
+//! Every mistake gives one clear sentence and the right exit status, before anything is written.
+
+mod support;
+
+use std::fs;
+use support::{Lab, damage, expect, newest, said};
+
+/// Trains with a change that must be refused, and gives what was said.
+fn refused(lab: &Lab, set: &[&str], status: i32) -> String {
+    let mut command = lab.train("run");
+    for change in set {
+        command.arg("--set").arg(change);
+    }
+    let output = expect(&mut command, status);
+    let said = said(&output);
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(said.trim_end().lines().count() <= 4, "more than a sentence and its cause:\n{said}");
+    said
+}
+
+#[test]
+fn a_config_that_cannot_be_used() {
+    let lab = Lab::new();
+    fs::write(lab.path("empty.txt"), "").expect("a file");
+    fs::write(lab.path("latin1.txt"), b"caf\xe9 au lait, sans sucre, merci bien").expect("a file");
+    let empty = format!("data.paths=[\"{}\"]", lab.path("empty.txt").display());
+    let latin1 = format!("data.paths=[\"{}\"]", lab.path("latin1.txt").display());
+    let missing = format!("data.paths=[\"{}\"]", lab.path("nowhere.txt").display());
+    let nothing = format!("data.paths=[\"{}\"]", lab.path("*.md").display());
+    for (set, expected) in [
+        ("learning_rte=1", vec!["learning_rte"]),
+        ("optimizer.learning_rte=1", vec!["learning_rte", "learning_rate"]),
+        ("batch_size=\"many\"", vec!["batch_size"]),
+        ("batch_size=0", vec!["batch_size", "0"]),
+        ("gradient_accumulation_steps=0", vec!["gradient_accumulation_steps"]),
+        ("epochs=-1", vec!["epochs"]),
+        ("model.dropout=1.5", vec!["model.dropout", "1.5"]),
+        ("model.n_head=3", vec!["n_embd", "n_head"]),
+        ("model.block_size=100000", vec!["block_size"]),
+        ("optimizer.learning_rate=-1.0", vec!["optimizer.learning_rate"]),
+        ("optimizer.betas=[0.9]", vec!["optimizer.betas"]),
+        ("data.validation_fraction=1.0", vec!["data.validation_fraction"]),
+        ("data.tokenizer=\"words\"", vec!["data.tokenizer"]),
+        ("schedule.kind=\"cosin\"", vec!["schedule.kind", "cosine"]),
+        (&empty, vec!["empty.txt"]),
+        (&latin1, vec!["latin1.txt", "UTF-8"]),
+        (&missing, vec!["nowhere.txt"]),
+        (&nothing, vec!["*.md"]),
+    ] {
+        let said = refused(&lab, &[set], 2);
+        for word in expected {
+            assert!(said.contains(word), "{set}: `{word}` is not in:\n{said}");
+        }
+        assert!(!lab.path("run").exists(), "{set}: something was written");
+    }
+}
+
+#[test]
+fn a_config_that_is_not_there_or_not_toml() {
+    let lab = Lab::new();
+    let output = expect(support::program().args(["train", "nowhere.toml"]), 2);
+    assert!(said(&output).contains("nowhere.toml"));
+    fs::write(lab.path("config.toml"), "output_dir = ").expect("a config");
+    let output = expect(&mut lab.train("run"), 2);
+    assert!(said(&output).contains("config.toml"), "{}", said(&output));
+    expect(support::program().arg("trian"), 2);
+}
+
+/// Starts a run, then changes something that the run's function depends on.
+fn started() -> Lab {
+    let lab = Lab::new();
+    expect(lab.train("run").args(["--stop-after", "4"]), 75);
+    lab
+}
+
+#[test]
+fn a_functional_key_that_differs_names_both_values_and_the_way_out() {
+    let lab = started();
+    let before = lab.checkpoints("run");
+    for (set, old, new) in
+        [("seed=8", "7", "8"), ("batch_size=1", "2", "1"), ("optimizer.learning_rate=0.02", "0.01", "0.02")]
+    {
+        let said = refused(&lab, &[set], 2);
+        let key = set.split('=').next().expect("a key");
+        for word in [key, old, new, "keepstep branch"] {
+            assert!(said.contains(word), "{set}: `{word}` is not in:\n{said}");
+        }
+    }
+    let said = refused(&lab, &["model.n_embd=64"], 2);
+    assert!(said.contains("model.n_embd"), "{said}");
+    assert_eq!(lab.checkpoints("run"), before);
+}
+
+#[test]
+fn a_corpus_that_changed() {
+    let lab = started();
+    let before = lab.checkpoints("run");
+    let mut text = support::text(420);
+    text.replace_range(10..11, "#");
+    fs::write(lab.path("corpus.txt"), text).expect("the corpus");
+    let said = refused(&lab, &[], 2);
+    assert!(said.contains("corpus"), "{said}");
+    assert_eq!(lab.checkpoints("run"), before);
+}
+
+#[test]
+fn nothing_but_damaged_files() {
+    let lab = started();
+    for name in lab.checkpoints("run").keys() {
+        damage(&lab.path("run").join(name));
+    }
+    let before = lab.checkpoints("run");
+    let output = expect(&mut lab.train("run"), 1);
+    assert!(said(&output).contains("damaged"), "{}", said(&output));
+    assert_eq!(lab.checkpoints("run"), before);
+}
+
+#[test]
+fn a_source_that_is_missing() {
+    let lab = Lab::new();
+    let output = expect(lab.train("run").args(["--resume", "/nowhere/checkpoint.pt"]), 1);
+    assert!(said(&output).contains("/nowhere/checkpoint.pt"), "{}", said(&output));
+    assert!(!newest_exists(&lab));
+}
+
+fn newest_exists(lab: &Lab) -> bool {
+    lab.path("run").exists() && !lab.checkpoints("run").is_empty()
+}
+
+#[test]
+fn never_resuming_into_a_folder_that_has_a_run() {
+    let lab = started();
+    let before = lab.checkpoints("run");
+    let output = expect(lab.train("run").args(["--resume", "never"]), 1);
+    assert!(said(&output).contains(&lab.path("run").display().to_string()), "{}", said(&output));
+    assert_eq!(lab.checkpoints("run"), before);
+}
+
+#[test]
+fn two_writers() {
+    let lab = Lab::new();
+    let slow = ["--set", "epochs=2000", "--set", "save_steps=1000000", "--set", "eval_steps=1000000"];
+    let mut first = lab.train("run").args(slow).stderr(std::process::Stdio::null()).spawn().expect("the first");
+    let lock_is_held = || {
+        let output = lab.train("run").args(slow).args(["--stop-after", "1"]).output().expect("the second");
+        output.status.code() == Some(1) && said(&output).contains("another")
+    };
+    let found = (0..50).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        lock_is_held()
+    });
+    first.kill().expect("it runs");
+    first.wait().expect("it ends");
+    assert!(found, "the second writer was not refused");
+}
+
+#[test]
+fn a_loss_that_is_not_finite() {
+    let lab = Lab::new();
+    let output = expect(
+        lab.train("run").args(["--set", "optimizer.learning_rate=1e30", "--set", "schedule.warmup_steps=0"]),
+        1,
+    );
+    let said = said(&output);
+    assert!(said.contains("not finite") && said.contains("epoch"), "{said}");
+    for name in lab.checkpoints("run").keys() {
+        let file = keepstep_pt::File::open(lab.path("run").join(name)).expect("a checkpoint");
+        file.verify().expect("it holds");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_checkpoint() {
+    let lab = Lab::new();
+    for (name, bytes) in [("empty.pt", &b""[..]), ("text.pt", &b"this is not a checkpoint"[..])] {
+        fs::write(lab.path(name), bytes).expect("a file");
+        for command in ["inspect", "verify"] {
+            let output = expect(support::program().arg(command).arg(lab.path(name)), 1);
+            assert!(said(&output).contains(name), "{}", said(&output));
+        }
+    }
+    let started = started();
+    let victim = newest(&started.path("run"));
+    damage(&victim);
+    for command in ["inspect", "verify"] {
+        let output = expect(support::program().arg(command).arg(&victim), 1);
+        assert!(!said(&output).is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! A run that was stopped ends in the same bytes as one that was not.
+
+mod support;
+
+use std::fs;
+use support::{Lab, UPDATES, damage, expect, newest, said};
+
+fn stop_after(lab: &Lab, run: &str, updates: u64) {
+    expect(lab.train(run).args(["--stop-after", &updates.to_string()]), 75);
+}
+
+#[test]
+fn stopped_at_every_update_and_finished_by_a_new_process() {
+    let lab = Lab::new();
+    let straight = lab.straight("straight");
+    assert_eq!(straight.len() as u64, UPDATES / 2 + 1, "{straight:?}");
+    assert!(straight.contains_key("best_model.pt"));
+    assert!(straight.contains_key("checkpoint_epoch3_final_global12.pt"));
+    for updates in 1..UPDATES {
+        let run = format!("stopped{updates}");
+        stop_after(&lab, &run, updates);
+        expect(&mut lab.train(&run), 0);
+        assert_eq!(lab.checkpoints(&run), straight, "stopped after {updates} updates");
+    }
+}
+
+#[test]
+fn resumed_from_a_resume_of_a_resume() {
+    let lab = Lab::new();
+    let straight = lab.straight("straight");
+    for stride in [1, 3] {
+        let run = format!("stride{stride}");
+        let mut done = 0;
+        while done + stride < UPDATES {
+            stop_after(&lab, &run, stride);
+            done += stride;
+        }
+        expect(&mut lab.train(&run), 0);
+        assert_eq!(lab.checkpoints(&run), straight, "stopped every {stride} updates");
+    }
+}
+
+#[test]
+fn resumed_from_a_folder_that_is_only_read() {
+    let lab = Lab::new();
+    let straight = lab.straight("straight");
+    for updates in [5, 8] {
+        let (source, run) = (format!("input{updates}"), format!("working{updates}"));
+        stop_after(&lab, &source, updates);
+        let before = lab.checkpoints(&source);
+        let mut permissions = fs::metadata(lab.path(&source)).expect("the folder").permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(lab.path(&source), permissions).expect("a read-only folder");
+
+        let output = expect(lab.train(&run).arg("--resume").arg(lab.path(&source)), 0);
+
+        assert!(said(&output).contains(&format!("Global step: {updates}")), "{}", said(&output));
+        assert_eq!(lab.checkpoints(&source), before, "the source was changed");
+        let finished = lab.checkpoints(&run);
+        for (name, hash) in &finished {
+            assert_eq!(Some(hash), straight.get(name), "{name}");
+        }
+        for name in straight.keys().filter(|name| support::global_step(name).is_none_or(|step| step > updates)) {
+            assert!(finished.contains_key(name), "{name} is missing");
+        }
+    }
+}
+
+#[test]
+fn the_newest_file_is_damaged() {
+    let lab = Lab::new();
+    let straight = lab.straight("straight");
+    for updates in [6, 7] {
+        let run = format!("damaged{updates}");
+        stop_after(&lab, &run, updates);
+        let victim = newest(&lab.path(&run));
+        damage(&victim);
+        let output = expect(&mut lab.train(&run), 0);
+        let name = victim.file_name().expect("a name").to_string_lossy();
+        assert!(said(&output).contains(&*name), "the damaged file is not named:\n{}", said(&output));
+        assert_eq!(lab.checkpoints(&run), straight);
+    }
+}
+
+#[test]
+fn a_finished_run_does_nothing_and_says_so() {
+    let lab = Lab::new();
+    let straight = lab.straight("straight");
+    let output = expect(&mut lab.train("straight"), 0);
+    assert!(said(&output).contains("NOTHING LEFT TO DO"), "{}", said(&output));
+    assert_eq!(lab.checkpoints("straight"), straight);
+}
+
+#[test]
+fn a_folder_keeps_the_newest_four_and_the_best() {
+    let lab = Lab::new();
+    let limit = ["--set", "max_checkpoints=4"];
+    expect(lab.train("straight").args(limit), 0);
+    let straight = lab.checkpoints("straight");
+    let mut names: Vec<&str> = straight.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "best_model.pt",
+            "checkpoint_epoch2_final_global8.pt",
+            "checkpoint_epoch2_step6_global6.pt",
+            "checkpoint_epoch3_final_global12.pt",
+            "checkpoint_epoch3_step6_global10.pt",
+        ]
+    );
+    expect(lab.train("stopped").args(limit).args(["--stop-after", "7"]), 75);
+    expect(lab.train("stopped").args(limit), 0);
+    assert_eq!(lab.checkpoints("stopped"), straight);
+}

@@ -1,0 +1,114 @@
+//! What a training run tells whoever watches it.
+
+use std::path::{Path, PathBuf};
+
+/// Receives the events of a run. Nothing that an observer does can reach the run's result.
+///
+/// Every method has an empty default, so that an observer names only what it shows.
+#[expect(unused_variables, reason = "the defaults ignore their arguments")]
+pub trait Observer {
+    /// Text is being encoded: bytes done, of all.
+    fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {}
+    /// Something that is worth a line: a damaged file that was passed over, a cache that was rebuilt.
+    fn note(&mut self, text: &str) {}
+    /// Everything is checked and loaded, and nothing is trained yet.
+    fn planned(&mut self, plan: &PlanReport) {}
+    /// The run continues from a checkpoint.
+    fn resumed(&mut self, report: &ResumeReport) {}
+    /// One optimizer update is complete.
+    fn updated(&mut self, report: &UpdateReport) {}
+    /// An evaluation goes on: batches done, of all.
+    fn evaluating(&mut self, done_batches: u64, total_batches: u64) {}
+    /// An evaluation is complete.
+    fn evaluated(&mut self, report: &EvaluationReport) {}
+    /// A checkpoint is durable and verified.
+    fn saved(&mut self, path: &Path) {}
+    /// The end of an epoch.
+    fn epoch_finished(&mut self, epoch: u64, train_loss: Option<f64>) {}
+}
+
+/// An observer that shows nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Silent;
+
+impl Observer for Silent {}
+
+/// The sizes of a run.
+#[derive(Debug, Clone)]
+pub struct PlanReport {
+    /// Trainable scalars.
+    pub num_parameters: u64,
+    /// Tokens of the corpus, validation included.
+    pub num_tokens: u64,
+    /// Training windows.
+    pub num_train_windows: u64,
+    /// Validation windows.
+    pub num_validation_windows: u64,
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Micro-batches per epoch.
+    pub steps_per_epoch: u64,
+    /// Epochs of the whole run.
+    pub epochs: u64,
+    /// Optimizer updates of the whole run.
+    pub total_steps: u64,
+    /// Threads that compute.
+    pub num_threads: usize,
+    /// Where the checkpoints go.
+    pub output_dir: PathBuf,
+}
+
+/// Where a run continues.
+#[derive(Debug, Clone)]
+pub struct ResumeReport {
+    /// The checkpoint that was loaded.
+    pub path: PathBuf,
+    /// The epoch of the checkpoint.
+    pub epoch: u64,
+    /// Micro-batches completed in it.
+    pub step: u64,
+    /// Micro-batches of that epoch.
+    pub steps_per_epoch: u64,
+    /// Updates completed.
+    pub global_step: u64,
+    /// Mean training loss of that epoch so far.
+    pub train_loss: Option<f64>,
+    /// The last validation loss.
+    pub val_loss: Option<f64>,
+    /// Whether the run has nothing left to do.
+    pub complete: bool,
+}
+
+/// One optimizer update.
+#[derive(Debug, Clone, Copy)]
+pub struct UpdateReport {
+    /// The epoch that the update belongs to.
+    pub epoch: u64,
+    /// Micro-batches completed in the epoch, this update's included.
+    pub step: u64,
+    /// Micro-batches per epoch.
+    pub steps_per_epoch: u64,
+    /// Updates completed, this one included.
+    pub global_step: u64,
+    /// Mean loss of this update's tokens.
+    pub loss: f64,
+    /// Mean loss of the epoch so far, all sessions included.
+    pub epoch_loss: f64,
+    /// The learning rate that the update used.
+    pub learning_rate: f64,
+    /// The gradient's global norm before clipping.
+    pub grad_norm: f64,
+    /// Target tokens of this update.
+    pub num_tokens: u64,
+}
+
+/// One evaluation.
+#[derive(Debug, Clone, Copy)]
+pub struct EvaluationReport {
+    /// Updates completed when it was made.
+    pub global_step: u64,
+    /// Mean loss over the validation tokens.
+    pub val_loss: f64,
+    /// Whether it is the lowest so far.
+    pub is_best: bool,
+}

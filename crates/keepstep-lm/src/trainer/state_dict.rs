@@ -1,0 +1,291 @@
+//! The state dicts of model, optimizer and scheduler, as PyTorch names and shapes them, and back.
+
+use super::flat_buffer::FlatBuffer;
+use crate::config::OptimizerConfig;
+use crate::parameters::{Layout, NamedTensor};
+use keepstep_pt::{Dict, Dtype, ReadError, Storage, Tensor, Value};
+use thiserror::Error;
+
+/// The name of the head, which shares the storage of the token embedding.
+const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "transformer.wte.weight";
+
+/// A state dict that does not belong to the model of the config.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StateDictError {
+    /// A tensor that the model has is not in the file.
+    #[error("`{dict}` lacks `{name}`, which the model has: it is a checkpoint of another model")]
+    Missing {
+        /// The state dict.
+        dict: &'static str,
+        /// What is missing.
+        name: String,
+    },
+    /// Something in the file has no place in the model.
+    #[error("`{dict}` has `{name}`, which the model has not: it is a checkpoint of another model")]
+    Extra {
+        /// The state dict.
+        dict: &'static str,
+        /// What is too much.
+        name: String,
+    },
+    /// A tensor of another shape.
+    #[error("`{name}` has shape {found:?} in the checkpoint and {expected:?} in the model of the config")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape in the model.
+        expected: Vec<usize>,
+        /// Its shape in the file.
+        found: Vec<usize>,
+    },
+    /// A value of another kind than it must be.
+    #[error("`{name}` is not {expected}")]
+    Kind {
+        /// Where it stands.
+        name: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Two records of the same thing differ.
+    #[error("`{name}` is {found} where the checkpoint's own count makes it {expected}")]
+    Contradiction {
+        /// Where it stands.
+        name: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The bytes of a tensor cannot be had.
+    #[error("`{name}` cannot be read")]
+    Read {
+        /// The tensor.
+        name: String,
+        /// Why.
+        source: ReadError,
+    },
+}
+
+/// `GPT2LMHeadModel.state_dict()`: every tensor in a storage of its own, the tied head in the embedding's.
+pub(crate) fn model_state_dict(layout: &Layout, parameters: &FlatBuffer) -> Value {
+    let mut dict = Dict::new();
+    let mut head = None;
+    for tensor in layout.tensors() {
+        let value = view(tensor, parameters);
+        if tensor.name == EMBEDDING {
+            head = Some(value.clone());
+        }
+        dict.insert(tensor.name.as_str(), value);
+    }
+    if let Some(head) = head {
+        dict.insert(HEAD, head);
+    }
+    Value::OrderedDict(dict)
+}
+
+/// Loads a model's state dict; every tensor of the model must be there and nothing else.
+pub(crate) fn load_model(value: &Value, layout: &Layout, parameters: &mut [f32]) -> Result<(), StateDictError> {
+    const DICT: &str = "model_state_dict";
+    let dict = as_dict(value, DICT)?;
+    for tensor in layout.tensors() {
+        read(dict.get(&tensor.name), DICT, tensor, &tensor.name, parameters)?;
+    }
+    let known = |name: &str| name == HEAD || layout.tensors().iter().any(|tensor| tensor.name == name);
+    refuse_extra(dict, DICT, known)
+}
+
+/// `torch.optim.AdamW.state_dict()` with a scheduler attached: group 0 decays, group 1 does not.
+///
+/// `learning_rate` is the rate of the next update, as PyTorch has it after `scheduler.step()`.
+pub(crate) fn optimizer_state_dict(
+    layout: &Layout,
+    config: &OptimizerConfig,
+    learning_rate: f64,
+    exp_avg: &FlatBuffer,
+    exp_avg_sq: &FlatBuffer,
+    num_updates: u64,
+) -> Value {
+    let groups = groups(layout);
+    let mut state = Dict::new();
+    if num_updates > 0 {
+        for (index, tensor) in groups.iter().flatten().enumerate() {
+            let mut entry = Dict::new();
+            // PyTorch counts in float32; the exact count stands under `keepstep`.
+            entry.insert("step", Tensor::scalar(num_updates as f32));
+            entry.insert("exp_avg", view(tensor, exp_avg));
+            entry.insert("exp_avg_sq", view(tensor, exp_avg_sq));
+            state.insert(Value::Int(index as i64), Value::Dict(entry));
+        }
+    }
+    let mut first = 0;
+    let mut param_groups = Vec::new();
+    for (group, weight_decay) in groups.iter().zip([config.weight_decay, 0.0]) {
+        let params = (first..first + group.len()).map(|index| Value::Int(index as i64)).collect();
+        first += group.len();
+        let mut dict = Dict::new();
+        dict.insert("lr", learning_rate);
+        dict.insert("betas", Value::Tuple(config.betas.iter().map(|&beta| Value::Float(beta)).collect()));
+        dict.insert("eps", config.eps);
+        dict.insert("weight_decay", weight_decay);
+        for flag in ["amsgrad", "maximize"] {
+            dict.insert(flag, false);
+        }
+        dict.insert("foreach", Value::None);
+        for flag in ["capturable", "differentiable"] {
+            dict.insert(flag, false);
+        }
+        dict.insert("fused", Value::None);
+        dict.insert("decoupled_weight_decay", true);
+        dict.insert("initial_lr", config.learning_rate);
+        dict.insert("params", Value::List(params));
+        param_groups.push(Value::Dict(dict));
+    }
+    let mut dict = Dict::new();
+    dict.insert("state", Value::Dict(state));
+    dict.insert("param_groups", Value::List(param_groups));
+    Value::Dict(dict)
+}
+
+/// Loads the two moments; the hyperparameters are the config's, which has been compared already.
+pub(crate) fn load_optimizer(
+    value: &Value,
+    layout: &Layout,
+    num_updates: u64,
+    exp_avg: &mut [f32],
+    exp_avg_sq: &mut [f32],
+) -> Result<(), StateDictError> {
+    const DICT: &str = "optimizer_state_dict";
+    let dict = as_dict(value, DICT)?;
+    refuse_extra(dict, DICT, |name| matches!(name, "state" | "param_groups"))?;
+    let missing = |name: &str| StateDictError::Missing { dict: DICT, name: name.to_owned() };
+    let state = as_dict(dict.get("state").ok_or_else(|| missing("state"))?, "optimizer_state_dict.state")?;
+    let groups = groups(layout);
+    let num_tensors = groups.iter().map(Vec::len).sum::<usize>();
+    let expected = if num_updates == 0 { 0 } else { num_tensors };
+    if state.len() != expected {
+        return Err(StateDictError::Contradiction {
+            name: "optimizer_state_dict.state".to_owned(),
+            expected: format!("{expected} entries"),
+            found: format!("{} entries", state.len()),
+        });
+    }
+    if num_updates == 0 {
+        return Ok(());
+    }
+    for (index, tensor) in groups.iter().flatten().enumerate() {
+        let place = format!("optimizer_state_dict.state[{index}]");
+        let entry = state.iter().find(|(key, _)| *key == Value::Int(index as i64)).map(|(_, entry)| entry);
+        let entry = as_dict(entry.ok_or_else(|| missing(&place))?, &place)?;
+        refuse_extra(entry, DICT, |name| matches!(name, "step" | "exp_avg" | "exp_avg_sq"))?;
+        let mut step = [0.0_f32];
+        read_values(entry.get("step"), DICT, &[], &format!("{place}.step"), &mut step)?;
+        if step[0] != num_updates as f32 {
+            return Err(StateDictError::Contradiction {
+                name: format!("{place}.step"),
+                expected: num_updates.to_string(),
+                found: step[0].to_string(),
+            });
+        }
+        read(entry.get("exp_avg"), DICT, tensor, &format!("{place}.exp_avg"), exp_avg)?;
+        read(entry.get("exp_avg_sq"), DICT, tensor, &format!("{place}.exp_avg_sq"), exp_avg_sq)?;
+    }
+    Ok(())
+}
+
+/// `torch.optim.lr_scheduler.LambdaLR.state_dict()` after `num_updates` updates.
+pub(crate) fn scheduler_state_dict(base_learning_rate: f64, learning_rate: f64, num_updates: u64) -> Value {
+    let both = |value: Value| Value::List(vec![value.clone(), value]);
+    let mut dict = Dict::new();
+    dict.insert("base_lrs", both(Value::Float(base_learning_rate)));
+    dict.insert("last_epoch", Value::Int(num_updates as i64));
+    dict.insert("_step_count", Value::Int(num_updates as i64 + 1));
+    dict.insert("_is_initial", false);
+    dict.insert("_get_lr_called_within_step", false);
+    dict.insert("_last_lr", both(Value::Float(learning_rate)));
+    dict.insert("lr_lambdas", both(Value::None));
+    Value::Dict(dict)
+}
+
+/// Checks that the scheduler's state is what the run's own count makes it.
+pub(crate) fn check_scheduler(value: &Value, num_updates: u64, learning_rate: f64) -> Result<(), StateDictError> {
+    const DICT: &str = "scheduler_state_dict";
+    let dict = as_dict(value, DICT)?;
+    let last_epoch = dict.get("last_epoch").and_then(Value::as_int);
+    if last_epoch != Some(num_updates as i64) {
+        return Err(StateDictError::Contradiction {
+            name: format!("{DICT}.last_epoch"),
+            expected: num_updates.to_string(),
+            found: last_epoch.map_or("missing".to_owned(), |value| value.to_string()),
+        });
+    }
+    let rates = dict.get("_last_lr").and_then(Value::as_list).unwrap_or_default();
+    let found = rates.first().and_then(Value::as_float);
+    if found.map(f64::to_bits) != Some(learning_rate.to_bits()) {
+        return Err(StateDictError::Contradiction {
+            name: format!("{DICT}._last_lr"),
+            expected: learning_rate.to_string(),
+            found: found.map_or("missing".to_owned(), |value| value.to_string()),
+        });
+    }
+    Ok(())
+}
+
+/// The tensors of AdamW's two groups, each in `named_parameters()` order.
+fn groups(layout: &Layout) -> [Vec<&NamedTensor>; 2] {
+    let (decay, rest) = layout.tensors().iter().partition(|tensor| tensor.decay);
+    [decay, rest]
+}
+
+fn view(tensor: &NamedTensor, buffer: &FlatBuffer) -> Value {
+    const SIZE: usize = size_of::<f32>();
+    let bytes = tensor.offset * SIZE..(tensor.offset + tensor.len()) * SIZE;
+    Value::Tensor(Tensor::new(Storage::shared(buffer.share(), bytes, Dtype::F32), tensor.shape.clone()))
+}
+
+fn as_dict<'a>(value: &'a Value, name: &str) -> Result<&'a Dict, StateDictError> {
+    value.as_dict().ok_or_else(|| StateDictError::Kind { name: name.to_owned(), expected: "a dict" })
+}
+
+fn refuse_extra(dict: &Dict, name: &'static str, known: impl Fn(&str) -> bool) -> Result<(), StateDictError> {
+    match dict.iter().find(|(key, _)| !key.as_str().is_some_and(&known)) {
+        None => Ok(()),
+        Some((key, _)) => {
+            let extra = key.as_str().map_or_else(|| format!("{key:?}"), str::to_owned);
+            Err(StateDictError::Extra { dict: name, name: extra })
+        }
+    }
+}
+
+fn read(
+    value: Option<&Value>,
+    dict: &'static str,
+    tensor: &NamedTensor,
+    name: &str,
+    buffer: &mut [f32],
+) -> Result<(), StateDictError> {
+    read_values(value, dict, &tensor.shape, name, &mut buffer[tensor.offset..tensor.offset + tensor.len()])
+}
+
+fn read_values(
+    value: Option<&Value>,
+    dict: &'static str,
+    shape: &[usize],
+    name: &str,
+    out: &mut [f32],
+) -> Result<(), StateDictError> {
+    let value = value.ok_or_else(|| StateDictError::Missing { dict, name: name.to_owned() })?;
+    let found = value
+        .as_tensor()
+        .filter(|tensor| tensor.dtype() == Dtype::F32)
+        .ok_or_else(|| StateDictError::Kind { name: name.to_owned(), expected: "a float32 tensor" })?;
+    if found.shape() != shape {
+        return Err(StateDictError::Shape {
+            name: name.to_owned(),
+            expected: shape.to_vec(),
+            found: found.shape().to_vec(),
+        });
+    }
+    found.read_into(out).map_err(|source| StateDictError::Read { name: name.to_owned(), source })
+}
