@@ -5,10 +5,7 @@ use std::process::Command;
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
 }
 
 /// The cargo that called this program.
@@ -32,10 +29,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
 /// Whether the command can be started and exits with 0; its output is dropped.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     use std::process::Stdio;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 

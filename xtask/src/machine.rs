@@ -17,11 +17,7 @@ pub(crate) fn debian(program: &str, package: &str) -> Result<(), String> {
     }
     let root = succeeds(Command::new("sh").args(["-c", "[ $(id -u) = 0 ]"]));
     let apt = |arguments: &[&str]| {
-        let mut command = if root {
-            Command::new("apt-get")
-        } else {
-            Command::new("sudo")
-        };
+        let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
         if !root {
             command.arg("apt-get");
         }
@@ -38,9 +34,7 @@ pub(crate) fn debian(program: &str, package: &str) -> Result<(), String> {
     if is_there() {
         Ok(())
     } else {
-        Err(format!(
-            "{program} is not there; install it (Debian's package {package}) and run this again"
-        ))
+        Err(format!("{program} is not there; install it (Debian's package {package}) and run this again"))
     }
 }
 
@@ -55,23 +49,14 @@ pub(crate) fn torch_python() -> Result<PathBuf, String> {
     if python.exists() && succeeds(Command::new(&python).args(["-c", &probe])) {
         return Ok(python);
     }
-    run(Command::new("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(&folder))?;
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args([
-            format!("torch=={TORCH}"),
-            format!("transformers=={TRANSFORMERS}"),
-            "numpy".to_owned(),
-        ]))?;
+        .args([format!("torch=={TORCH}"), format!("transformers=={TRANSFORMERS}"), "numpy".to_owned()]))?;
     if succeeds(Command::new(&python).args(["-c", &probe])) {
         Ok(python)
     } else {
-        Err(format!(
-            "the Python environment in {} does not import torch {TORCH}",
-            folder.display()
-        ))
+        Err(format!("the Python environment in {} does not import torch {TORCH}", folder.display()))
     }
 }
 

@@ -21,20 +21,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         eprintln!("xtask: --quick: the tests against PyTorch are left out and counted as skipped");
     } else {
         let python = machine::torch_python()?;
-        tests
-            .env("KEEPSTEP_TORCH_PYTHON", python)
-            .args(["--", "--include-ignored"]);
+        tests.env("KEEPSTEP_TORCH_PYTHON", python).args(["--", "--include-ignored"]);
     }
     let tally = Tally::of(&mut tests)?;
-    println!(
-        "{} passed, {} failed, {} skipped",
-        tally.passed, tally.failed, tally.ignored
-    );
-    if tally.failed == 0 && tally.succeeded {
-        Ok(())
-    } else {
-        Err("some tests failed".to_owned())
-    }
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.ignored);
+    if tally.failed == 0 && tally.succeeded { Ok(()) } else { Err("some tests failed".to_owned()) }
 }
 
 fn run_checks() -> Result<(), String> {
@@ -49,9 +40,7 @@ fn run_checks() -> Result<(), String> {
         "warnings",
     ]))?;
     command::run(
-        cargo()
-            .args(["doc", "--workspace", "--no-deps", "--quiet"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
+        cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
     )
 }
 
@@ -69,10 +58,7 @@ impl Tally {
     fn of(command: &mut Command) -> Result<Tally, String> {
         let line = describe(command);
         eprintln!("xtask: {line}");
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{line}: {error}"))?;
+        let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| format!("{line}: {error}"))?;
         let mut tally = Tally::default();
         if let Some(output) = child.stdout.take() {
             for text in BufReader::new(output).split(b'\n') {
@@ -82,10 +68,7 @@ impl Tally {
                 tally.add(&text);
             }
         }
-        tally.succeeded = child
-            .wait()
-            .map_err(|error| format!("{line}: {error}"))?
-            .success();
+        tally.succeeded = child.wait().map_err(|error| format!("{line}: {error}"))?.success();
         Ok(tally)
     }
 

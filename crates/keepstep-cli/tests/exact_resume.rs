@@ -60,7 +60,9 @@ fn resumed_from_a_folder_that_is_only_read() {
         for (name, hash) in &finished {
             assert_eq!(Some(hash), straight.get(name), "{name}");
         }
-        for name in straight.keys().filter(|name| support::global_step(name).is_none_or(|step| step > updates)) {
+        for name in
+            straight.keys().filter(|name| support::global_step(name).is_none_or(|step| step > updates))
+        {
             assert!(finished.contains_key(name), "{name} is missing");
         }
     }

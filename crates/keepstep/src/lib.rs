@@ -1,1 +1,5 @@
 //! Under construction.
+pub mod name;
+pub mod order;
+pub mod position;
+pub mod rng;

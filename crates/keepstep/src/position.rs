@@ -1,0 +1,249 @@
+//! Where a run is: pure arithmetic over epochs, micro-batches and optimizer updates.
+
+use std::fmt;
+use std::ops::Range;
+use thiserror::Error;
+
+/// A place in a run, always at an update boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Optimizer updates completed over all epochs; never resets.
+    pub global_step: u64,
+    /// The epoch that the position lies in, 1-based.
+    pub epoch: u64,
+    /// Micro-batches completed in this epoch, `0..=steps_per_epoch`.
+    pub step: u64,
+}
+
+impl Position {
+    /// The start of a run that begins with nothing.
+    pub const START: Position = Position { epoch: 1, step: 0, global_step: 0 };
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}, step {}, global step {}", self.epoch, self.step, self.global_step)
+    }
+}
+
+/// The sizes that turn a position into the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Micro-batches per epoch, at least 1.
+    pub steps_per_epoch: u64,
+    /// Micro-batches per optimizer update, at least 1; the last window of an epoch may be shorter.
+    pub gradient_accumulation_steps: u64,
+    /// Epochs of the whole run.
+    pub epochs: u64,
+    /// Updates after which the run ends even within an epoch.
+    pub total_steps: Option<u64>,
+}
+
+/// One optimizer update to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// The epoch that it belongs to.
+    pub epoch: u64,
+    /// Updates completed before it: the number that randomness and the learning rate are keyed by.
+    pub global_step: u64,
+    /// The micro-batches of the epoch that it uses (0-based).
+    pub micro_batches: Range<u64>,
+}
+
+/// A position that its own plan and origin contradict.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PositionError {
+    /// The step lies outside the epoch.
+    #[error("step {step} lies outside an epoch of {steps_per_epoch} steps")]
+    Step {
+        /// The step.
+        step: u64,
+        /// The epoch's length.
+        steps_per_epoch: u64,
+    },
+    /// The step lies inside an accumulation window.
+    #[error("step {step} lies inside an accumulation window of {gradient_accumulation_steps} micro-batches")]
+    InsideWindow {
+        /// The step.
+        step: u64,
+        /// The window.
+        gradient_accumulation_steps: u64,
+    },
+    /// The position lies before the run's origin, or its epoch is 0.
+    #[error("epoch {epoch}, step {step} lies before the run's origin")]
+    BeforeOrigin {
+        /// The epoch.
+        epoch: u64,
+        /// The step.
+        step: u64,
+    },
+    /// The global step is not what epoch and step make it.
+    #[error("epoch and step make the global step {expected}, and {found} is stated")]
+    GlobalStep {
+        /// What epoch and step make it.
+        expected: u64,
+        /// What is stated.
+        found: u64,
+    },
+}
+
+impl Plan {
+    /// Optimizer updates of a whole epoch.
+    pub fn updates_per_epoch(&self) -> u64 {
+        self.steps_per_epoch.div_ceil(self.gradient_accumulation_steps)
+    }
+
+    /// Whether a checkpoint can be taken after `step` micro-batches of an epoch.
+    pub fn is_boundary(&self, step: u64) -> bool {
+        step % self.gradient_accumulation_steps == 0 || step == self.steps_per_epoch
+    }
+
+    /// The global step that (epoch, step) has in a run that began at `origin`, or None before it.
+    fn global_step(&self, origin: Position, epoch: u64, step: u64) -> Option<u64> {
+        let in_epoch = |step: u64| step.div_ceil(self.gradient_accumulation_steps);
+        if epoch == origin.epoch {
+            return in_epoch(step).checked_sub(in_epoch(origin.step))?.checked_add(origin.global_step);
+        }
+        let whole_epochs = epoch.checked_sub(origin.epoch)?.checked_sub(1)?;
+        (self.updates_per_epoch() - in_epoch(origin.step))
+            .checked_add(whole_epochs.checked_mul(self.updates_per_epoch())?)?
+            .checked_add(in_epoch(step))?
+            .checked_add(origin.global_step)
+    }
+
+    /// Checks the invariant that ties the three numbers together.
+    ///
+    /// # Errors
+    /// A step outside the epoch or inside an accumulation window, a position before the origin, or a global step that
+    /// is not the updates of the origin's epoch from its step on, plus those of each whole epoch since, plus those of
+    /// this one.
+    pub fn check(&self, origin: Position, position: Position) -> Result<(), PositionError> {
+        let Position { epoch, step, global_step } = position;
+        for step in [origin.step, step] {
+            if step > self.steps_per_epoch {
+                return Err(PositionError::Step { step, steps_per_epoch: self.steps_per_epoch });
+            }
+            if !self.is_boundary(step) {
+                let gradient_accumulation_steps = self.gradient_accumulation_steps;
+                return Err(PositionError::InsideWindow { step, gradient_accumulation_steps });
+            }
+        }
+        if origin.epoch == 0 || (epoch, step) < (origin.epoch, origin.step) {
+            return Err(PositionError::BeforeOrigin { epoch, step });
+        }
+        let before = PositionError::BeforeOrigin { epoch, step };
+        let expected = self.global_step(origin, epoch, step).ok_or(before)?;
+        if expected == global_step {
+            Ok(())
+        } else {
+            Err(PositionError::GlobalStep { expected, found: global_step })
+        }
+    }
+
+    /// The global step at which the run is complete.
+    pub fn last_global_step(&self, origin: Position) -> u64 {
+        let end = self.global_step(origin, self.epochs, self.steps_per_epoch).unwrap_or(origin.global_step);
+        self.total_steps.map_or(end, |total| end.min(total))
+    }
+
+    /// The update that follows `position`, or None where the run is complete.
+    pub fn next_update(&self, origin: Position, position: Position) -> Option<Update> {
+        if position.global_step >= self.last_global_step(origin) {
+            return None;
+        }
+        let (epoch, first) = if position.step == self.steps_per_epoch {
+            (position.epoch + 1, 0)
+        } else {
+            (position.epoch, position.step)
+        };
+        let last = (first + self.gradient_accumulation_steps).min(self.steps_per_epoch);
+        Some(Update { epoch, global_step: position.global_step, micro_batches: first..last })
+    }
+}
+
+impl Update {
+    /// Where the run is once this update is made.
+    pub fn after(&self) -> Position {
+        Position { epoch: self.epoch, step: self.micro_batches.end, global_step: self.global_step + 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn plan(steps_per_epoch: u64, gradient_accumulation_steps: u64, epochs: u64) -> Plan {
+        Plan { steps_per_epoch, gradient_accumulation_steps, epochs, total_steps: None }
+    }
+
+    fn walk(plan: Plan, origin: Position) -> Vec<Update> {
+        let mut position = origin;
+        std::iter::from_fn(|| {
+            let update = plan.next_update(origin, position)?;
+            position = update.after();
+            Some(update)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_ragged_window_is_an_update_of_its_own() {
+        let updates = walk(plan(10, 3, 2), Position::START);
+        let windows: Vec<_> =
+            updates.iter().map(|update| (update.epoch, update.micro_batches.clone())).collect();
+        assert_eq!(
+            windows,
+            [(1, 0..3), (1, 3..6), (1, 6..9), (1, 9..10), (2, 0..3), (2, 3..6), (2, 6..9), (2, 9..10)]
+        );
+    }
+
+    #[test]
+    fn a_finished_epoch_resumes_at_step_0_of_the_next() {
+        let end = Position { epoch: 1, step: 10, global_step: 4 };
+        let update = plan(10, 3, 2).next_update(Position::START, end).expect("the run goes on");
+        assert_eq!((update.epoch, update.micro_batches), (2, 0..3));
+        assert_eq!(plan(10, 3, 1).next_update(Position::START, end), None);
+    }
+
+    #[test]
+    fn total_steps_ends_a_run_within_an_epoch() {
+        let plan = Plan { total_steps: Some(5), ..plan(10, 3, 2) };
+        assert_eq!(walk(plan, Position::START).len(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn every_position_of_a_walk_holds_the_invariant_and_others_do_not(
+            steps in 1_u64..40, accumulation in 1_u64..12, epochs in 1_u64..5, start in 0_u64..40, base in 0_u64..99,
+        ) {
+            let plan = plan(steps, accumulation, epochs);
+            let step = start.min(steps) / accumulation * accumulation;
+            let origin = Position { epoch: 1, step, global_step: base };
+            let updates = walk(plan, origin);
+            prop_assert_eq!(updates.len() as u64, plan.last_global_step(origin) - base);
+            let mut seen = vec![];
+            for update in &updates {
+                prop_assert_eq!(plan.check(origin, update.after()), Ok(()));
+                let after = update.after();
+                let wrong = Position { global_step: after.global_step + 1, ..after };
+                prop_assert!(plan.check(origin, wrong).is_err());
+                seen.extend(update.micro_batches.clone().map(|index| (update.epoch, index)));
+            }
+            let expected: Vec<_> = (1..=epochs)
+                .flat_map(|epoch| (0..steps).map(move |index| (epoch, index)))
+                .filter(|&(epoch, index)| epoch > 1 || index >= step)
+                .collect();
+            prop_assert_eq!(seen, expected);
+        }
+
+        #[test]
+        fn no_number_makes_it_panic(numbers in proptest::array::uniform8(any::<u64>())) {
+            let [steps, accumulation, epochs, a, b, c, d, e] = numbers;
+            let plan = plan(steps.max(1), accumulation.max(1), epochs);
+            let origin = Position { epoch: a % 3, step: b % 9, global_step: c % 5 };
+            let _ = plan.check(origin, Position { epoch: d, step: e, global_step: c });
+        }
+    }
+}
