@@ -52,8 +52,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PLAN: Plan =
-        Plan { steps_per_epoch: 10_000, gradient_accumulation_steps: 1, epochs: 3, total_steps: None };
+    const PLAN: Plan = Plan { steps_per_epoch: 10_000, gradient_accumulation_steps: 1, total_steps: 30_000 };
 
     #[test]
     fn as_designed() {

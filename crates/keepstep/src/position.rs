@@ -33,9 +33,16 @@ pub struct Plan {
     pub steps_per_epoch: u64,
     /// Micro-batches per optimizer update, at least 1; the last window of an epoch may be shorter.
     pub gradient_accumulation_steps: u64,
+    /// The global step at which the run is complete.
+    pub total_steps: u64,
+}
+
+/// How long a run is asked to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Length {
     /// Epochs of the whole run.
     pub epochs: u64,
-    /// Updates after which the run ends even within an epoch.
+    /// The global step at which the run ends even within an epoch.
     pub total_steps: Option<u64>,
 }
 
@@ -89,6 +96,14 @@ pub enum PositionError {
 }
 
 impl Plan {
+    /// The plan of a run that began at `origin`.
+    pub fn new(steps_per_epoch: u64, gradient_accumulation_steps: u64, length: Length, origin: Position) -> Plan {
+        let mut plan = Plan { steps_per_epoch, gradient_accumulation_steps, total_steps: 0 };
+        let end = plan.global_step(origin, length.epochs, steps_per_epoch).unwrap_or(origin.global_step);
+        plan.total_steps = length.total_steps.map_or(end, |total| end.min(total));
+        plan
+    }
+
     /// Optimizer updates of a whole epoch.
     pub fn updates_per_epoch(&self) -> u64 {
         self.steps_per_epoch.div_ceil(self.gradient_accumulation_steps)
@@ -106,7 +121,8 @@ impl Plan {
             return in_epoch(step).checked_sub(in_epoch(origin.step))?.checked_add(origin.global_step);
         }
         let whole_epochs = epoch.checked_sub(origin.epoch)?.checked_sub(1)?;
-        (self.updates_per_epoch() - in_epoch(origin.step))
+        self.updates_per_epoch()
+            .checked_sub(in_epoch(origin.step))?
             .checked_add(whole_epochs.checked_mul(self.updates_per_epoch())?)?
             .checked_add(in_epoch(step))?
             .checked_add(origin.global_step)
@@ -141,15 +157,9 @@ impl Plan {
         }
     }
 
-    /// The global step at which the run is complete.
-    pub fn last_global_step(&self, origin: Position) -> u64 {
-        let end = self.global_step(origin, self.epochs, self.steps_per_epoch).unwrap_or(origin.global_step);
-        self.total_steps.map_or(end, |total| end.min(total))
-    }
-
     /// The update that follows `position`, or None where the run is complete.
-    pub fn next_update(&self, origin: Position, position: Position) -> Option<Update> {
-        if position.global_step >= self.last_global_step(origin) {
+    pub fn next_update(&self, position: Position) -> Option<Update> {
+        if position.global_step >= self.total_steps {
             return None;
         }
         let (epoch, first) = if position.step == self.steps_per_epoch {
@@ -175,13 +185,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn plan(steps_per_epoch: u64, gradient_accumulation_steps: u64, epochs: u64) -> Plan {
-        Plan { steps_per_epoch, gradient_accumulation_steps, epochs, total_steps: None }
+        plan_from(Position::START, steps_per_epoch, gradient_accumulation_steps, epochs)
+    }
+
+    fn plan_from(origin: Position, steps_per_epoch: u64, gradient_accumulation_steps: u64, epochs: u64) -> Plan {
+        Plan::new(steps_per_epoch, gradient_accumulation_steps, Length { epochs, total_steps: None }, origin)
     }
 
     fn walk(plan: Plan, origin: Position) -> Vec<Update> {
         let mut position = origin;
         std::iter::from_fn(|| {
-            let update = plan.next_update(origin, position)?;
+            let update = plan.next_update(position)?;
             position = update.after();
             Some(update)
         })
@@ -202,14 +216,14 @@ mod tests {
     #[test]
     fn a_finished_epoch_resumes_at_step_0_of_the_next() {
         let end = Position { epoch: 1, step: 10, global_step: 4 };
-        let update = plan(10, 3, 2).next_update(Position::START, end).expect("the run goes on");
+        let update = plan(10, 3, 2).next_update(end).expect("the run goes on");
         assert_eq!((update.epoch, update.micro_batches), (2, 0..3));
-        assert_eq!(plan(10, 3, 1).next_update(Position::START, end), None);
+        assert_eq!(plan(10, 3, 1).next_update(end), None);
     }
 
     #[test]
     fn total_steps_ends_a_run_within_an_epoch() {
-        let plan = Plan { total_steps: Some(5), ..plan(10, 3, 2) };
+        let plan = Plan { total_steps: 5, ..plan(10, 3, 2) };
         assert_eq!(walk(plan, Position::START).len(), 5);
     }
 
@@ -218,11 +232,11 @@ mod tests {
         fn every_position_of_a_walk_holds_the_invariant_and_others_do_not(
             steps in 1_u64..40, accumulation in 1_u64..12, epochs in 1_u64..5, start in 0_u64..40, base in 0_u64..99,
         ) {
-            let plan = plan(steps, accumulation, epochs);
             let step = start.min(steps) / accumulation * accumulation;
             let origin = Position { epoch: 1, step, global_step: base };
+            let plan = plan_from(origin, steps, accumulation, epochs);
             let updates = walk(plan, origin);
-            prop_assert_eq!(updates.len() as u64, plan.last_global_step(origin) - base);
+            prop_assert_eq!(updates.len() as u64, plan.total_steps - base);
             let mut seen = vec![];
             for update in &updates {
                 prop_assert_eq!(plan.check(origin, update.after()), Ok(()));
@@ -241,8 +255,8 @@ mod tests {
         #[test]
         fn no_number_makes_it_panic(numbers in proptest::array::uniform8(any::<u64>())) {
             let [steps, accumulation, epochs, a, b, c, d, e] = numbers;
-            let plan = plan(steps.max(1), accumulation.max(1), epochs);
             let origin = Position { epoch: a % 3, step: b % 9, global_step: c % 5 };
+            let plan = plan_from(origin, steps.max(1), accumulation.max(1), epochs);
             let _ = plan.check(origin, Position { epoch: d, step: e, global_step: c });
         }
     }

@@ -1,0 +1,32 @@
+//! A limit on what parsing may allocate, so that no file makes memory grow beyond twice its size plus 16 MB.
+
+use crate::error::{Flaw, unsupported};
+
+/// What is still allowed, in bytes.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left: u64,
+}
+
+impl Budget {
+    /// Twice the file's size plus 12 MB; the rest of the promise is for buffers.
+    pub(crate) fn for_file(len_bytes: u64) -> Budget {
+        Budget { left: len_bytes.saturating_mul(2).saturating_add(12 << 20) }
+    }
+
+    /// Accounts for an allocation that is about to be made.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Flaw> {
+        match self.left.checked_sub(bytes as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => unsupported("reading it would take more than twice its size in memory, so it is refused"),
+        }
+    }
+
+    /// Gives back what was freed.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        self.left = self.left.saturating_add(bytes as u64);
+    }
+}

@@ -1,0 +1,198 @@
+//! A `.pt` file that is open for reading.
+
+use crate::budget::Budget;
+use crate::error::{Flaw, corrupt, unsupported};
+use crate::zip_reader::{Directory, read};
+use crate::{ReadError, Value, pickle_reader, rebuild};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A part of an open file.
+#[derive(Debug, Clone)]
+pub(crate) struct Bytes {
+    source: Arc<Source>,
+    start: u64,
+    pub(crate) len: u64,
+}
+
+#[derive(Debug)]
+struct Source {
+    file: std::fs::File,
+    path: PathBuf,
+    len: u64,
+}
+
+impl Bytes {
+    /// Reads from `offset` on; an error where the file has become shorter.
+    pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<(), Flaw> {
+        let end = offset.checked_add(out.len() as u64);
+        if end.is_none_or(|end| end > self.len) {
+            return corrupt("something reaches beyond the end of the file");
+        }
+        Ok(read_exact_at(&self.source.file, out, self.start + offset)?)
+    }
+
+    pub(crate) fn part(&self, start: u64, len: u64) -> Bytes {
+        Bytes { source: Arc::clone(&self.source), start: self.start + start, len }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.source.path
+    }
+
+    pub(crate) fn file_len(&self) -> u64 {
+        self.source.len
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &std::fs::File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(file: &std::fs::File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    use std::io::{Read, Seek};
+    let mut file = file.try_clone()?;
+    file.seek(io::SeekFrom::Start(offset))?;
+    file.read_exact(out)
+}
+
+/// Whether a file's checksums hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Checksums {
+    /// Every one does.
+    Verified,
+    /// The file was written without: nothing can be said about it.
+    NotChecksummed,
+}
+
+/// An open `.pt` file. The values are parsed; tensors are read from the file when they are asked for.
+#[derive(Debug)]
+pub struct File {
+    bytes: Bytes,
+    directory: Directory,
+    value: Value,
+}
+
+impl File {
+    /// Opens a file and parses everything but the tensors' bytes.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. Memory stays below twice the file's size plus 16 MB whatever the file says.
+    pub fn open(path: impl AsRef<Path>) -> Result<File, ReadError> {
+        let path = path.as_ref();
+        open(path).map_err(|flaw| flaw.at(path))
+    }
+
+    /// The root.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.bytes.path()
+    }
+
+    /// Bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.bytes.len
+    }
+
+    /// Reads the whole file and checks every checksum. Together with what [`File::open`] has checked, no change of a
+    /// single bit that could change what is loaded goes unnoticed.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`], naming the entry, if a checksum does not hold.
+    pub fn verify(&self) -> Result<Checksums, ReadError> {
+        self.check().map_err(|flaw| flaw.at(self.path()))
+    }
+
+    fn check(&self) -> Result<Checksums, Flaw> {
+        if self.directory.entries.iter().all(|entry| entry.crc == 0) {
+            return Ok(Checksums::NotChecksummed);
+        }
+        let mut buffer = vec![0; 1 << 18];
+        for entry in &self.directory.entries {
+            let mut hasher = crc32fast::Hasher::new();
+            let mut done = 0;
+            while done < entry.size {
+                let part = &mut buffer[..(entry.size - done).min(1 << 18) as usize];
+                self.bytes.read_exact_at(part, entry.payload + done)?;
+                hasher.update(part);
+                done += part.len() as u64;
+            }
+            if hasher.finalize() != entry.crc {
+                return corrupt(format!("the checksum of its entry `{}` does not hold", entry.name));
+            }
+        }
+        Ok(Checksums::Verified)
+    }
+}
+
+fn open(path: &Path) -> Result<File, Flaw> {
+    // Asked before opening: to open a FIFO would wait for its writer.
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return unsupported("this is a folder, and a .pt file was expected");
+    }
+    if !metadata.is_file() {
+        return unsupported("this is no regular file, and a .pt file was expected");
+    }
+    let file = std::fs::File::open(path)?;
+    let len = file.metadata()?.len();
+    let source = Source { file, path: path.to_path_buf(), len };
+    let bytes = Bytes { source: Arc::new(source), start: 0, len };
+    let mut budget = Budget::for_file(len);
+    check_kind(&bytes)?;
+    let directory = read(&bytes, &mut budget)?;
+    let Some(entry) = directory.find("data.pkl") else {
+        return unsupported("it is a zip archive, but not one of PyTorch's: it has no data.pkl");
+    };
+    if directory.find("constants.pkl").is_some() || directory.has_folder("code") {
+        return unsupported("it is a TorchScript file; save the state_dict instead (`torch.save`)");
+    }
+    if let Some(order) = directory.find("byteorder") {
+        let mut text = [0; 6];
+        let known = order.size == 6 && bytes.read_exact_at(&mut text, order.payload).is_ok() && text == *b"little";
+        if !known {
+            return unsupported("its byte order is not little-endian; save it again on a little-endian machine");
+        }
+    }
+    budget.take(usize::try_from(entry.size).unwrap_or(usize::MAX))?;
+    let mut pickle = vec![0; entry.size as usize];
+    bytes.read_exact_at(&mut pickle, entry.payload)?;
+    let graph = pickle_reader::parse(&pickle, &mut budget)?;
+    let find = |key: &str| {
+        let entry = directory.find(&format!("data/{key}"))?;
+        Some(bytes.part(entry.payload, entry.size))
+    };
+    let value = rebuild::rebuild(&graph, &find, &mut budget)?;
+    Ok(File { bytes, directory, value })
+}
+
+/// Names the older formats, which are not archives.
+fn check_kind(bytes: &Bytes) -> Result<(), Flaw> {
+    if bytes.len == 0 {
+        return corrupt("it is empty");
+    }
+    let mut start = [0; 262];
+    let len = bytes.len.min(262) as usize;
+    bytes.read_exact_at(&mut start[..len], 0)?;
+    if start.starts_with(b"PK\x03\x04") {
+        return Ok(());
+    }
+    if start[..4] == [0x80, 2, 0x8a, 10] {
+        return unsupported("it is in PyTorch's legacy format; load it in PyTorch and save it again");
+    }
+    if start[0] == 0x80 {
+        return unsupported("it is a plain pickle, not a file of torch.save");
+    }
+    if &start[257..262] == b"ustar" {
+        return unsupported("it is in PyTorch's old tar format; load it in PyTorch and save it again");
+    }
+    corrupt("it does not begin like a .pt file")
+}

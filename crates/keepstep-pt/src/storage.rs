@@ -1,0 +1,119 @@
+//! The bytes that tensors are views of.
+
+use crate::error::Flaw;
+use crate::file::Bytes;
+use crate::{Dtype, Element};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A run of elements in memory or in a file. Clones are the same storage: it is written once.
+#[derive(Clone)]
+pub struct Storage(Arc<Inner>);
+
+struct Inner {
+    data: Data,
+    dtype: Dtype,
+}
+
+enum Data {
+    Memory { bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize> },
+    File(Bytes),
+}
+
+/// A vector whose bytes can be shared.
+struct Typed<T>(Vec<T>);
+
+impl<T: Element> AsRef<[u8]> for Typed<T> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+impl Storage {
+    /// Takes over a vector.
+    pub fn from_vec<T: Element>(values: Vec<T>) -> Storage {
+        let range = 0..size_of_val(values.as_slice());
+        Storage(Arc::new(Inner { data: Data::Memory { bytes: Arc::new(Typed(values)), range }, dtype: T::DTYPE }))
+    }
+
+    /// A part of bytes that someone else holds too; nothing is copied.
+    ///
+    /// # Panics
+    /// If the range lies outside the bytes, or is no whole number of elements.
+    pub fn shared(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>, dtype: Dtype) -> Storage {
+        assert!(range.start <= range.end && range.end <= (*bytes).as_ref().len(), "a range outside the bytes");
+        assert!(range.len().is_multiple_of(dtype.size()), "no whole number of elements");
+        Storage(Arc::new(Inner { data: Data::Memory { bytes, range }, dtype }))
+    }
+
+    pub(crate) fn in_file(bytes: Bytes, dtype: Dtype) -> Storage {
+        Storage(Arc::new(Inner { data: Data::File(bytes), dtype }))
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> Dtype {
+        self.0.dtype
+    }
+
+    /// Bytes.
+    pub fn byte_len(&self) -> u64 {
+        match &self.0.data {
+            Data::Memory { range, .. } => range.len() as u64,
+            Data::File(bytes) => bytes.len,
+        }
+    }
+
+    /// Elements.
+    pub fn len(&self) -> u64 {
+        self.byte_len() / self.0.dtype.size() as u64
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What tells one storage from another while both live.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
+    /// The bytes, where they are in memory.
+    pub(crate) fn memory(&self) -> Option<&[u8]> {
+        match &self.0.data {
+            Data::Memory { bytes, range } => Some(&(**bytes).as_ref()[range.clone()]),
+            Data::File(_) => None,
+        }
+    }
+
+    /// Reads bytes from `offset` on; the caller has checked that they are there.
+    pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<(), (Flaw, Option<&std::path::Path>)> {
+        match &self.0.data {
+            Data::Memory { bytes, range } => {
+                let bytes = &(**bytes).as_ref()[range.clone()];
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let part = start.checked_add(out.len()).and_then(|end| bytes.get(start..end));
+                let part = part.ok_or((Flaw::from(io::Error::from(io::ErrorKind::UnexpectedEof)), None))?;
+                out.copy_from_slice(part);
+                Ok(())
+            }
+            Data::File(bytes) => bytes.read_exact_at(out, offset).map_err(|flaw| (flaw, Some(bytes.path()))),
+        }
+    }
+
+    /// The most bytes that a copy of a view may take: what repeats elements endlessly is refused.
+    pub(crate) fn largest_copy(&self) -> u64 {
+        match &self.0.data {
+            Data::Memory { .. } => u64::MAX,
+            Data::File(bytes) => bytes.file_len() + (8 << 20),
+        }
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Storage({} x {})", self.len(), self.dtype())
+    }
+}

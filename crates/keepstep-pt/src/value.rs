@@ -1,0 +1,138 @@
+//! The values that a `.pt` file holds.
+
+use crate::{Dict, Tensor};
+
+/// A value of Python's that PyTorch's restricted unpickler knows.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Value {
+    /// `None`.
+    None,
+    /// `True` or `False`.
+    Bool(bool),
+    /// An int of 64 bits.
+    Int(i64),
+    /// A longer int: two's complement, little-endian.
+    BigInt(Vec<u8>),
+    /// A float.
+    Float(f64),
+    /// A string.
+    Str(String),
+    /// A list.
+    List(Vec<Value>),
+    /// A tuple.
+    Tuple(Vec<Value>),
+    /// A dict; it keeps its order.
+    Dict(Dict),
+    /// `collections.OrderedDict`.
+    OrderedDict(Dict),
+    /// A tensor.
+    Tensor(Tensor),
+    /// `bytes` or `bytearray`: read, never written.
+    Bytes(Vec<u8>),
+    /// A name such as `torch.float32`: read, never written.
+    Global(String),
+    /// What a known constructor makes of its arguments, such as `torch.device("cpu")`: read, never written.
+    Object {
+        /// The constructor.
+        name: String,
+        /// Its arguments.
+        arguments: Vec<Value>,
+    },
+}
+
+impl Value {
+    /// Whether it is `None`.
+    pub fn is_none(&self) -> bool {
+        *self == Value::None
+    }
+
+    /// The bool, if it is one.
+    pub fn as_bool(&self) -> Option<bool> {
+        if let Value::Bool(value) = self { Some(*value) } else { None }
+    }
+
+    /// The int, if it is one of 64 bits.
+    pub fn as_int(&self) -> Option<i64> {
+        if let Value::Int(value) = self { Some(*value) } else { None }
+    }
+
+    /// The float, if it is one.
+    pub fn as_float(&self) -> Option<f64> {
+        if let Value::Float(value) = self { Some(*value) } else { None }
+    }
+
+    /// The string, if it is one.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Value::Str(value) = self { Some(value) } else { None }
+    }
+
+    /// The items of a list or a tuple.
+    pub fn as_list(&self) -> Option<&[Value]> {
+        if let Value::List(items) | Value::Tuple(items) = self { Some(items) } else { None }
+    }
+
+    /// The dict, ordered or not.
+    pub fn as_dict(&self) -> Option<&Dict> {
+        if let Value::Dict(dict) | Value::OrderedDict(dict) = self { Some(dict) } else { None }
+    }
+
+    /// The tensor, if it is one.
+    pub fn as_tensor(&self) -> Option<&Tensor> {
+        if let Value::Tensor(tensor) = self { Some(tensor) } else { None }
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Value {
+        Value::Bool(value)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Value {
+        Value::Int(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Value {
+        Value::Float(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Value {
+        Value::Str(value.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(value: String) -> Value {
+        Value::Str(value)
+    }
+}
+
+impl From<Vec<Value>> for Value {
+    fn from(items: Vec<Value>) -> Value {
+        Value::List(items)
+    }
+}
+
+impl From<Dict> for Value {
+    fn from(dict: Dict) -> Value {
+        Value::Dict(dict)
+    }
+}
+
+impl From<Tensor> for Value {
+    fn from(tensor: Tensor) -> Value {
+        Value::Tensor(tensor)
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Value {
+        value.map_or(Value::None, Into::into)
+    }
+}

@@ -1,0 +1,299 @@
+//! The archive's directory, checked against the local headers. Only stored entries are read.
+
+use crate::budget::Budget;
+use crate::error::{Flaw, corrupt, unsupported};
+use crate::file::Bytes;
+use std::collections::BTreeMap;
+
+pub(crate) const LOCAL: u32 = 0x0403_4b50;
+pub(crate) const CENTRAL: u32 = 0x0201_4b50;
+pub(crate) const DESCRIPTOR: u32 = 0x0807_4b50;
+pub(crate) const END: u32 = 0x0605_4b50;
+pub(crate) const ZIP64_END: u32 = 0x0606_4b50;
+pub(crate) const LOCATOR: u32 = 0x0706_4b50;
+/// UTF-8 names, and a descriptor after each payload.
+pub(crate) const FLAGS: u16 = 0x0808;
+pub(crate) const ALIGNMENT: u64 = 64;
+pub(crate) const MAX32: u64 = 0xffff_ffff;
+pub(crate) const HAS_DESCRIPTOR: u16 = 0x0008;
+const ENCRYPTED: u16 = 0x0001 | 0x0040 | 0x2000;
+const END_BYTES: u64 = 22;
+const LOCATOR_BYTES: u64 = 20;
+const ZIP64_END_BYTES: u64 = 56;
+
+/// One entry of the directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) crc: u32,
+    pub(crate) size: u64,
+    flags: u16,
+    header: u64,
+    /// Where the payload begins.
+    pub(crate) payload: u64,
+}
+
+/// Every entry, in the order of the directory.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) entries: Vec<Entry>,
+    /// The folder of the first entry, with its slash.
+    pub(crate) root: String,
+    by_name: BTreeMap<String, usize>,
+}
+
+impl Directory {
+    /// The entry of this name below the root.
+    pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
+        self.by_name.get(&format!("{}{name}", self.root)).map(|&at| &self.entries[at])
+    }
+
+    pub(crate) fn has_folder(&self, name: &str) -> bool {
+        let prefix = format!("{}{name}/", self.root);
+        self.by_name.range(prefix.clone()..).next().is_some_and(|(name, _)| name.starts_with(&prefix))
+    }
+}
+
+pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw> {
+    let (start, size, count) = find_directory(file)?;
+    if size > file.len || count > size / 46 {
+        return corrupt("its directory is larger than the file");
+    }
+    budget.take(size as usize)?;
+    let mut bytes = vec![0; size as usize];
+    file.read_exact_at(&mut bytes, start)?;
+    let mut fields = Fields { bytes: &bytes };
+    let mut entries = Vec::new();
+    let mut by_name = BTreeMap::new();
+    for at in 0..count as usize {
+        let entry = central(&mut fields)?;
+        // Entry, name twice, tree.
+        budget.take(2 * size_of::<Entry>() + 3 * entry.name.len() + 48)?;
+        if by_name.insert(entry.name.clone(), at).is_some() {
+            return corrupt(format!("the entry `{}` is there twice", entry.name));
+        }
+        entries.push(entry);
+    }
+    if !fields.bytes.is_empty() {
+        return corrupt("its directory has more bytes than entries");
+    }
+    let root = match entries.first().and_then(|entry| entry.name.split_once('/')) {
+        Some((root, _)) => format!("{root}/"),
+        None => return unsupported("it is a zip archive, but not one of PyTorch's"),
+    };
+    for entry in &mut entries {
+        local(file, entry, start)?;
+    }
+    check_overlaps(&entries, start)?;
+    budget.give_back(bytes.len());
+    Ok(Directory { entries, root, by_name })
+}
+
+/// Start and size of the directory, and its number of entries.
+fn find_directory(file: &Bytes) -> Result<(u64, u64, u64), Flaw> {
+    let Some(end) = file.len.checked_sub(END_BYTES) else { return corrupt("it is too short to be an archive") };
+    let mut bytes = [0; END_BYTES as usize];
+    file.read_exact_at(&mut bytes, end)?;
+    let mut fields = Fields { bytes: &bytes };
+    if fields.u32()? != END {
+        return corrupt("the archive's end is missing: the file was cut short, or something was added to it");
+    }
+    if fields.u16()? != 0 || fields.u16()? != 0 {
+        return unsupported("it is an archive of several disks");
+    }
+    let (here, count) = (fields.u16()?, fields.u16()?);
+    let (size, start, comment) = (fields.u32()?, fields.u32()?, fields.u16()?);
+    if here != count || comment != 0 {
+        return corrupt("the archive's end record contradicts itself");
+    }
+    let (mut directory_end, mut place) = (end, (u64::from(start), u64::from(size), u64::from(count)));
+    if let Some(locator) = end.checked_sub(LOCATOR_BYTES) {
+        let mut bytes = [0; LOCATOR_BYTES as usize];
+        file.read_exact_at(&mut bytes, locator)?;
+        let mut fields = Fields { bytes: &bytes };
+        if fields.u32()? == LOCATOR {
+            let (disk, zip64, disks) = (fields.u32()?, fields.u64()?, fields.u32()?);
+            if disk != 0 || disks != 1 || zip64.checked_add(ZIP64_END_BYTES) != Some(locator) {
+                return corrupt("the archive's zip64 locator contradicts itself");
+            }
+            let wide = zip64_end(file, zip64)?;
+            let agrees = |narrow: u64, wide: u64, most: u64| narrow == wide || (narrow == most && wide >= most);
+            if !agrees(place.0, wide.0, MAX32) || !agrees(place.1, wide.1, MAX32) || !agrees(place.2, wide.2, 0xffff) {
+                return corrupt("the archive's two end records contradict each other");
+            }
+            (directory_end, place) = (zip64, wide);
+        } else if place.0 == MAX32 || place.1 == MAX32 || place.2 == 0xffff {
+            return corrupt("the archive's zip64 locator is missing");
+        }
+    }
+    if place.0.checked_add(place.1) != Some(directory_end) {
+        return corrupt("the archive's directory is not where it should be");
+    }
+    Ok(place)
+}
+
+fn zip64_end(file: &Bytes, at: u64) -> Result<(u64, u64, u64), Flaw> {
+    let mut bytes = [0; ZIP64_END_BYTES as usize];
+    file.read_exact_at(&mut bytes, at)?;
+    let mut fields = Fields { bytes: &bytes };
+    if fields.u32()? != ZIP64_END || fields.u64()? != ZIP64_END_BYTES - 12 {
+        return corrupt("the archive's zip64 end record is damaged");
+    }
+    fields.take(4)?;
+    let (disk, start_disk) = (fields.u32()?, fields.u32()?);
+    let (here, count) = (fields.u64()?, fields.u64()?);
+    let (size, start) = (fields.u64()?, fields.u64()?);
+    if disk != 0 || start_disk != 0 || here != count {
+        return corrupt("the archive's zip64 end record contradicts itself");
+    }
+    Ok((start, size, count))
+}
+
+fn central(fields: &mut Fields<'_>) -> Result<Entry, Flaw> {
+    if fields.u32()? != CENTRAL {
+        return corrupt("its directory is damaged");
+    }
+    fields.take(4)?;
+    let (flags, method) = (fields.u16()?, fields.u16()?);
+    fields.take(4)?;
+    let crc = fields.u32()?;
+    let (compressed, size) = (u64::from(fields.u32()?), u64::from(fields.u32()?));
+    let (name, extra, comment) = (fields.u16()?, fields.u16()?, fields.u16()?);
+    fields.take(8)?;
+    let header = u64::from(fields.u32()?);
+    let name = match std::str::from_utf8(fields.take(name.into())?) {
+        Ok(name) => name.to_owned(),
+        Err(_) => return corrupt("an entry's name is not UTF-8"),
+    };
+    let mut entry = Entry { name, crc, size, flags, header, payload: 0 };
+    let compressed = zip64(&mut entry, compressed, fields.take(extra.into())?)?;
+    fields.take(comment.into())?;
+    let name = &entry.name;
+    if flags & ENCRYPTED != 0 {
+        return unsupported(format!("its entry `{name}` is encrypted"));
+    }
+    if method != 0 && name.contains("/code/") {
+        return unsupported("it is a TorchScript file; save the state_dict instead (`torch.save`)");
+    }
+    if method != 0 {
+        return unsupported(format!("its entry `{name}` is compressed; PyTorch stores its entries"));
+    }
+    if compressed != entry.size {
+        return corrupt(format!("the entry `{name}` is stored, but has two sizes"));
+    }
+    if name.starts_with('/') || name.contains('\\') || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return corrupt(format!("the entry's name {name:?} is not one that PyTorch writes"));
+    }
+    Ok(entry)
+}
+
+/// Takes the values that do not fit into 32 bits from the extra field; gives the compressed size.
+fn zip64(entry: &mut Entry, compressed: u64, extra: &[u8]) -> Result<u64, Flaw> {
+    let mut compressed = compressed;
+    let mut fields = Fields { bytes: extra };
+    while !fields.bytes.is_empty() {
+        let (id, len) = (fields.u16()?, fields.u16()?);
+        let mut data = Fields { bytes: fields.take(len.into())? };
+        if id == 1 {
+            for value in [&mut entry.size, &mut compressed, &mut entry.header] {
+                if *value == MAX32 {
+                    *value = data.u64()?;
+                }
+            }
+        }
+    }
+    Ok(compressed)
+}
+
+/// Checks the local header and the descriptor against the directory, and finds the payload.
+fn local(file: &Bytes, entry: &mut Entry, directory: u64) -> Result<(), Flaw> {
+    let disagree = |what: &str| corrupt(format!("the entry `{}` disagrees with the directory: {what}", entry.name));
+    let mut bytes = [0; 30];
+    file.read_exact_at(&mut bytes, entry.header)?;
+    let mut fields = Fields { bytes: &bytes };
+    if fields.u32()? != LOCAL {
+        return disagree("there is no header");
+    }
+    fields.take(2)?;
+    let (flags, method) = (fields.u16()?, fields.u16()?);
+    fields.take(4)?;
+    let (crc, compressed, size) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    let (name, extra) = (fields.u16()?, fields.u16()?);
+    if flags != entry.flags || method != 0 {
+        return disagree("flags or method");
+    }
+    let narrow = entry.size.min(MAX32) as u32;
+    let deferred = flags & HAS_DESCRIPTOR != 0;
+    let holds = |value: u32, real: u32| value == real || (deferred && (value == 0 || value == u32::MAX));
+    if !holds(crc, entry.crc) || !holds(compressed, narrow) || !holds(size, narrow) {
+        return disagree("checksum or size");
+    }
+    let mut rest = vec![0; usize::from(name) + usize::from(extra)];
+    file.read_exact_at(&mut rest, entry.header + 30)?;
+    if &rest[..usize::from(name)] != entry.name.as_bytes() {
+        return disagree("name");
+    }
+    entry.payload = entry.header + 30 + rest.len() as u64;
+    let end = entry.payload.checked_add(entry.size).filter(|&end| end <= directory);
+    let Some(end) = end else { return corrupt(format!("the entry `{}` reaches beyond the file", entry.name)) };
+    if deferred {
+        let mut bytes = [0; 24];
+        let len = if entry.size >= MAX32 { 24 } else { 16 };
+        file.read_exact_at(&mut bytes[..len], end)?;
+        let mut fields = Fields { bytes: &bytes[..len] };
+        let (signature, crc) = (fields.u32()?, fields.u32()?);
+        let mut sizes = [0; 2];
+        for size in &mut sizes {
+            *size = if len == 24 { fields.u64()? } else { fields.u32()?.into() };
+        }
+        if signature != DESCRIPTOR || crc != entry.crc || sizes != [entry.size; 2] {
+            return corrupt(format!("the descriptor of the entry `{}` disagrees with the directory", entry.name));
+        }
+    }
+    Ok(())
+}
+
+fn check_overlaps(entries: &[Entry], directory: u64) -> Result<(), Flaw> {
+    let mut order: Vec<&Entry> = entries.iter().collect();
+    order.sort_by_key(|entry| entry.header);
+    let ends = order.iter().skip(1).map(|entry| entry.header).chain([directory]);
+    for (entry, next) in order.iter().zip(ends) {
+        if entry.payload + entry.size > next {
+            return corrupt(format!("the entry `{}` overlaps with another", entry.name));
+        }
+    }
+    Ok(())
+}
+
+struct Fields<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Flaw> {
+        if len > self.bytes.len() {
+            return corrupt("a record of the archive ends too early");
+        }
+        let (part, rest) = self.bytes.split_at(len);
+        self.bytes = rest;
+        Ok(part)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Flaw> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn u16(&mut self) -> Result<u16, Flaw> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Flaw> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Flaw> {
+        self.array().map(u64::from_le_bytes)
+    }
+}

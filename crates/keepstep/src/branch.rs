@@ -1,0 +1,83 @@
+//! A new run that starts from a checkpoint of another, with changed settings.
+
+use crate::checkpoint::{Ancestor, Checkpoint, Metrics};
+use crate::identity::Identity;
+use crate::name::checkpoint_name;
+use crate::position::{Plan, Position};
+use crate::store::{Disk, Store, StoreError};
+use keepstep_pt::Archive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A branch that cannot be made. Nothing was written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BranchError {
+    /// The new run's folder is in use.
+    #[error("{folder}: the new run's folder must be empty or not exist yet")]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The checkpoint waits for an evaluation that belongs to the old run.
+    #[error("the checkpoint was taken before an evaluation that is due there: train its run on first, or branch from another")]
+    Pending,
+    /// The change needs whole epochs.
+    #[error("a change of the batch size or the corpus is possible at an epoch's end only, and this is {position}")]
+    WithinEpoch {
+        /// Where the checkpoint is.
+        position: Position,
+    },
+    /// The new accumulation has no boundary here.
+    #[error("step {step} lies inside a window of the new gradient_accumulation_steps = {gradient_accumulation_steps}")]
+    InsideWindow {
+        /// The step.
+        step: u64,
+        /// The new accumulation.
+        gradient_accumulation_steps: u64,
+    },
+    /// The new run's folder cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Publishes, in `folder`, the first checkpoint of a new run with this identity and these sizes. Model, optimizer and
+/// scheduler state and the counters go on; the best and the epoch's running mean go on too, unless the evaluation
+/// itself changes. The old run is recorded as an ancestor.
+///
+/// # Errors
+/// See [`BranchError`].
+pub fn branch(parent: Checkpoint, identity: Identity, plan: Plan, folder: &Path) -> Result<PathBuf, BranchError> {
+    let is_empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    if !is_empty {
+        return Err(BranchError::NotEmpty { folder: folder.to_path_buf() });
+    }
+    if parent.pending {
+        return Err(BranchError::Pending);
+    }
+    let at = parent.position;
+    let same_sizes = plan.steps_per_epoch == parent.plan.steps_per_epoch
+        && plan.gradient_accumulation_steps == parent.plan.gradient_accumulation_steps;
+    let ends_epoch = at.step == parent.plan.steps_per_epoch;
+    let (origin, position) = if same_sizes {
+        (parent.origin, at)
+    } else if ends_epoch {
+        let end = Position { step: plan.steps_per_epoch, ..at };
+        (end, end)
+    } else if plan.steps_per_epoch != parent.plan.steps_per_epoch {
+        return Err(BranchError::WithinEpoch { position: at });
+    } else if plan.is_boundary(at.step) {
+        (at, at)
+    } else {
+        let gradient_accumulation_steps = plan.gradient_accumulation_steps;
+        return Err(BranchError::InsideWindow { step: at.step, gradient_accumulation_steps });
+    };
+    let mut lineage = parent.lineage;
+    lineage.push(Ancestor { position: at, config: parent.identity.config.clone(), seed: parent.identity.seed });
+    let metrics = Metrics { best: None, ..parent.metrics };
+    let checkpoint = Checkpoint { position, metrics, identity, plan, origin, lineage, ..parent };
+    let name = checkpoint_name(&plan, position);
+    let archive = Archive::new(&checkpoint.to_value());
+    Ok(Store::open(folder, Arc::new(Disk))?.publish(&name, &archive)?)
+}

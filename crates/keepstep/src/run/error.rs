@@ -1,0 +1,131 @@
+//! What ends a run before its time.
+
+use crate::identity::Difference;
+use crate::position::Position;
+use crate::store::{SourceError, StoreError};
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// A run that cannot start, continue or save.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Nothing to continue from where there should be.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The folder cannot be used, or a checkpoint could not be saved.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal cannot be written.
+    #[error("{path}: the journal cannot be written")]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The checkpoint belongs to another function.
+    #[error("{path}: {}", differing(path, differences))]
+    Config {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// The checkpoint belongs to another corpus.
+    #[error(
+        "{path}: the corpus is not the one that this run began with (its fingerprint is {saved} in the checkpoint and \
+         {found} now); put the files back as they were, or choose another output_dir to begin anew"
+    )]
+    Corpus {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The fingerprint in the checkpoint.
+        saved: String,
+        /// Today's.
+        found: String,
+    },
+    /// The checkpoint was computed by another arithmetic.
+    #[error(
+        "{path}: it was computed by numerics version {saved}, and this keepstep has version {found}: going on would \
+         not end in the bytes of an uninterrupted run; use the version that began it, or set \
+         allow_other_numerics = true to give that up"
+    )]
+    Numerics {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The version in the checkpoint.
+        saved: u64,
+        /// Today's.
+        found: u64,
+    },
+    /// The checkpoint's plan is not the one that config and corpus make.
+    #[error("{path}: its {what} is {saved}, and config and corpus make it {found}")]
+    Plan {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Which number.
+        what: &'static str,
+        /// Its value in the checkpoint.
+        saved: u64,
+        /// Its value today.
+        found: u64,
+    },
+    /// A new run was asked for in a folder that has one.
+    #[error("{folder}: there are checkpoints in this folder already; choose another output_dir to begin a new run")]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A rewind without saying where to.
+    #[error("--rewind needs --resume PATH, the checkpoint to go back to")]
+    RewindWhere,
+    /// A number that is not finite; nothing was changed or saved.
+    #[error(
+        "the {what} is not finite ({value}) in the update at {position}; nothing was changed by it. The last good \
+         checkpoint is {}. A lower learning rate usually helps: `keepstep branch` makes a new run from there with \
+         another one", last.as_ref().map_or("none: the run had not saved yet".to_owned(), |path| path.display().to_string())
+    )]
+    NotFinite {
+        /// "loss" or "gradient norm".
+        what: &'static str,
+        /// The value.
+        value: f64,
+        /// Where the update begins.
+        position: Position,
+        /// The last good checkpoint.
+        last: Option<PathBuf>,
+    },
+}
+
+impl RunError {
+    /// Whether the checkpoint and the config do not belong together, so that the config (or the folder) must change.
+    pub fn is_incompatible(&self) -> bool {
+        matches!(
+            self,
+            RunError::Config { .. } | RunError::Corpus { .. } | RunError::Numerics { .. } | RunError::Plan { .. }
+        )
+    }
+}
+
+fn differing(path: &std::path::Path, differences: &[Difference]) -> String {
+    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+    let list: Vec<String> = differences
+        .iter()
+        .map(|difference| {
+            let (saved, configured) = (value(&difference.saved), value(&difference.configured));
+            format!("`{}` is {saved} in the checkpoint and {configured} in the config", difference.key)
+        })
+        .collect();
+    let set: Vec<String> = differences
+        .iter()
+        .filter_map(|difference| Some(format!(" --set {}={}", difference.key, difference.configured.as_ref()?)))
+        .collect();
+    format!(
+        "{}; set it back to go on, or make a new run from here with the change: keepstep branch {} --out NEW_RUN{}",
+        list.join("; "),
+        path.display(),
+        set.concat()
+    )
+}

@@ -1,0 +1,333 @@
+//! A run: what ties position, store and journal together for any training loop.
+
+mod error;
+mod opening;
+mod policy;
+
+pub use error::RunError;
+pub use opening::{Opening, Sizes};
+pub use policy::{Policy, Resume};
+
+use crate::checkpoint::{Ancestor, Best, Checkpoint, Metrics, State};
+use crate::identity::Identity;
+use crate::journal::{JOURNAL, Journal, exact};
+use crate::name::{BEST_MODEL, Name, checkpoint_name};
+use crate::order::Order;
+use crate::position::{Plan, Position, Update};
+use crate::store::{Retention, Store};
+use keepstep_pt::Archive;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// A run under way.
+///
+/// The loop asks for the [`Run::next_update`], makes it, reports it with [`Run::complete`], evaluates where
+/// [`Run::evaluation_due`], and lets [`Run::settle`] do the saving.
+#[derive(Debug)]
+pub struct Run {
+    identity: Identity,
+    plan: Plan,
+    policy: Policy,
+    origin: Position,
+    store: Store,
+    journal: Journal,
+    resumed: Option<(PathBuf, Checkpoint)>,
+    notes: Vec<String>,
+    position: Position,
+    metrics: Metrics,
+    num_updates: u64,
+    lineage: Vec<Ancestor>,
+    evaluation_due: bool,
+    is_new_best: bool,
+    /// The position has not been settled: best and scheduled checkpoint may be still to be made.
+    unsettled: bool,
+    last_saved: Option<PathBuf>,
+}
+
+/// What one update did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// The sum of the losses of the update's tokens (or samples).
+    pub loss_sum: f64,
+    /// How many those are.
+    pub num_tokens: u64,
+    /// The learning rate that was used.
+    pub learning_rate: f64,
+    /// The gradient's global norm before clipping.
+    pub grad_norm: f64,
+}
+
+impl Run {
+    /// Opens the run in `folder`: continues it from its newest valid checkpoint, or begins it.
+    ///
+    /// # Errors
+    /// See [`Opening::look`] and [`Opening::begin`].
+    pub fn open(folder: &Path, identity: Identity, sizes: Sizes, policy: Policy) -> Result<Run, RunError> {
+        Opening::look(folder, policy)?.begin(identity, sizes)
+    }
+
+    fn start(mut run: Run) -> Result<Run, RunError> {
+        let from = run.resumed.as_ref().map(|(path, _)| path.display().to_string());
+        run.note(
+            "start",
+            json!({
+                "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "resumed_from": from,
+                "epoch": run.position.epoch, "step": run.position.step, "global_step": run.position.global_step,
+            }),
+        )?;
+        Ok(run)
+    }
+
+    /// The checkpoint that the run continues from. Its tensors are read from the file when they are asked for.
+    pub fn resumed(&self) -> Option<(&Path, &Checkpoint)> {
+        self.resumed.as_ref().map(|(path, checkpoint)| (path.as_path(), checkpoint))
+    }
+
+    /// Lets go of the checkpoint that the run continues from, once it has been loaded.
+    pub fn loaded(&mut self) {
+        self.resumed = None;
+    }
+
+    /// What people should know about how the run was opened.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Where the run is.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The sizes of the run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Updates that the optimizer has made.
+    pub fn num_updates(&self) -> u64 {
+        self.num_updates
+    }
+
+    /// The running totals.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether every update of the run is made.
+    pub fn is_complete(&self) -> bool {
+        self.next_update().is_none()
+    }
+
+    /// The order in which `epoch` visits `num_samples` samples.
+    pub fn order(&self, epoch: u64, num_samples: u64) -> Order {
+        Order::new(self.identity.seed, epoch, num_samples)
+    }
+
+    /// The update to be made next, or None at the end of the run.
+    pub fn next_update(&self) -> Option<Update> {
+        self.plan.next_update(self.position)
+    }
+
+    /// Refuses an update whose loss or gradient norm is not finite; call it before any parameter changes.
+    ///
+    /// # Errors
+    /// [`RunError::NotFinite`], naming the position and the last good checkpoint.
+    pub fn check_finite(&mut self, loss: f64, grad_norm: f64) -> Result<(), RunError> {
+        for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
+            if !value.is_finite() {
+                self.note("not_finite", json!({ "what": what, "global_step": self.position.global_step }))?;
+                let (position, last) = (self.position, self.last_saved.clone());
+                return Err(RunError::NotFinite { what, value, position, last });
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that an update was made, and moves on to the position after it.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn complete(&mut self, update: &Update, progress: Progress) -> Result<(), RunError> {
+        let after = update.after();
+        if after.epoch != self.position.epoch || update.micro_batches.start == 0 {
+            self.metrics.loss_sum = 0.0;
+            self.metrics.num_tokens = 0;
+        }
+        self.metrics.loss_sum += progress.loss_sum;
+        self.metrics.num_tokens += progress.num_tokens;
+        self.position = after;
+        self.num_updates += 1;
+        self.unsettled = true;
+        self.is_new_best = false;
+        let ends_epoch = after.step == self.plan.steps_per_epoch;
+        self.evaluation_due =
+            self.policy.eval_steps.is_some_and(|every| ends_epoch || after.global_step % every == 0);
+        let loss = progress.loss_sum / progress.num_tokens.max(1) as f64;
+        self.note(
+            "update",
+            json!({
+                "epoch": after.epoch, "step": after.step, "global_step": after.global_step,
+                "loss": exact(loss), "loss_bits": format!("{:016x}", loss.to_bits()),
+                "learning_rate": exact(progress.learning_rate), "grad_norm": exact(progress.grad_norm),
+                "num_tokens": progress.num_tokens,
+            }),
+        )
+    }
+
+    /// Whether an evaluation must be made at this position, before [`Run::settle`].
+    pub fn evaluation_due(&self) -> bool {
+        self.evaluation_due
+    }
+
+    /// Records an evaluation; true if it is the lowest so far. NaN never is.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn evaluated(&mut self, val_loss: f64) -> Result<bool, RunError> {
+        self.evaluation_due = false;
+        self.metrics.val_loss = Some(val_loss);
+        self.is_new_best = match self.metrics.best {
+            Some(best) => val_loss < best.val_loss,
+            None => !val_loss.is_nan(),
+        };
+        if self.is_new_best {
+            self.metrics.best = Some(Best { position: self.position, val_loss });
+        }
+        let step = self.position.global_step;
+        self.note("evaluation", json!({ "global_step": step, "val_loss": exact(val_loss), "best": self.is_new_best }))?;
+        Ok(self.is_new_best)
+    }
+
+    /// Makes the best durable, publishes the checkpoint if one is due, and rotates. `state` is called only if something
+    /// is written. Gives what was written.
+    ///
+    /// # Errors
+    /// A file could not be published; everything older is untouched.
+    pub fn settle(&mut self, state: impl FnOnce() -> State) -> Result<Vec<PathBuf>, RunError> {
+        if !self.unsettled {
+            return Ok(Vec::new());
+        }
+        let name = checkpoint_name(&self.plan, self.position);
+        let due = self.is_scheduled(&name);
+        let mut saved = Vec::new();
+        if self.is_new_best && !self.has_better_best() {
+            let archive = self.archive(state(), false);
+            self.sync_journal()?;
+            saved.push(self.store.publish(BEST_MODEL, &archive)?);
+            if due {
+                saved.push(self.store.publish_link(&name, BEST_MODEL)?);
+            }
+        } else if due {
+            let archive = self.archive(state(), false);
+            self.sync_journal()?;
+            saved.push(self.store.publish(&name, &archive)?);
+        }
+        if due {
+            self.store.rotate(&self.retention(), self.position.global_step)?;
+        }
+        self.unsettled = false;
+        self.report(&saved)?;
+        Ok(saved)
+    }
+
+    /// Saves off schedule, for a stop or on request: where a scheduled checkpoint was not just made. A due evaluation
+    /// that has not been made is recorded as pending.
+    ///
+    /// # Errors
+    /// As [`Run::settle`].
+    pub fn save_now(&mut self, state: impl FnOnce() -> State) -> Result<Option<PathBuf>, RunError> {
+        let name = checkpoint_name(&self.plan, self.position);
+        let is_there = self.last_saved.as_ref() == Some(&self.store.folder().join(&name));
+        if self.position == self.origin || is_there && !self.unsettled {
+            return Ok(None);
+        }
+        self.sync_journal()?;
+        let path = if self.metrics.best.is_some_and(|best| best.position == self.position)
+            && !self.unsettled
+            && self.is_new_best
+        {
+            self.store.publish_link(&name, BEST_MODEL)?
+        } else {
+            let archive = self.archive(state(), self.evaluation_due);
+            self.store.publish(&name, &archive)?
+        };
+        let retention = self.retention();
+        if Name::parse(&name).is_some_and(|name| !retention.is_scheduled(&name)) {
+            // Only the off-schedule files before this one go; no scheduled one does before the next scheduled save.
+            self.store.rotate(&Retention { max_checkpoints: usize::MAX, ..retention }, self.position.global_step)?;
+        }
+        self.report(std::slice::from_ref(&path))?;
+        Ok(Some(path))
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn stop(&mut self, reason: &str) -> Result<(), RunError> {
+        self.note("stop", json!({ "reason": reason, "global_step": self.position.global_step }))?;
+        self.sync_journal()
+    }
+
+    fn is_scheduled(&self, name: &str) -> bool {
+        Name::parse(name).is_some_and(|name| self.retention().is_scheduled(&name))
+    }
+
+    fn retention(&self) -> Retention {
+        Retention {
+            max_checkpoints: self.policy.max_checkpoints.max(1),
+            save_steps: self.policy.save_steps.max(1),
+            total_steps: self.plan.total_steps,
+        }
+    }
+
+    /// Whether the folder has a better best of this run: one from a later place, while updates are made again.
+    fn has_better_best(&self) -> bool {
+        let Ok((file, checkpoint)) = crate::store::open(&self.store.folder().join(BEST_MODEL)) else {
+            return false;
+        };
+        let better = checkpoint.metrics.best.zip(self.metrics.best).is_some_and(|(there, here)| {
+            there.val_loss < here.val_loss && there.position.global_step > here.position.global_step
+        });
+        let same_run = checkpoint.identity == self.identity
+            && checkpoint.origin == self.origin
+            && checkpoint.lineage == self.lineage;
+        better && same_run && file.verify().is_ok()
+    }
+
+    fn archive(&self, state: State, pending: bool) -> Archive {
+        let checkpoint = Checkpoint {
+            position: self.position,
+            state,
+            metrics: self.metrics,
+            identity: self.identity.clone(),
+            plan: self.plan,
+            origin: self.origin,
+            num_updates: self.num_updates,
+            pending,
+            lineage: self.lineage.clone(),
+        };
+        Archive::new(&checkpoint.to_value())
+    }
+
+    fn report(&mut self, saved: &[PathBuf]) -> Result<(), RunError> {
+        for path in saved {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            self.note("save", json!({ "file": name, "global_step": self.position.global_step }))?;
+            self.last_saved = Some(path.clone());
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, event: &str, fields: serde_json::Value) -> Result<(), RunError> {
+        self.journal.append(event, fields).map_err(|source| self.journal_error(source))
+    }
+
+    fn sync_journal(&mut self) -> Result<(), RunError> {
+        self.journal.sync().map_err(|source| self.journal_error(source))
+    }
+
+    fn journal_error(&self, source: std::io::Error) -> RunError {
+        RunError::Journal { path: self.store.folder().join(JOURNAL), source }
+    }
+}

@@ -1,0 +1,224 @@
+//! Between looking for a checkpoint and continuing from it: the place for a loop's own checks.
+
+use super::{Policy, Resume, Run, RunError};
+use crate::checkpoint::{Checkpoint, Metrics};
+use crate::identity::{Identity, differences};
+use crate::journal::{JOURNAL, Journal};
+use crate::name::BEST_MODEL;
+use crate::position::{Length, Plan, Position};
+use crate::store::{self, Candidates, Disk, Found, Source, Storage, Store};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A folder that has been looked at: what the run would continue from is known, and nothing has been written.
+#[derive(Debug)]
+pub struct Opening {
+    folder: PathBuf,
+    policy: Policy,
+    storage: Arc<dyn Storage>,
+    /// Held from here on where the folder exists.
+    store: Option<Store>,
+    found: Option<Found>,
+    notes: Vec<String>,
+}
+
+/// The sizes that a training loop knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Micro-batches per epoch, at least 1.
+    pub steps_per_epoch: u64,
+    /// Micro-batches per optimizer update, at least 1.
+    pub gradient_accumulation_steps: u64,
+    /// How long the run is.
+    pub length: Length,
+}
+
+impl Sizes {
+    /// Whole epochs, one micro-batch per update.
+    pub fn new(steps_per_epoch: u64, epochs: u64) -> Sizes {
+        let length = Length { epochs, total_steps: None };
+        Sizes { steps_per_epoch, gradient_accumulation_steps: 1, length }
+    }
+}
+
+impl Opening {
+    /// Looks for the checkpoint to continue from. A folder that exists is locked from here on.
+    ///
+    /// # Errors
+    /// Another process trains into the folder, the source is missing, or nothing but damaged files is there.
+    pub fn look(folder: &Path, policy: Policy) -> Result<Opening, RunError> {
+        Opening::look_in(folder, policy, Arc::new(Disk))
+    }
+
+    fn look_in(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<Opening, RunError> {
+        let store = if folder.exists() { Some(Store::open(folder, Arc::clone(&storage))?) } else { None };
+        let (source, source_only) = match &policy.resume {
+            Resume::Newest(source) => (source.clone(), false),
+            Resume::Rewind(Source::None) => return Err(RunError::RewindWhere),
+            Resume::Rewind(source) => (source.clone(), true),
+            Resume::Never => (Source::None, false),
+        };
+        let found = store::find(&Candidates { folder, source: &source, source_only })?;
+        if policy.resume == Resume::Never && found.is_some() {
+            return Err(RunError::NotEmpty { folder: folder.to_path_buf() });
+        }
+        let mut notes = Vec::new();
+        if let Some(found) = &found {
+            notes.extend(
+                found.passed.iter().map(|passed| format!("Passed over {}: {}", passed.path.display(), passed.reason)),
+            );
+            if let Source::Path(path) = &source {
+                if !found.path.starts_with(path) {
+                    notes.push(format!(
+                        "{} is later than {}: going on from there (--rewind goes back)",
+                        found.path.display(),
+                        path.display()
+                    ));
+                }
+            }
+        }
+        Ok(Opening { folder: folder.to_path_buf(), policy, storage, store, found, notes })
+    }
+
+    /// What the run would continue from.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.found.as_ref().map(|found| &found.checkpoint)
+    }
+
+    /// Compares the checkpoint with what the loop is about to do, and begins.
+    ///
+    /// # Errors
+    /// The checkpoint is of another run; the folder cannot be made.
+    pub fn begin(self, identity: Identity, sizes: Sizes) -> Result<Run, RunError> {
+        let Opening { folder, policy, storage, store, found, mut notes } = self;
+        let origin = found.as_ref().map_or(Position::START, |found| found.checkpoint.origin);
+        let plan = Plan::new(sizes.steps_per_epoch, sizes.gradient_accumulation_steps, sizes.length, origin);
+        if let Some(found) = &found {
+            compare(found, &identity, &plan, &policy, &mut notes)?;
+        }
+        let mut store = match store {
+            Some(store) => store,
+            None => Store::open(&folder, storage)?,
+        };
+        if let (Some(found), Resume::Rewind(_)) = (&found, &policy.resume) {
+            for path in store.supersede(found.checkpoint.position.global_step)? {
+                notes.push(format!("Moved to {}", path.display()));
+            }
+        }
+        if let Some(found) = &found {
+            bring_best(&mut store, found, &mut notes)?;
+        }
+        let journal = Journal::open(&folder)
+            .map_err(|source| RunError::Journal { path: folder.join(JOURNAL), source })?;
+        let resumed = found.map(|found| (found.path, found.checkpoint));
+        let (position, metrics, num_updates, pending, lineage) = match &resumed {
+            Some((_, checkpoint)) => (
+                checkpoint.position,
+                checkpoint.metrics,
+                checkpoint.num_updates,
+                checkpoint.pending,
+                checkpoint.lineage.clone(),
+            ),
+            None => (Position::START, Metrics::default(), 0, false, Vec::new()),
+        };
+        Run::start(Run {
+            identity,
+            plan,
+            policy,
+            origin,
+            store,
+            journal,
+            last_saved: resumed.as_ref().map(|(path, _)| path.clone()),
+            resumed,
+            notes,
+            position,
+            metrics,
+            num_updates,
+            lineage,
+            evaluation_due: pending,
+            is_new_best: false,
+            unsettled: pending,
+        })
+    }
+}
+
+/// Refuses a checkpoint of another function.
+fn compare(
+    found: &Found,
+    identity: &Identity,
+    plan: &Plan,
+    policy: &Policy,
+    notes: &mut Vec<String>,
+) -> Result<(), RunError> {
+    let (path, saved) = (found.path.clone(), &found.checkpoint);
+    let mut differences = differences(&saved.identity.config, &identity.config);
+    if saved.identity.seed != identity.seed && !differences.iter().any(|difference| difference.key == "seed") {
+        let (saved, configured) = (Some(saved.identity.seed.to_string()), Some(identity.seed.to_string()));
+        differences.push(crate::identity::Difference { key: "seed".to_owned(), saved, configured });
+    }
+    if !differences.is_empty() {
+        return Err(RunError::Config { path, differences });
+    }
+    if saved.identity.corpus_fingerprint != identity.corpus_fingerprint
+        || saved.identity.tokenizer != identity.tokenizer
+    {
+        let (saved, found) = (&saved.identity.corpus_fingerprint, &identity.corpus_fingerprint);
+        return Err(RunError::Corpus { path, saved: saved.clone(), found: found.clone() });
+    }
+    if saved.identity.numerics != identity.numerics {
+        if !policy.allow_other_numerics {
+            let (saved, found) = (saved.identity.numerics, identity.numerics);
+            return Err(RunError::Numerics { path, saved, found });
+        }
+        notes.push(format!(
+            "The checkpoint is of numerics version {}, this keepstep of {}: the end will not be that of an \
+             uninterrupted run",
+            saved.identity.numerics, identity.numerics
+        ));
+    }
+    let numbers = [
+        ("steps_per_epoch", saved.plan.steps_per_epoch, plan.steps_per_epoch),
+        (
+            "gradient_accumulation_steps",
+            saved.plan.gradient_accumulation_steps,
+            plan.gradient_accumulation_steps,
+        ),
+    ];
+    for (what, saved, found) in numbers {
+        if saved != found {
+            return Err(RunError::Plan { path, what, saved, found });
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that the folder has the run's best model, if that can be had at all.
+fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Result<(), RunError> {
+    let Some(best) = found.checkpoint.metrics.best else { return Ok(()) };
+    let is_it = |path: &Path| {
+        let Ok((file, checkpoint)) = store::open(path) else { return false };
+        checkpoint.position == best.position
+            && !checkpoint.pending
+            && checkpoint.is_same_run(&found.checkpoint)
+            && file.verify().is_ok()
+    };
+    let own = store.folder().join(BEST_MODEL);
+    if own.exists() && store::open(&own).is_ok_and(|(_, checkpoint)| checkpoint.is_same_run(&found.checkpoint)) {
+        return Ok(());
+    }
+    let beside = found.path.with_file_name(BEST_MODEL);
+    for candidate in [beside, found.path.clone()] {
+        if is_it(&candidate) {
+            let path = store.publish_copy(BEST_MODEL, &candidate)?;
+            notes.push(format!("Copied the best model to {}", path.display()));
+            return Ok(());
+        }
+    }
+    notes.push(format!(
+        "The best model so far (val_loss {:.4} at {}) is not at hand: {} will hold the next better one",
+        best.val_loss,
+        best.position,
+        own.display()
+    ));
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! What can go wrong in a store.
+
+use keepstep_pt::ReadError;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// A folder that cannot be used, or a file that could not be published. Nothing older was touched.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process writes to the folder.
+    #[error("{folder}: another process is training into this folder; wait for it to end, or choose another output_dir")]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder cannot be made, listed or locked.
+    #[error("{folder}: the folder cannot be used")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A checkpoint could not be written.
+    #[error("{path}: the checkpoint ({len_bytes} bytes) could not be saved; every older one is untouched")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        len_bytes: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// What was read back is not what was written.
+    #[error("{path}: the checkpoint was written, but reading it back failed; every older one is untouched")]
+    ReadBack {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ReadError,
+    },
+    /// An old file could not be removed or moved.
+    #[error("{path}: the file cannot be removed or moved")]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,253 @@
+//! A folder of checkpoints: durable publishing, rotation, the best, a lock against a second writer.
+//!
+//! # Durability
+//! A file gets its final name only after its content is durable, and the name is durable before publishing returns.
+//! Nothing older is removed before what replaces it has been read back and verified. A process that dies at any
+//! instant leaves the old files, or the old files and the new one; at worst also a temporary file, which the next
+//! opening removes.
+
+mod discovery;
+mod error;
+mod lock;
+mod storage;
+
+pub(crate) use discovery::open;
+pub use discovery::{Candidates, Found, Passed, Source, SourceError, find};
+pub use error::StoreError;
+pub use storage::{Disk, Storage, StorageFile};
+
+use crate::name::{BEST_MODEL, Name};
+use keepstep_pt::{Archive, File};
+use lock::Lock;
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The folder that later checkpoints are moved to by a rewind.
+pub const SUPERSEDED: &str = "superseded";
+
+/// A folder that this process alone writes to.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    storage: Arc<dyn Storage>,
+    _lock: Lock,
+    /// Files that this process has read and found whole, with what the system said of them then.
+    verified: BTreeMap<PathBuf, Stamp>,
+}
+
+/// Which scheduled checkpoints a folder keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How many of the newest, at least 1.
+    pub max_checkpoints: usize,
+    /// Scheduled are the multiples of this, ends of epochs, and the end of the run.
+    pub save_steps: u64,
+    /// The end of the run.
+    pub total_steps: u64,
+}
+
+impl Retention {
+    /// Whether a checkpoint of this name is one of the scheduled ones.
+    pub fn is_scheduled(&self, name: &Name) -> bool {
+        name.step.is_none() || name.global_step % self.save_steps == 0 || name.global_step == self.total_steps
+    }
+}
+
+type Stamp = (u64, Option<std::time::SystemTime>);
+
+impl Store {
+    /// Opens the folder, making it where it is not there, and removes what a killed process left half written.
+    ///
+    /// # Errors
+    /// Another process writes to it, or it cannot be used.
+    pub fn open(folder: &Path, storage: Arc<dyn Storage>) -> Result<Store, StoreError> {
+        let unusable = |source| StoreError::Folder { folder: folder.to_path_buf(), source };
+        storage.create_folder(folder).map_err(unusable)?;
+        let lock = Lock::acquire(folder)?;
+        for path in storage.list(folder).map_err(unusable)? {
+            if is_temporary(&path) {
+                storage.remove(&path).map_err(|source| StoreError::Remove { path, source })?;
+            }
+        }
+        Ok(Store { folder: folder.to_path_buf(), storage, _lock: lock, verified: BTreeMap::new() })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Publishes an archive under a name, durably, and reads it back.
+    ///
+    /// # Durability
+    /// When it returns, the file outlives the loss of power, and every checksum in it has been seen to hold.
+    ///
+    /// # Errors
+    /// The file could not be written, or does not read back; an older file of that name is untouched by the former.
+    pub fn publish(&mut self, name: &str, archive: &Archive) -> Result<PathBuf, StoreError> {
+        let len_bytes = archive.len_bytes();
+        self.publish_with(name, len_bytes, |file| archive.write_to(file))
+    }
+
+    /// Publishes a copy of a file's bytes.
+    ///
+    /// # Errors
+    /// As [`Store::publish`].
+    pub fn publish_copy(&mut self, name: &str, from: &Path) -> Result<PathBuf, StoreError> {
+        let to = self.folder.join(name);
+        let unreadable = |source| StoreError::Write { path: to.clone(), len_bytes: 0, source };
+        let mut source = std::fs::File::open(from).map_err(unreadable)?;
+        let len_bytes = source.metadata().map_err(unreadable)?.len();
+        self.publish_with(name, len_bytes, |file| io::copy(&mut source, file).map(|_| ()))
+    }
+
+    /// Gives the content of `existing` a second name, or copies it where the file system has no hard links.
+    ///
+    /// # Errors
+    /// As [`Store::publish`].
+    pub fn publish_link(&mut self, name: &str, existing: &str) -> Result<PathBuf, StoreError> {
+        let (from, path) = (self.folder.join(existing), self.folder.join(name));
+        let temporary = self.temporary(name);
+        let _ = self.storage.remove(&temporary);
+        if self.storage.link(&from, &temporary).is_err() {
+            return self.publish_copy(name, &from);
+        }
+        let moved =
+            self.storage.rename(&temporary, &path).and_then(|()| self.storage.sync_folder(&self.folder));
+        // Renaming one name of a file to another name of the same file does nothing: the first must still go.
+        let _ = self.storage.remove(&temporary);
+        moved.map_err(|source| StoreError::Write { path: path.clone(), len_bytes: 0, source })?;
+        self.verify(&path)?;
+        Ok(path)
+    }
+
+    fn publish_with(
+        &mut self,
+        name: &str,
+        len_bytes: u64,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> Result<PathBuf, StoreError> {
+        let (path, temporary) = (self.folder.join(name), self.temporary(name));
+        let written = self.write(&temporary, len_bytes, write).and_then(|()| {
+            self.storage.rename(&temporary, &path)?;
+            self.storage.sync_folder(&self.folder)
+        });
+        if let Err(source) = written {
+            let _ = self.storage.remove(&temporary);
+            return Err(StoreError::Write { path, len_bytes, source });
+        }
+        self.verified.remove(&path);
+        self.verify(&path)?;
+        Ok(path)
+    }
+
+    fn write(
+        &self,
+        temporary: &Path,
+        len_bytes: u64,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 20, self.storage.create(temporary, len_bytes)?);
+        write(&mut file)?;
+        let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync()
+    }
+
+    /// Reads a file and checks every checksum, once per process.
+    fn verify(&mut self, path: &Path) -> Result<(), StoreError> {
+        let stamp = stamp(path);
+        if stamp.is_some() && self.verified.get(path).copied() == stamp {
+            return Ok(());
+        }
+        File::open(path)
+            .and_then(|file| file.verify())
+            .map_err(|source| StoreError::ReadBack { path: path.to_path_buf(), source })?;
+        if let Some(stamp) = stamp {
+            self.verified.insert(path.to_path_buf(), stamp);
+        }
+        Ok(())
+    }
+
+    /// Removes what a folder whose newest verified scheduled checkpoint is at `global_step` no longer keeps: scheduled
+    /// checkpoints beyond the newest valid ones, and off-schedule ones before it. Damaged files are not counted.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn rotate(&mut self, retention: &Retention, global_step: u64) -> Result<(), StoreError> {
+        let mut checkpoints: Vec<(u64, bool, PathBuf)> = Vec::new();
+        let unusable = |source| StoreError::Folder { folder: self.folder.clone(), source };
+        for path in self.storage.list(&self.folder).map_err(unusable)? {
+            if let Some(name) = file_name(&path).and_then(Name::parse) {
+                if name.global_step <= global_step {
+                    checkpoints.push((name.global_step, retention.is_scheduled(&name), path));
+                }
+            }
+        }
+        checkpoints.sort_by(|one, other| other.cmp(one));
+        let mut kept = 0;
+        let mut removed = false;
+        for (step, scheduled, path) in checkpoints {
+            let keep = if scheduled { kept < retention.max_checkpoints } else { step >= global_step };
+            if keep {
+                kept += usize::from(scheduled && self.verify(&path).is_ok());
+            } else {
+                self.verified.remove(&path);
+                self.storage.remove(&path).map_err(|source| StoreError::Remove { path, source })?;
+                removed = true;
+            }
+        }
+        if removed {
+            self.storage
+                .sync_folder(&self.folder)
+                .map_err(|source| StoreError::Folder { folder: self.folder.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Moves every checkpoint after `global_step`, and the best if it is later, to `superseded/`.
+    ///
+    /// # Errors
+    /// A file cannot be moved.
+    pub fn supersede(&mut self, global_step: u64) -> Result<Vec<PathBuf>, StoreError> {
+        let unusable = |source| StoreError::Folder { folder: self.folder.clone(), source };
+        let later = |path: &Path| match file_name(path)? {
+            BEST_MODEL => discovery::stated_global_step(path),
+            name => Name::parse(name).map(|name| name.global_step),
+        };
+        let target = self.folder.join(SUPERSEDED);
+        let mut moved = Vec::new();
+        for path in self.storage.list(&self.folder).map_err(unusable)? {
+            if later(&path).is_some_and(|step| step > global_step) {
+                self.storage.create_folder(&target).map_err(unusable)?;
+                let to = target.join(file_name(&path).unwrap_or_default());
+                let renamed = self.storage.rename(&path, &to);
+                renamed.map_err(|source| StoreError::Remove { path, source })?;
+                moved.push(to);
+            }
+        }
+        if !moved.is_empty() {
+            self.storage.sync_folder(&target).map_err(unusable)?;
+            self.storage.sync_folder(&self.folder).map_err(unusable)?;
+        }
+        Ok(moved)
+    }
+
+    fn temporary(&self, name: &str) -> PathBuf {
+        self.folder.join(format!(".{name}.tmp"))
+    }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    file_name(path).is_some_and(|name| name.starts_with('.') && name.ends_with(".pt.tmp"))
+}
+
+fn file_name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.len(), metadata.modified().ok()))
+}

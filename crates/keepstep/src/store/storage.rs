@@ -1,0 +1,120 @@
+//! The few file operations that the store is made of: the seam at which tests fail them.
+
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Where a store keeps its files.
+///
+/// # Durability
+/// Nothing is durable before [`StorageFile::sync`] (the content) and [`Storage::sync_folder`] (the name) have returned.
+pub trait Storage: Debug + Send + Sync {
+    /// Makes a folder and its parents; no error if it is there.
+    ///
+    /// # Errors
+    /// As the operating system gives them; likewise below.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+    /// Makes an empty file, replacing any, with room for `len_bytes`.
+    ///
+    /// # Errors
+    /// No room, before anything is written.
+    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>>;
+    /// Gives a file another name in the same folder, replacing what had it.
+    ///
+    /// # Errors
+    /// The system's.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name.
+    ///
+    /// # Errors
+    /// Also where the file system has no hard links.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The system's.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// The files of a folder, in the order of their names.
+    ///
+    /// # Errors
+    /// The system's.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+}
+
+/// A file that is being written.
+pub trait StorageFile: Write + Send {
+    /// Makes its content durable.
+    ///
+    /// # Errors
+    /// After one, the content must never be trusted again, even if a later call succeeds.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The file system.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Disk;
+
+impl Storage for Disk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
+        let file = File::create(path)?;
+        preallocate(&file, len_bytes)?;
+        Ok(Box::new(file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut files = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        files.sort();
+        Ok(files)
+    }
+}
+
+impl StorageFile for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+/// Reserves the room, where the file system can.
+#[cfg(target_os = "linux")]
+fn preallocate(file: &File, len_bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    if len_bytes == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len_bytes) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn preallocate(_: &File, _: u64) -> io::Result<()> {
+    Ok(())
+}
