@@ -1,0 +1,149 @@
+//! AdamW (Loshchilov and Hutter, 2019), with the operations of `torch.optim.AdamW` in their order.
+
+use crate::numerics::math::powi;
+use crate::numerics::vectorized::vectorized;
+use crate::parameters::Layout;
+use rayon::prelude::*;
+
+/// AdamW's settings, under PyTorch's names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Decay rates of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay, for tensors of two or more dimensions.
+    pub weight_decay: f64,
+}
+
+/// The flat buffers that an update changes.
+#[derive(Debug)]
+pub struct Buffers<'a> {
+    /// The parameters.
+    pub parameters: &'a mut [f32],
+    /// The first moment.
+    pub exp_avg: &'a mut [f32],
+    /// The second moment.
+    pub exp_avg_sq: &'a mut [f32],
+}
+
+/// One update's numbers, rounded once.
+#[derive(Debug, Clone, Copy)]
+struct Factors {
+    /// What gradients are multiplied by: clipping.
+    clip: f32,
+    /// 1 - lr * weight_decay
+    decay: f32,
+    lerp: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    /// lr / (1 - beta1^t)
+    step_size: f32,
+    /// sqrt(1 - beta2^t)
+    bias_correction2_sqrt: f32,
+    eps: f32,
+}
+
+/// Elements that one task updates.
+const CHUNK: usize = 1 << 14;
+
+impl AdamW {
+    /// Update number `count`, from 1, with the gradient times `clip`.
+    pub fn step(
+        &self,
+        layout: &Layout,
+        buffers: Buffers<'_>,
+        gradient: &[f32],
+        clip: f64,
+        learning_rate: f64,
+        count: u64,
+    ) {
+        let [beta1, beta2] = self.betas;
+        let factors = Factors {
+            clip: clip as f32,
+            decay: 1.0,
+            lerp: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            step_size: (learning_rate / (1.0 - powi(beta1, count))) as f32,
+            bias_correction2_sqrt: (1.0 - powi(beta2, count)).sqrt() as f32,
+            eps: self.eps as f32,
+        };
+        let decayed = Factors { decay: (1.0 - learning_rate * self.weight_decay) as f32, ..factors };
+        for tensor in layout.tensors() {
+            let range = tensor.offset..tensor.offset + tensor.len();
+            let factors = if tensor.decay { decayed } else { factors };
+            buffers.parameters[range.clone()]
+                .par_chunks_mut(CHUNK)
+                .zip(buffers.exp_avg[range.clone()].par_chunks_mut(CHUNK))
+                .zip(buffers.exp_avg_sq[range.clone()].par_chunks_mut(CHUNK))
+                .zip(gradient[range].par_chunks(CHUNK))
+                .for_each(|(((parameters, exp_avg), exp_avg_sq), gradient)| {
+                    update(parameters, exp_avg, exp_avg_sq, gradient, factors);
+                });
+        }
+    }
+}
+
+vectorized! {
+    fn update(parameters: &mut [f32], exp_avg: &mut [f32], exp_avg_sq: &mut [f32], gradient: &[f32], factors: Factors) {
+        let len = parameters.len();
+        let (exp_avg, exp_avg_sq, gradient) = (&mut exp_avg[..len], &mut exp_avg_sq[..len], &gradient[..len]);
+        for index in 0..len {
+            let g = gradient[index] * factors.clip;
+            let m = f32::mul_add(factors.lerp, g - exp_avg[index], exp_avg[index]);
+            let v = f32::mul_add(factors.one_minus_beta2 * g, g, factors.beta2 * exp_avg_sq[index]);
+            let denominator = v.sqrt() / factors.bias_correction2_sqrt + factors.eps;
+            exp_avg[index] = m;
+            exp_avg_sq[index] = v;
+            parameters[index] = parameters[index] * factors.decay - factors.step_size * (m / denominator);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ModelConfig;
+
+    /// Kingma and Ba's algorithm with decoupled decay, in float64.
+    #[test]
+    fn it_is_the_published_algorithm() {
+        let model = ModelConfig {
+            vocab_size: 5,
+            block_size: 3,
+            n_layer: 1,
+            n_head: 1,
+            n_embd: 4,
+            dropout: 0.0,
+            layer_norm_epsilon: 1e-5,
+        };
+        let layout = Layout::new(&model);
+        let len = layout.num_parameters();
+        let optimizer = AdamW { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 };
+        let start: Vec<f32> = (0..len).map(|index| (index as f32 * 0.37).fract() - 0.5).collect();
+        let (mut parameters, mut m, mut v) = (start.clone(), vec![0.0; len], vec![0.0; len]);
+        let mut exact: Vec<[f64; 3]> = start.iter().map(|&value| [f64::from(value), 0.0, 0.0]).collect();
+        for count in 1..=20_u64 {
+            let gradient: Vec<f32> =
+                (0..len).map(|index| ((index as f32 + 1.0) * count as f32 * 0.61).fract() - 0.4).collect();
+            let buffers = Buffers { parameters: &mut parameters, exp_avg: &mut m, exp_avg_sq: &mut v };
+            optimizer.step(&layout, buffers, &gradient, 0.5, 1e-2, count);
+            for tensor in layout.tensors() {
+                let decay = if tensor.decay { 0.1 } else { 0.0 };
+                for index in tensor.offset..tensor.offset + tensor.len() {
+                    let [p, m, v] = &mut exact[index];
+                    let g = f64::from(gradient[index]) * 0.5;
+                    *m = 0.9 * *m + 0.1 * g;
+                    *v = 0.95 * *v + 0.05 * g * g;
+                    let m = *m / (1.0 - 0.9_f64.powi(count as i32));
+                    let v = *v / (1.0 - 0.95_f64.powi(count as i32));
+                    *p = *p * (1.0 - 1e-2 * decay) - 1e-2 * m / (v.sqrt() + 1e-8);
+                }
+            }
+        }
+        for (index, [p, ..]) in exact.iter().enumerate() {
+            assert!((f64::from(parameters[index]) - p).abs() < 2e-6, "{index}: {} and {p}", parameters[index]);
+        }
+    }
+}
