@@ -17,7 +17,7 @@ Exit status:
   0    done
   1    anything that went wrong, except
   2    unusable arguments or config
-  75   stopped early and resumable (SIGTERM): run the same command again
+  75   stopped early and resumable (SIGTERM or time limit): run the same command again
   130  stopped by Ctrl-C, after saving";
 
 #[derive(Debug, Subcommand)]
@@ -72,6 +72,9 @@ pub(crate) struct TrainArguments {
     /// Allow starting below the newest checkpoint of the folder: later ones are moved to superseded/
     #[arg(long)]
     pub(crate) rewind: bool,
+    /// Stop after N updates of this session, as SIGTERM would (exit status 75)
+    #[arg(long, value_name = "N")]
+    pub(crate) stop_after: Option<u64>,
 }
 
 #[derive(Debug, Args)]

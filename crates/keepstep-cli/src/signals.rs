@@ -42,10 +42,15 @@ impl Signals {
         Arc::clone(&self.save)
     }
 
+    /// Whether Ctrl-C is what asked for the stop.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+
     /// Ends the program as the default action of SIGINT does, if that is what stopped it, so that a shell's loop ends
     /// with it.
     pub(crate) fn raise_interrupt(&self) {
-        if self.interrupted.load(Ordering::SeqCst) {
+        if self.is_interrupted() {
             // It does not return for a signal whose default is to end the program.
             let _ = low_level::emulate_default_handler(SIGINT);
         }

@@ -1,5 +1,6 @@
 //! AdamW (Loshchilov and Hutter, 2019), with the operations of `torch.optim.AdamW` in their order.
 
+use crate::config::OptimizerConfig;
 use crate::numerics::math::powi;
 use crate::numerics::vectorized::vectorized;
 use crate::parameters::Layout;
@@ -14,6 +15,12 @@ pub struct AdamW {
     pub eps: f64,
     /// Decoupled weight decay, for tensors of two or more dimensions.
     pub weight_decay: f64,
+}
+
+impl From<&OptimizerConfig> for AdamW {
+    fn from(config: &OptimizerConfig) -> AdamW {
+        AdamW { betas: config.betas, eps: config.eps, weight_decay: config.weight_decay }
+    }
 }
 
 /// The flat buffers that an update changes.

@@ -2,7 +2,7 @@
 
 mod line;
 
-pub(crate) use line::{Line, clock};
+pub(crate) use line::Line;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keepstep_lm::trainer::{

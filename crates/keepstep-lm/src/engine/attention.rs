@@ -205,8 +205,23 @@ impl Attention {
     }
 }
 
+/// The attention of one place of one sequence over `qkv [block_size, 3 * n_embd]` up to it: what the forward pass
+/// computes there, to the bit.
+pub(crate) fn attend(out: &mut [f32], model: &ModelConfig, qkv: &[f32], place: usize) {
+    let attention = Attention::new(model);
+    let mut weights = vec![0.0; place + 1];
+    for (head, out) in out.chunks_mut(attention.head_size).enumerate() {
+        let part = |part, start| attention.part(qkv, head, part, start, place + 1);
+        let scores = MatrixMut::new(&mut weights, 1, place + 1);
+        serial_product(scores, Into::Replace, part(Part::Query, place), part(Part::Key, 0).transposed());
+        softmax(&mut weights, attention.scale);
+        let weights = Matrix::new(&weights, 1, place + 1);
+        serial_product(MatrixMut::new(out, 1, attention.head_size), Into::Replace, weights, part(Part::Value, 0));
+    }
+}
+
 /// What scores are multiplied by.
-pub(crate) fn scale(head_size: usize) -> f32 {
+fn scale(head_size: usize) -> f32 {
     1.0 / (head_size as f32).sqrt()
 }
 
@@ -226,7 +241,7 @@ impl Scratch {
 
 vectorized! {
     /// Replaces scores by softmax(scale · scores).
-    pub(crate) fn softmax(scores: &mut [f32], scale: f32) {
+    fn softmax(scores: &mut [f32], scale: f32) {
         for score in scores.iter_mut() {
             *score *= scale;
         }

@@ -128,6 +128,20 @@ impl CpuEngine {
     }
 }
 
+#[cfg(test)]
+impl CpuEngine {
+    /// The logits of one row of the last pass.
+    pub(crate) fn logits(&self, parameters: &[f32], row: usize) -> Vec<f32> {
+        use crate::numerics::product::{Into, Matrix, MatrixMut, product};
+        let ModelConfig { n_embd, vocab_size, .. } = self.model;
+        let x = Matrix::new(&self.activations.ln_f[row * n_embd..(row + 1) * n_embd], 1, n_embd);
+        let wte = Matrix::new(self.layout.views(parameters).wte, vocab_size, n_embd);
+        let mut logits = vec![0.0; vocab_size];
+        product(MatrixMut::new(&mut logits, 1, vocab_size), Into::Replace, x, wte.transposed());
+        logits
+    }
+}
+
 impl Engine for CpuEngine {
     fn loss_and_gradient(
         &mut self,

@@ -7,7 +7,7 @@ use crate::parameters::Affine;
 use rayon::prelude::*;
 
 /// `y = x · weight + bias`; the bias is what the products are added to.
-pub(super) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
+pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     let outs = affine.bias.len();
     let ins = affine.weight.len() / outs;
     let rows = x.len() / ins;

@@ -17,9 +17,10 @@ mod reference;
 
 pub use cpu::CpuEngine;
 
-pub(crate) use attention::softmax;
+pub(crate) use attention::attend;
 pub(crate) use gelu::gelu;
 pub(crate) use layer_norm::normalize;
+pub(crate) use linear::forward as linear;
 
 /// Rows that one task of an element-wise pass takes.
 const ROWS: usize = 32;

@@ -1,8 +1,8 @@
 //! What ends a session before its time.
 
-use super::state_dict::StateDictError;
 use crate::config::ConfigError;
 use crate::corpus::CorpusError;
+use crate::state_dict::StateDictError;
 use crate::tokenizer::TokenizerError;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -39,7 +39,52 @@ pub enum TrainError {
         /// Why not.
         source: rayon::ThreadPoolBuildError,
     },
-    /// A stop was asked for before the first update.
-    #[error("stopped before anything was trained; run the same command again")]
-    StoppedEarly,
+    /// A checkpoint cannot become a new run.
+    #[error("{path}: no run can be made of this checkpoint")]
+    Branch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        source: keepstep::branch::BranchError,
+    },
+    /// A checkpoint to branch from that cannot be read.
+    #[error("{path}: the checkpoint cannot be used")]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        source: keepstep::store::OpenError,
+    },
+    /// A change that a branch cannot make.
+    #[error("`{key}` cannot change in a branch: {why}")]
+    Fixed {
+        /// The key, dotted.
+        key: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The tokenizer cannot be put beside the checkpoints.
+    #[error("{path}: the tokenizer cannot be written")]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl TrainError {
+    /// Whether the config, or what it names, must change before the same command can succeed.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            TrainError::Config(_)
+            | TrainError::Corpus(_)
+            | TrainError::Tokenizer(_)
+            | TrainError::Threads { .. }
+            | TrainError::State { .. }
+            | TrainError::Fixed { .. } => true,
+            TrainError::Run(error) => error.is_incompatible(),
+            _ => false,
+        }
+    }
 }

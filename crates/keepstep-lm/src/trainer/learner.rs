@@ -1,111 +1,129 @@
 //! Everything that learns: parameters, moments, and how one update changes them.
 
-use super::flat_buffer::FlatBuffer;
-use super::state_dict::{self, StateDictError};
+use super::weights::Weights;
 use crate::config::Config;
 use crate::corpus::Corpus;
-use crate::engine::{CpuEngine, DropoutKey, LossSum};
-use crate::gradient::{GradientTree, clip_grad_norm, global_norm};
-use crate::optimizer::AdamW;
-use crate::parameters::{Layout, initial_parameters};
+use crate::engine::{CpuEngine, DropoutKey, Engine, LossSum};
+use crate::gradient::{GradientTree, clip_coefficient, global_norm};
+use crate::model::ModelConfig;
+use crate::optimizer::{AdamW, Buffers};
+use crate::parameters::Layout;
 use crate::schedule::Schedule;
+use crate::state_dict::{self, StateDictError};
 use keepstep::checkpoint::{Checkpoint, State};
+use keepstep::order::Order;
+use keepstep::position::Update;
 
 /// The model, the optimizer and the buffers they work in.
-pub(crate) struct Learner {
-    seed: u64,
-    learning_rate: f64,
-    max_grad_norm: Option<f64>,
-    config: crate::config::OptimizerConfig,
-    block_size: usize,
-    batch_size: usize,
-    layout: Layout,
+pub(super) struct Learner {
+    config: Config,
+    weights: Weights,
     engine: CpuEngine,
-    optimizer: AdamW,
     schedule: Schedule,
     tree: GradientTree,
-    parameters: FlatBuffer,
-    exp_avg: FlatBuffer,
-    exp_avg_sq: FlatBuffer,
-    num_updates: u64,
     tokens: Vec<u32>,
 }
 
 /// What one update did.
-pub(crate) struct UpdateOutcome {
-    pub(crate) loss: LossSum,
-    pub(crate) learning_rate: f64,
+pub(super) struct UpdateOutcome {
+    pub(super) loss: LossSum,
+    pub(super) learning_rate: f64,
     /// The norm of the whole gradient before clipping.
-    pub(crate) grad_norm: f64,
+    pub(super) grad_norm: f64,
 }
 
 impl Learner {
     /// A learner at position 0, its weights computed from the seed.
-    pub(crate) fn new(config: &Config, model: &crate::model::ModelConfig, schedule: Schedule) -> Learner {
+    pub(super) fn new(config: &Config, model: &ModelConfig, schedule: Schedule) -> Learner {
         let layout = Layout::new(model);
-        let parameters = initial_parameters(&layout, config.seed);
-        let zeros = || FlatBuffer::new(vec![0.0; layout.num_parameters()]);
         Learner {
-            seed: config.seed,
-            learning_rate: config.optimizer.learning_rate,
-            max_grad_norm: config.optimizer.max_grad_norm,
-            config: config.optimizer.clone(),
-            block_size: model.block_size,
-            batch_size: config.batch_size,
-            engine: CpuEngine::new(model, config.batch_size),
-            optimizer: AdamW::new(&config.optimizer),
+            config: config.clone(),
+            engine: CpuEngine::new(model, config.batch_size, config.recompute_activations),
             schedule,
-            tree: GradientTree::new(layout.num_parameters(), config.gradient_accumulation_steps),
-            exp_avg: zeros(),
-            exp_avg_sq: zeros(),
-            parameters: FlatBuffer::new(parameters),
-            layout,
-            num_updates: 0,
+            tree: GradientTree::new(layout.num_parameters()),
+            weights: Weights::initial(layout, config.seed),
             tokens: Vec::new(),
         }
     }
 
-    pub(crate) fn num_parameters(&self) -> usize {
-        self.layout.num_parameters()
+    pub(super) fn num_parameters(&self) -> usize {
+        self.weights.layout.num_parameters()
     }
 
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
+    pub(super) fn parameters(&self) -> &[f32] {
+        &self.weights.parameters
     }
 
-    pub(crate) fn parameters(&self) -> &[f32] {
-        &self.parameters
+    /// Takes over the state of a checkpoint.
+    pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), StateDictError> {
+        self.weights.restore(checkpoint)?;
+        let global_step = checkpoint.position.global_step;
+        let learning_rate = self.schedule.learning_rate(global_step);
+        state_dict::check_scheduler(&checkpoint.state.scheduler, global_step, learning_rate)
     }
 
-    /// Takes over the state of a checkpoint. Nothing of it is held twice: tensors are read into the buffers in place.
-    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), StateDictError> {
-        self.num_updates = checkpoint.num_updates;
-        let state = &checkpoint.state;
-        state_dict::load_model(&state.model, &self.layout, self.parameters.get_mut())?;
-        state_dict::load_optimizer(
-            &state.optimizer,
-            &self.layout,
-            self.num_updates,
-            self.exp_avg.get_mut(),
-            self.exp_avg_sq.get_mut(),
-        )?;
-        state_dict::check_scheduler(&state.scheduler, self.num_updates, self.next_learning_rate())
+    /// The three state dicts after `global_step` updates, which share the learner's buffers.
+    pub(super) fn state(&self, global_step: u64) -> State {
+        self.weights.state(&self.config.optimizer, &self.schedule, global_step)
     }
 
-    /// The three state dicts, which share the learner's buffers.
-    pub(crate) fn state(&self) -> State {
-        let learning_rate = self.next_learning_rate();
-        State {
-            model: state_dict::model_state_dict(&self.layout, &self.parameters),
-            optimizer: state_dict::optimizer_state_dict(
-                &self.layout,
-                &self.config,
-                learning_rate,
-                &self.exp_avg,
-                &self.exp_avg_sq,
-                self.num_updates,
-            ),
-            scheduler: state_dict::scheduler_state_dict(self.learning_rate, learning_rate, self.num_updates),
+    /// Makes one update. `check` is given the mean loss and the gradient's norm before anything changes; its error
+    /// leaves everything as it was.
+    pub(super) fn update<E>(
+        &mut self,
+        corpus: &Corpus,
+        order: &Order,
+        update: &Update,
+        check: impl FnOnce(f64, f64) -> Result<(), E>,
+    ) -> Result<UpdateOutcome, E> {
+        let Learner { config, weights, engine, schedule, tree, tokens } = self;
+        let mut loss = LossSum::default();
+        for (micro_batch, step) in update.micro_batches.clone().enumerate() {
+            tokens.clear();
+            let first = step * config.batch_size as u64;
+            for place in first..first + config.batch_size as u64 {
+                corpus.train_window(order.sample(place), tokens);
+            }
+            let key =
+                DropoutKey { seed: config.seed, global_step: update.global_step, micro_batch: micro_batch as u64 };
+            loss.add(tree.add(|gradient| engine.loss_and_gradient(&weights.parameters, tokens, key, gradient)));
         }
+        let learning_rate = schedule.learning_rate(update.global_step);
+        let count = weights.num_updates + 1;
+        let grad_norm = tree.mean(|gradient| {
+            let norm = global_norm(gradient);
+            check(loss.mean(), norm)?;
+            let max_norm = config.optimizer.max_grad_norm;
+            let clip = if max_norm > 0.0 { clip_coefficient(norm, max_norm) } else { 1.0 };
+            let buffers = Buffers {
+                parameters: weights.parameters.get_mut(),
+                exp_avg: weights.exp_avg.get_mut(),
+                exp_avg_sq: weights.exp_avg_sq.get_mut(),
+            };
+            AdamW::from(&config.optimizer).step(&weights.layout, buffers, gradient, clip, learning_rate, count);
+            Ok(norm)
+        })?;
+        weights.num_updates = count;
+        Ok(UpdateOutcome { loss, learning_rate, grad_norm })
+    }
+
+    /// The mean loss over the first validation batches; None if `go_on`, which is asked before each batch with the
+    /// number of batches done and of all, says no.
+    pub(super) fn evaluate(&mut self, corpus: &Corpus, mut go_on: impl FnMut(u64, u64) -> bool) -> Option<f64> {
+        let (size, windows) = (self.config.batch_size as u64, corpus.num_validation_windows());
+        let all = windows.div_ceil(size);
+        let batches = self.config.eval_batches.map_or(all, |most| all.min(most));
+        let mut loss = LossSum::default();
+        for batch in 0..batches {
+            if !go_on(batch, batches) {
+                return None;
+            }
+            self.tokens.clear();
+            for window in batch * size..windows.min((batch + 1) * size) {
+                corpus.validation_window(window, &mut self.tokens);
+            }
+            loss.add(self.engine.loss(&self.weights.parameters, &self.tokens));
+        }
+        Some(loss.mean())
     }
 }

@@ -1,13 +1,15 @@
 //! Training: the loop that ties corpus, engine and run together, and what it tells its observer.
 
+mod branch;
+mod clock;
 mod error;
-mod flat_buffer;
 mod learner;
 mod observer;
+mod prepare;
 mod session;
-mod state_dict;
+mod weights;
 
+pub use branch::branch;
 pub use error::TrainError;
 pub use observer::{EvaluationReport, Observer, PlanReport, ResumeReport, Silent, UpdateReport};
 pub use session::{Control, Outcome, train};
-pub use state_dict::StateDictError;

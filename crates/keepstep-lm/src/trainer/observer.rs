@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Every method has an empty default, so that an observer names only what it shows.
 #[expect(unused_variables, reason = "the defaults ignore their arguments")]
-pub trait Observer {
+pub trait Observer: Send {
     /// Text is being encoded: bytes done, of all.
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {}
     /// Something that is worth a line: a damaged file that was passed over, a cache that was rebuilt.

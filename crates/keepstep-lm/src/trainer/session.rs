@@ -1,13 +1,23 @@
 //! One session of a run: from wherever it stands to its end, or to the request to stop.
 
+use super::clock::Clock;
 use super::error::TrainError;
 use super::learner::Learner;
 use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
-use crate::config::Config;
-use crate::corpus::Corpus;
-use keepstep::run::Run;
+use super::prepare;
+use crate::config::{Config, OnSaveError};
+use crate::corpus::{self, Corpus};
+use crate::generate::{GenerateOptions, Generator};
+use crate::tokenizer::Tokenizer;
+use keepstep::position::Plan;
+use keepstep::run::{Opening, Progress, Resume, Run, RunError};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Saves that may fail one after the other before a run ends, where the config does not say to go on.
+const SAVE_FAILURES: u32 = 3;
 
 /// How a session is steered from outside.
 #[derive(Debug, Clone, Default)]
@@ -18,13 +28,271 @@ pub struct Control {
     pub save: Arc<AtomicBool>,
     /// Stop after this many updates of this session, as if `stop` had been set.
     pub stop_after: Option<u64>,
+    /// What to continue from; the config's source, or the newest, if not set.
+    pub resume: Option<Resume>,
 }
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The run is complete.
-    Finished,
+    Finished {
+        /// Text that the model has written, or why it has not.
+        sample: Option<Result<String, String>>,
+    },
     /// Stopped early; the same command continues.
-    Stopped,
+    Stopped {
+        /// The last checkpoint, if one was made in this session.
+        checkpoint: Option<PathBuf>,
+    },
+}
+
+/// Trains the run of a config from wherever it stands.
+///
+/// # Errors
+/// See [`TrainError`]. Whatever was saved before stays.
+pub fn train(config: &Config, control: &Control, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+    let num_threads = config.num_threads.unwrap_or(0);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(num_threads)
+        .build()
+        .map_err(|source| TrainError::Threads { num_threads, source })?;
+    pool.install(|| Session::open(config, control, observer)?.run())
+}
+
+struct Session<'a> {
+    config: &'a Config,
+    control: &'a Control,
+    observer: &'a mut dyn Observer,
+    run: Run,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    learner: Learner,
+    clock: Clock,
+    updates: u64,
+    save_failures: u32,
+    saved: Option<PathBuf>,
+}
+
+impl<'a> Session<'a> {
+    /// Checks everything, loads the checkpoint, and only then writes to the run's folder.
+    fn open(
+        config: &'a Config,
+        control: &'a Control,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Session<'a>, TrainError> {
+        let clock = Clock::new(config);
+        let folder = prepare::output_dir(config)?;
+        let resume = match &control.resume {
+            Some(resume) => resume.clone(),
+            None => Resume::Newest(prepare::source(config)?),
+        };
+        let files = corpus::collect(&config.data)?;
+        let opening = Opening::look(&folder, prepare::policy(config, resume))?;
+        let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer)?;
+        let corpus = prepare::corpus(config, &files, &tokenizer, observer)?;
+        let identity = prepare::identity(config, &corpus, &tokenizer);
+        let sizes = prepare::sizes(config, &corpus);
+        let plan = opening.check(&identity, sizes)?;
+        let model = config.model_config(tokenizer.vocab_size());
+        let mut learner = Learner::new(config, &model, prepare::schedule(config, &plan));
+        if let (Some(path), Some(checkpoint)) = (opening.path(), opening.checkpoint()) {
+            let path = path.to_path_buf();
+            learner.restore(checkpoint).map_err(|source| TrainError::State { path, source })?;
+        }
+        let mut run = opening.begin(identity, sizes)?;
+        run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));
+        prepare::publish_tokenizer(&folder, &tokenizer)?;
+
+        run.notes().iter().for_each(|note| observer.note(note));
+        observer.planned(&plan_report(config, &corpus, &tokenizer, &learner, &plan, folder));
+        if let Some(report) = resume_report(&run) {
+            observer.resumed(&report);
+        }
+        run.loaded();
+        Ok(Session {
+            config,
+            control,
+            observer,
+            run,
+            corpus,
+            tokenizer,
+            learner,
+            clock,
+            updates: 0,
+            save_failures: 0,
+            saved: None,
+        })
+    }
+
+    fn run(mut self) -> Result<Outcome, TrainError> {
+        loop {
+            if self.run.evaluation_due() && !self.evaluate()? {
+                return self.stop();
+            }
+            self.settle()?;
+            let Some(update) = self.run.next_update() else { break };
+            if self.is_stopping() {
+                return self.stop();
+            }
+            if self.control.save.swap(false, Ordering::SeqCst) || self.clock.save_is_due() {
+                self.save_now()?;
+            }
+            let started = Instant::now();
+            let order = self.run.order(update.epoch, self.corpus.num_train_windows());
+            let Session { run, learner, corpus, .. } = &mut self;
+            let outcome = learner.update(corpus, &order, &update, |loss, norm| run.check_finite(loss, norm))?;
+            let progress = Progress {
+                loss_sum: outcome.loss.sum,
+                num_tokens: outcome.loss.num_tokens,
+                learning_rate: outcome.learning_rate,
+                grad_norm: outcome.grad_norm,
+            };
+            self.run.complete(&update, progress)?;
+            self.updates += 1;
+            self.clock.updated(started);
+            let position = self.run.position();
+            self.observer.updated(&UpdateReport {
+                epoch: position.epoch,
+                step: position.step,
+                steps_per_epoch: self.run.plan().steps_per_epoch,
+                global_step: position.global_step,
+                loss: outcome.loss.mean(),
+                epoch_loss: self.run.metrics().train_loss().unwrap_or(f64::NAN),
+                learning_rate: outcome.learning_rate,
+                grad_norm: outcome.grad_norm,
+                num_tokens: outcome.loss.num_tokens,
+            });
+        }
+        self.run.stop("finished")?;
+        let sample = self.sample();
+        Ok(Outcome::Finished { sample })
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.control.stop.load(Ordering::SeqCst)
+            || self.control.stop_after.is_some_and(|most| self.updates >= most)
+            || self.clock.is_over()
+    }
+
+    /// False where a stop was asked for before it was done.
+    fn evaluate(&mut self) -> Result<bool, TrainError> {
+        let started = Instant::now();
+        let stopping = self.is_stopping();
+        let Session { learner, corpus, observer, control, run, clock, .. } = self;
+        let val_loss = learner.evaluate(corpus, |done, total| {
+            observer.evaluating(done, total);
+            !stopping && !control.stop.load(Ordering::SeqCst)
+        });
+        let Some(val_loss) = val_loss else { return Ok(false) };
+        let is_best = run.evaluated(val_loss)?;
+        clock.evaluated(started);
+        observer.evaluated(&EvaluationReport { global_step: run.position().global_step, val_loss, is_best });
+        Ok(true)
+    }
+
+    fn settle(&mut self) -> Result<(), TrainError> {
+        let started = Instant::now();
+        let (learner, global_step) = (&self.learner, self.run.position().global_step);
+        let result = self.run.settle(|| learner.state(global_step));
+        self.report(started, result)
+    }
+
+    fn save_now(&mut self) -> Result<(), TrainError> {
+        let started = Instant::now();
+        let (learner, global_step) = (&self.learner, self.run.position().global_step);
+        let result = self.run.save_now(|| learner.state(global_step));
+        self.report(started, result.map(|path| path.into_iter().collect()))
+    }
+
+    /// A save that failed is said loudly; a few in a row end the run, unless the config wants it to go on.
+    fn report(&mut self, started: Instant, result: Result<Vec<PathBuf>, RunError>) -> Result<(), TrainError> {
+        match result {
+            Ok(saved) => {
+                for path in &saved {
+                    self.observer.saved(path);
+                }
+                if let Some(path) = saved.into_iter().last() {
+                    self.clock.saved(started);
+                    self.save_failures = 0;
+                    self.saved = Some(path);
+                }
+                Ok(())
+            }
+            Err(RunError::Store(error)) => {
+                self.save_failures += 1;
+                let is_bounded = self.config.on_save_error == OnSaveError::Stop;
+                if is_bounded && self.save_failures >= SAVE_FAILURES || self.run.is_complete() {
+                    return Err(RunError::Store(error).into());
+                }
+                let text = keepstep::store::chain(&error);
+                self.observer.note(&format!("NOT SAVED ({} in a row): {text}", self.save_failures));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn stop(mut self) -> Result<Outcome, TrainError> {
+        let (learner, global_step) = (&self.learner, self.run.position().global_step);
+        if let Some(path) = self.run.save_now(|| learner.state(global_step))? {
+            self.observer.saved(&path);
+            self.saved = Some(path);
+        }
+        self.run.stop(if self.clock.is_over() { "time limit" } else { "signal" })?;
+        Ok(Outcome::Stopped { checkpoint: self.saved })
+    }
+
+    fn sample(&self) -> Option<Result<String, String>> {
+        let sample = &self.config.sample;
+        if sample.max_new_tokens == 0 {
+            return None;
+        }
+        let options = GenerateOptions {
+            max_new_tokens: sample.max_new_tokens,
+            temperature: sample.temperature,
+            top_k: sample.top_k,
+            seed: sample.seed,
+        };
+        let model = self.config.model_config(self.tokenizer.vocab_size());
+        let generator = Generator::new(model, self.learner.parameters().to_vec(), self.tokenizer.clone());
+        let written = generator.generate(&sample.prompt, &options, &|| self.control.stop.load(Ordering::SeqCst));
+        Some(written.map_err(|error| error.to_string()))
+    }
+}
+
+fn plan_report(
+    config: &Config,
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    learner: &Learner,
+    plan: &Plan,
+    output_dir: PathBuf,
+) -> PlanReport {
+    PlanReport {
+        num_parameters: learner.num_parameters() as u64,
+        num_tokens: corpus.num_tokens(),
+        num_train_windows: corpus.num_train_windows(),
+        num_validation_windows: corpus.num_validation_windows(),
+        vocab_size: tokenizer.vocab_size(),
+        steps_per_epoch: plan.steps_per_epoch,
+        epochs: config.epochs,
+        total_steps: plan.total_steps,
+        num_threads: rayon::current_num_threads(),
+        output_dir,
+    }
+}
+
+fn resume_report(run: &Run) -> Option<ResumeReport> {
+    let (path, checkpoint) = run.resumed()?;
+    Some(ResumeReport {
+        path: path.to_path_buf(),
+        epoch: checkpoint.position.epoch,
+        step: checkpoint.position.step,
+        steps_per_epoch: run.plan().steps_per_epoch,
+        global_step: checkpoint.position.global_step,
+        train_loss: checkpoint.metrics.train_loss(),
+        val_loss: checkpoint.metrics.val_loss,
+        complete: run.is_complete() && !run.evaluation_due(),
+    })
 }

@@ -174,6 +174,12 @@ impl Run {
         )
     }
 
+    /// Changes how often evaluations are due, where that is known only after the run was opened. See
+    /// [`Policy::eval_steps`].
+    pub fn evaluate_every(&mut self, eval_steps: Option<u64>) {
+        self.policy.eval_steps = eval_steps;
+    }
+
     /// Whether an evaluation must be made at this position, before [`Run::settle`].
     pub fn evaluation_due(&self) -> bool {
         self.evaluation_due

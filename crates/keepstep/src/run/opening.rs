@@ -85,6 +85,25 @@ impl Opening {
         self.found.as_ref().map(|found| &found.checkpoint)
     }
 
+    /// The file of that checkpoint.
+    pub fn path(&self) -> Option<&Path> {
+        self.found.as_ref().map(|found| found.path.as_path())
+    }
+
+    /// Compares the checkpoint with what the loop is about to do, and gives the plan that it will follow. Nothing is
+    /// written.
+    ///
+    /// # Errors
+    /// The checkpoint is of another run.
+    pub fn check(&self, identity: &Identity, sizes: Sizes) -> Result<Plan, RunError> {
+        let origin = self.found.as_ref().map_or(Position::START, |found| found.checkpoint.origin);
+        let plan = Plan::new(sizes.steps_per_epoch, sizes.gradient_accumulation_steps, sizes.length, origin);
+        if let Some(found) = &self.found {
+            compare(found, identity, &plan, &self.policy, &mut Vec::new())?;
+        }
+        Ok(plan)
+    }
+
     /// Compares the checkpoint with what the loop is about to do, and begins.
     ///
     /// # Errors

@@ -135,12 +135,26 @@ pub fn find(candidates: &Candidates<'_>) -> Result<Option<Found>, SourceError> {
     if passed.is_empty() { Ok(None) } else { Err(SourceError::NothingValid { passed }) }
 }
 
+/// A file that is no usable checkpoint.
 #[derive(Debug, Error)]
-pub(crate) enum OpenError {
+#[non_exhaustive]
+pub enum OpenError {
+    /// It is damaged, or no `.pt` file at all.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// It is not one of keepstep's checkpoints.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+/// Opens a checkpoint and checks every checksum in it.
+///
+/// # Errors
+/// It is damaged, or not one of keepstep's.
+pub fn load(path: &Path) -> Result<Checkpoint, OpenError> {
+    let (file, checkpoint) = open(path)?;
+    file.verify()?;
+    Ok(checkpoint)
 }
 
 /// Opens a file and reads its root; the tensors' checksums are not yet checked.
@@ -172,7 +186,7 @@ pub(super) fn stated_global_step(path: &Path) -> Option<u64> {
 }
 
 /// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

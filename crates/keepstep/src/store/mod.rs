@@ -12,7 +12,7 @@ mod lock;
 mod storage;
 
 pub(crate) use discovery::open;
-pub use discovery::{Candidates, Found, Passed, Source, SourceError, find};
+pub use discovery::{Candidates, Found, OpenError, Passed, Source, SourceError, chain, find, load};
 pub use error::StoreError;
 pub use storage::{Disk, Storage, StorageFile};
 

@@ -1,6 +1,6 @@
 //! The state dicts of model, optimizer and scheduler, as PyTorch names and shapes them, and back.
 
-use super::flat_buffer::FlatBuffer;
+use crate::flat_buffer::FlatBuffer;
 use crate::config::OptimizerConfig;
 use crate::parameters::{Layout, NamedTensor};
 use keepstep_pt::{Dict, Dtype, ReadError, Storage, Tensor, Value};
@@ -74,11 +74,12 @@ pub(crate) fn model_state_dict(layout: &Layout, parameters: &FlatBuffer) -> Valu
     let mut head = None;
     for tensor in layout.tensors() {
         let value = view(tensor, parameters);
-        if tensor.name == EMBEDDING {
-            head = Some(value.clone());
+        if let (EMBEDDING, Value::Tensor(embedding)) = (tensor.name.as_str(), &value) {
+            head = Some(Tensor::new(embedding.storage().clone(), tensor.shape.clone()));
         }
         dict.insert(tensor.name.as_str(), value);
     }
+    // Tied: a tensor of its own in the embedding's storage.
     if let Some(head) = head {
         dict.insert(HEAD, head);
     }
@@ -176,7 +177,7 @@ pub(crate) fn load_optimizer(
     }
     for (index, tensor) in groups.iter().flatten().enumerate() {
         let place = format!("optimizer_state_dict.state[{index}]");
-        let entry = state.iter().find(|(key, _)| *key == Value::Int(index as i64)).map(|(_, entry)| entry);
+        let entry = state.iter().find(|(key, _)| **key == Value::Int(index as i64)).map(|(_, entry)| entry);
         let entry = as_dict(entry.ok_or_else(|| missing(&place))?, &place)?;
         refuse_extra(entry, DICT, |name| matches!(name, "step" | "exp_avg" | "exp_avg_sq"))?;
         let mut step = [0.0_f32];

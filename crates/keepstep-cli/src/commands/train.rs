@@ -1,0 +1,70 @@
+//! `keepstep train`: train, or continue training, the run that a config describes.
+
+use super::{Failure, status};
+use crate::arguments::TrainArguments;
+use crate::progress::Progress;
+use crate::signals::Signals;
+use keepstep::run::Resume;
+use keepstep::store::Source;
+use keepstep_lm::Config;
+use keepstep_lm::trainer::{Control, Outcome, TrainError, train};
+use std::path::PathBuf;
+
+pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
+    let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
+    let signals = Signals::install()
+        .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
+    let control = Control {
+        stop: signals.stop(),
+        save: signals.save(),
+        stop_after: arguments.stop_after,
+        resume: resume(arguments, &config)?,
+    };
+    let mut progress = Progress::new();
+    let outcome = train(&config, &control, &mut progress);
+    progress.finish();
+    match outcome {
+        Ok(Outcome::Finished { sample }) => {
+            match sample {
+                Some(Ok(text)) => {
+                    progress.say(&format!("Finished. The model continues {:?}:", config.sample.prompt));
+                    super::print(&format!("{text}\n"))?;
+                }
+                Some(Err(message)) => progress.say(&format!("Finished. No sample: {message}")),
+                None => progress.say("Finished."),
+            }
+            Ok(status::DONE)
+        }
+        Ok(Outcome::Stopped { checkpoint }) => {
+            progress.say(match checkpoint {
+                Some(_) => "Stopped; nothing is lost. The same command goes on from here.",
+                None => "Stopped. The same command goes on.",
+            });
+            signals.raise_interrupt();
+            Ok(if signals.is_interrupted() { status::INTERRUPTED } else { status::RESUMABLE })
+        }
+        Err(error) => Err(failure(&error)),
+    }
+}
+
+/// What the arguments say about resuming; None leaves it to the config.
+fn resume(arguments: &TrainArguments, config: &Config) -> Result<Option<Resume>, Failure> {
+    let path = |text: &str| {
+        let expanded = keepstep_lm::config::expand(text).map_err(|error| Failure::of(2, &error))?;
+        Ok::<_, Failure>(Source::Path(PathBuf::from(expanded)))
+    };
+    let configured = || config.resume_from_checkpoint.as_deref().map_or(Ok(Source::None), path);
+    let source = match arguments.resume.as_deref() {
+        None | Some("auto") => configured()?,
+        Some("never") if arguments.rewind => {
+            return Err(Failure::new(2, "--rewind and --resume never contradict each other".to_owned()));
+        }
+        Some("never") => return Ok(Some(Resume::Never)),
+        Some(text) => path(text)?,
+    };
+    Ok(Some(if arguments.rewind { Resume::Rewind(source) } else { Resume::Newest(source) }))
+}
+
+pub(super) fn failure(error: &TrainError) -> Failure {
+    Failure::of(if error.is_usage() { 2 } else { 1 }, error)
+}

@@ -1,0 +1,69 @@
+//! What makes a config unusable.
+
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// A config that cannot be used. Nothing was written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: the config cannot be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what was expected.
+        message: String,
+    },
+    /// A key that there is not.
+    #[error("`{key}` is not a key of the config{}", nearest.as_ref().map_or(String::new(), |near| format!("; did you mean `{near}`?")))]
+    UnknownKey {
+        /// The key, dotted.
+        key: String,
+        /// The key that is spelled most like it.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong type.
+    #[error("`{key}`: {message}")]
+    Type {
+        /// The key, dotted.
+        key: String,
+        /// What was expected.
+        message: String,
+    },
+    /// A key that must be set.
+    #[error("`{key}` is missing: {what}")]
+    Missing {
+        /// The key, dotted.
+        key: &'static str,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A value that is out of range.
+    #[error("`{key}` is {value}, and must be {expected}")]
+    Range {
+        /// The key, dotted.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A variable of the environment that is not set.
+    #[error("`{text}` names the environment's variable {variable}, which is not set: set it, or write ${{{variable}:-DEFAULT}}")]
+    Variable {
+        /// The text with the variable.
+        text: String,
+        /// The variable.
+        variable: String,
+    },
+}

@@ -1,0 +1,257 @@
+//! The config: read, changed by `--set`, checked once before anything starts.
+
+mod duration;
+mod error;
+mod expand;
+mod functional;
+mod settings;
+mod tree;
+mod validate;
+
+pub use duration::TimeSpan;
+pub use error::ConfigError;
+pub use expand::expand;
+pub use functional::{from_functional, functional};
+pub use settings::{Key, Mark};
+pub use tree::{
+    Config, DataConfig, ModelSection, OnSaveError, OptimizerConfig, SampleConfig, ScheduleConfig, ScheduleKind,
+    TokenizerSpec,
+};
+
+use std::path::Path;
+
+/// A key and the value that `--set` gives it, as typed.
+pub type Override = (String, String);
+
+impl Config {
+    /// Reads a file, applies the overrides, checks everything that can be checked without the corpus.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        Config::parse(path, &text, overrides)
+    }
+
+    fn parse(path: &Path, text: &str, overrides: &[Override]) -> Result<Config, ConfigError> {
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| {
+            let message = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            ConfigError::Syntax { path: path.to_path_buf(), message }
+        })?;
+        for (key, value) in overrides {
+            set(&mut table, key, value)?;
+        }
+        Config::from_table(table)
+    }
+
+    /// Of a table.
+    ///
+    /// # Errors
+    /// An unknown key, a wrong type, or a value out of range.
+    pub fn from_table(table: toml::Table) -> Result<Config, ConfigError> {
+        refuse_unknown("", &table, Config::KEYS)?;
+        check_types("", &table, Config::KEYS)?;
+        let config: Config = toml::Value::Table(table)
+            .try_into()
+            .map_err(|error: toml::de::Error| ConfigError::Type { key: "config".to_owned(), message: message(&error) })?;
+        validate::validate(&config)?;
+        Ok(config)
+    }
+
+    /// The model that it describes, with a vocabulary.
+    pub fn model_config(&self, vocab_size: usize) -> crate::model::ModelConfig {
+        let ModelSection { block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon } = self.model;
+        crate::model::ModelConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon }
+    }
+
+    /// The config as a table, defaults included.
+    pub fn to_table(&self) -> toml::Table {
+        match toml::Value::try_from(self) {
+            Ok(toml::Value::Table(table)) => table,
+            _ => toml::Table::new(),
+        }
+    }
+}
+
+/// Sets a dotted key. A value that is no TOML by itself is taken as a string.
+///
+/// # Errors
+/// A part of the key before the last is no table.
+pub fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), ConfigError> {
+    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut table = table;
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        let entry = table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = entry
+            .as_table_mut()
+            .ok_or_else(|| ConfigError::UnknownKey { key: key.to_owned(), nearest: Some(part.to_owned()) })?;
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Every key of the tree, dotted.
+pub fn keys() -> Vec<(String, Mark)> {
+    fn walk(prefix: &str, keys: &[Key], out: &mut Vec<(String, Mark)>) {
+        for key in keys {
+            let name = dotted(prefix, key.name);
+            match key.mark {
+                Mark::Section(inner) => walk(&name, inner, out),
+                mark => out.push((name, mark)),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk("", Config::KEYS, &mut out);
+    out
+}
+
+fn dotted(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
+fn refuse_unknown(prefix: &str, table: &toml::Table, keys: &[Key]) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        let full = dotted(prefix, name);
+        match (keys.iter().find(|key| key.name == name).map(|key| key.mark), value) {
+            (Some(Mark::Section(inner)), toml::Value::Table(table)) => refuse_unknown(&full, table, inner)?,
+            (Some(Mark::Section(_)), _) => {
+                return Err(ConfigError::Type { key: full.clone(), message: format!("expected a table: [{full}]") });
+            }
+            (Some(_), _) => {}
+            (None, _) => return Err(ConfigError::UnknownKey { nearest: nearest(&full), key: full }),
+        }
+    }
+    Ok(())
+}
+
+/// Reads each value by itself, so that an error names its key.
+fn check_types(prefix: &str, table: &toml::Table, keys: &[Key]) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        let full = dotted(prefix, name);
+        if let Some(Key { mark: Mark::Section(inner), .. }) = keys.iter().find(|key| key.name == name) {
+            if let toml::Value::Table(table) = value {
+                check_types(&full, table, inner)?;
+            }
+            continue;
+        }
+        let mut alone = toml::Table::new();
+        let mut leaf = &mut alone;
+        for part in full.split('.').take(full.matches('.').count()) {
+            leaf = match leaf.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new())) {
+                toml::Value::Table(table) => table,
+                _ => return Ok(()),
+            };
+        }
+        leaf.insert(name.clone(), value.clone());
+        toml::Value::Table(alone)
+            .try_into::<Config>()
+            .map_err(|error| ConfigError::Type { key: full, message: message(&error) })?;
+    }
+    Ok(())
+}
+
+/// The library's sentence without its picture of the place, which `--set` has not.
+fn message(error: &toml::de::Error) -> String {
+    error.message().trim().to_owned()
+}
+
+/// The known key that is most like an unknown one.
+fn nearest(unknown: &str) -> Option<String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
+    let distance = |key: &str| {
+        let whole = edit_distance(unknown, key);
+        // A key under the wrong table, or without its table.
+        whole.min(edit_distance(&last(unknown), &last(key)) + usize::from(unknown.contains('.')))
+    };
+    let best = keys().into_iter().map(|(key, _)| (distance(&key), key)).min()?;
+    (best.0 <= last(unknown).len() / 3 + 1).then_some(best.1)
+}
+
+/// Levenshtein's.
+fn edit_distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, left) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (col, right) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(left != *right);
+            diagonal = row[col + 1];
+            row[col + 1] = replaced.min(row[col] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let overrides: Vec<Override> =
+            overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::parse(Path::new("c.toml"), text, &overrides)
+    }
+
+    const SMALL: &str = "output_dir = \"out\"\n[data]\npaths = [\"a.txt\"]\n";
+
+    #[test]
+    fn values_defaults_and_overrides() {
+        let config = parse(
+            SMALL,
+            &[
+                ("model.n_layer", "7"),
+                ("data.tokenizer", "{ bpe = 512 }"),
+                ("output_dir", "/some/where"),
+                ("session_time_limit", "10h"),
+                ("optimizer.betas", "[0.8, 0.99]"),
+            ],
+        )
+        .expect("a config");
+        assert_eq!(config.model.n_layer, 7);
+        assert_eq!(config.output_dir, "/some/where");
+        assert_eq!(config.data.tokenizer, TokenizerSpec::Bpe(512));
+        assert_eq!(config.optimizer.betas, [0.8, 0.99]);
+        assert_eq!(config.epochs, Config::default().epochs);
+        let again = Config::from_table(config.to_table()).expect("what was written");
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn mistakes_name_the_key() {
+        for (key, value, expected) in [
+            ("learning_rte", "1", "`optimizer.learning_rate`"),
+            ("optimizer.learning_rte", "1", "`optimizer.learning_rate`"),
+            ("optimizer.lr", "1", "`optimizer.lr`"),
+            ("model.layers", "1", "`model.n_layer`"),
+            ("batch_size", "\"many\"", "`batch_size`"),
+            ("batch_size", "-3", "`batch_size`"),
+            ("schedule.kind", "\"cosin\"", "cosine"),
+            ("data.tokenizer", "\"words\"", "chars"),
+            ("save_every", "10", "`save_every`"),
+            ("model", "3", "[model]"),
+            ("seed.x", "3", "`seed"),
+        ] {
+            let error = parse(SMALL, &[(key, value)]).expect_err(key).to_string();
+            assert!(error.contains(expected), "{key}: {error}");
+        }
+    }
+
+    /// The keys of the macro are those that serde writes.
+    #[test]
+    fn the_list_of_keys_is_that_of_the_tree() {
+        let json = serde_json::to_value(Config::default()).expect("JSON");
+        for (key, _) in keys() {
+            let pointer = format!("/{}", key.replace('.', "/"));
+            assert!(json.pointer(&pointer).is_some(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What makes a corpus unusable.
+
+use crate::config::ConfigError;
+use crate::tokenizer::TokenizerError;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// A corpus that cannot be used. Nothing was written to the run's folder.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CorpusError {
+    /// A path of the config cannot be expanded.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A pattern that is none.
+    #[error("`data.paths`: {pattern} is no pattern: {message}")]
+    Pattern {
+        /// As it stands in the config.
+        pattern: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A pattern or path that names nothing.
+    #[error("`data.paths`: {pattern}: there is no such file")]
+    Missing {
+        /// As it stands in the config.
+        pattern: String,
+    },
+    /// A folder where files are wanted.
+    #[error("`data.paths`: {pattern} is a folder: write {pattern}/**/*.txt for the text files in it")]
+    Folder {
+        /// As it stands in the config.
+        pattern: String,
+    },
+    /// A file that cannot be read.
+    #[error("{path}: the file cannot be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file without content.
+    #[error("{path}: the file is empty")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that is no text.
+    #[error("{path}: the file is not UTF-8 (the first byte that is not is number {at})")]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Where, counted from 0.
+        at: usize,
+    },
+    /// Sources that cargo has not fetched.
+    #[error("`data.cargo_packages`: {package} is not in {folder}: run `cargo fetch` where its Cargo.lock lies")]
+    Package {
+        /// The crate as name-version.
+        package: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// A text that the tokenizer cannot take.
+    #[error("{path}: the file cannot be tokenized")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TokenizerError,
+    },
+    /// Too few windows.
+    #[error(
+        "the corpus has {num_tokens} tokens, which make {num_train_windows} training windows of model.block_size =          {block_size}, and batch_size = {batch_size} needs at least that many: use more text, a smaller          model.block_size or a smaller batch_size"
+    )]
+    TooSmall {
+        /// Tokens of all files.
+        num_tokens: u64,
+        /// Windows without the validation part.
+        num_train_windows: u64,
+        /// Windows of one batch.
+        batch_size: usize,
+        /// Tokens of one window.
+        block_size: usize,
+    },
+}

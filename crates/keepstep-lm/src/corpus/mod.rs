@@ -1,0 +1,122 @@
+//! The corpus: files in a defined order, as one line of tokens that windows are cut from.
+
+mod encode;
+mod error;
+mod files;
+mod packages;
+mod tokens;
+
+pub use error::CorpusError;
+pub use files::{SourceFile, collect};
+pub use tokens::Tokens;
+
+use crate::config::Config;
+use crate::tokenizer::Tokenizer;
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+
+/// The version of the rule that turns files into tokens and windows.
+const RULE: u64 = 1;
+
+/// A corpus, tokenized.
+#[derive(Debug)]
+pub struct Corpus {
+    tokens: Tokens,
+    fingerprint: String,
+    block_size: usize,
+    num_train_windows: u64,
+    num_validation_windows: u64,
+}
+
+impl Corpus {
+    /// Encodes the files, or finds their tokens in the cache. `progress` is called with bytes done, of all; `note` with
+    /// what people should know.
+    ///
+    /// # Errors
+    /// A text that the tokenizer cannot take, or a corpus too small for one batch.
+    pub fn new(
+        files: &[SourceFile],
+        tokenizer: &Tokenizer,
+        config: &Config,
+        progress: &mut dyn FnMut(u64, u64),
+        note: &mut dyn FnMut(String),
+    ) -> Result<Corpus, CorpusError> {
+        let fingerprint = fingerprint(files, tokenizer);
+        let cache = cache_dir(config)?;
+        let tokens = Tokens::of(files, tokenizer, &fingerprint, cache.as_deref(), progress, note)?;
+        let block_size = config.model.block_size;
+        let num_windows = tokens.len().saturating_sub(1) / block_size as u64;
+        let num_validation_windows = (config.data.validation_fraction * num_windows as f64).floor() as u64;
+        let num_train_windows = num_windows - num_validation_windows;
+        if num_train_windows < config.batch_size as u64 {
+            return Err(CorpusError::TooSmall {
+                num_tokens: tokens.len(),
+                num_train_windows,
+                batch_size: config.batch_size,
+                block_size,
+            });
+        }
+        Ok(Corpus { tokens, fingerprint, block_size, num_train_windows, num_validation_windows })
+    }
+
+    /// A hash of the contents in their order, the tokenizer, and the version of the rule.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Tokens of all files.
+    pub fn num_tokens(&self) -> u64 {
+        self.tokens.len()
+    }
+
+    /// Windows to train on: the first ones.
+    pub fn num_train_windows(&self) -> u64 {
+        self.num_train_windows
+    }
+
+    /// Windows held out: the last ones.
+    pub fn num_validation_windows(&self) -> u64 {
+        self.num_validation_windows
+    }
+
+    /// Appends the `block_size + 1` tokens of training window `index`.
+    pub fn train_window(&self, index: u64, out: &mut Vec<u32>) {
+        self.window(index, out);
+    }
+
+    /// Appends the `block_size + 1` tokens of validation window `index`.
+    pub fn validation_window(&self, index: u64, out: &mut Vec<u32>) {
+        self.window(self.num_train_windows + index, out);
+    }
+
+    fn window(&self, index: u64, out: &mut Vec<u32>) {
+        self.tokens.read(index * self.block_size as u64, self.block_size + 1, out);
+    }
+}
+
+fn fingerprint(files: &[SourceFile], tokenizer: &Tokenizer) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"keepstep corpus");
+    hash.update(RULE.to_le_bytes());
+    hash.update((tokenizer.json().len() as u64).to_le_bytes());
+    hash.update(tokenizer.json());
+    for file in files {
+        hash.update((file.text().len() as u64).to_le_bytes());
+        hash.update(file.hash());
+    }
+    hex(&hash.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Where tokens are cached: the config's folder, or the user's.
+fn cache_dir(config: &Config) -> Result<Option<PathBuf>, CorpusError> {
+    if let Some(folder) = &config.data.cache_dir {
+        return Ok(Some(PathBuf::from(crate::config::expand(folder)?)));
+    }
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    Ok(user.map(|folder| folder.join("keepstep")))
+}

@@ -1,0 +1,280 @@
+//! Text to tokens and back, as a `tokenizer.json` of Hugging Face's `tokenizers` describes it.
+
+mod bpe;
+mod train;
+
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer as Library};
+
+/// The name under which a tokenizer lies beside its run's checkpoints.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// The token after each text of the corpus, where a tokenizer has one.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// A tokenizer that cannot be had or used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// The file cannot be read.
+    #[error("{path}: the tokenizer cannot be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no tokenizer.
+    #[error("{place}: this is no tokenizer that can be used: {message}")]
+    Unusable {
+        /// The file or checkpoint.
+        place: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A character that the vocabulary lacks.
+    #[error("the character {character:?} is not in the vocabulary: with data.tokenizer = \"chars\" it holds the characters of the training corpus alone")]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+    },
+    /// The library failed on a text.
+    #[error("the tokenizer failed: {message}")]
+    Failed {
+        /// Its words.
+        message: String,
+    },
+    /// A vocabulary cannot be reached.
+    #[error("`data.tokenizer` is {{ bpe = {wanted} }}, and the corpus has only enough for {found} entries: ask for at most that many")]
+    SmallCorpus {
+        /// The vocabulary that the config asks for.
+        wanted: usize,
+        /// The vocabulary that could be made.
+        found: usize,
+    },
+}
+
+/// A tokenizer, and the JSON that is all of it.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    json: String,
+    kind: Kind,
+    vocab_size: usize,
+    end_of_text: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Bytes,
+    /// In ascending order; the place is the token.
+    Chars(Vec<char>),
+    Library(Box<Library>),
+}
+
+impl Tokenizer {
+    /// Each byte is a token, of its own value.
+    pub fn bytes() -> Tokenizer {
+        let vocab = bpe::byte_alphabet().into_iter().zip(0..).collect();
+        let json = to_json(byte_level(BPE::new(vocab, Vec::new()), false));
+        Tokenizer { json, kind: Kind::Bytes, vocab_size: 256, end_of_text: None }
+    }
+
+    /// Each of these characters is a token, in ascending order.
+    pub fn chars(characters: impl IntoIterator<Item = char>) -> Tokenizer {
+        let characters: std::collections::BTreeSet<char> = characters.into_iter().collect();
+        let characters: Vec<char> = characters.into_iter().collect();
+        let vocab = characters.iter().map(char::to_string).zip(0..).collect();
+        let mut library = Library::new(BPE::new(vocab, Vec::new()));
+        library.with_decoder(Some(Fuse::new()));
+        Tokenizer {
+            json: to_json(library),
+            vocab_size: characters.len(),
+            kind: Kind::Chars(characters),
+            end_of_text: None,
+        }
+    }
+
+    /// Trains a byte-level BPE of `vocab_size` entries on texts: 256 bytes, the merges, the end-of-text token last.
+    ///
+    /// The result depends on the texts alone, not on threads or the process.
+    ///
+    /// # Errors
+    /// The texts have not enough for so many entries.
+    pub fn train_bpe(
+        texts: &[&str],
+        vocab_size: usize,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Tokenizer, TokenizerError> {
+        let trained = train::train(texts, vocab_size - 1, progress);
+        let found = trained.vocab.len() + 1;
+        if found < vocab_size {
+            return Err(TokenizerError::SmallCorpus { wanted: vocab_size, found });
+        }
+        let vocab = trained.vocab.into_iter().zip(0..).collect();
+        let mut library = byte_level(BPE::new(vocab, trained.merges), true);
+        library.add_special_tokens(&[AddedToken::from(END_OF_TEXT, true)]);
+        Tokenizer::from_json(&to_json(library), "the trained tokenizer")
+    }
+
+    /// Of the text of a `tokenizer.json`; `place` is what errors speak of.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn from_json(json: &str, place: &str) -> Result<Tokenizer, TokenizerError> {
+        let unusable = |message: String| TokenizerError::Unusable { place: place.to_owned(), message };
+        let bytes = Tokenizer::bytes();
+        if json == bytes.json {
+            return Ok(bytes);
+        }
+        let library: Library = json.parse().map_err(|error| unusable(format!("{error}")))?;
+        let vocab = library.get_vocab(true);
+        let single = |text: &String| {
+            let mut characters = text.chars();
+            characters.next().filter(|_| characters.next().is_none())
+        };
+        if let Some(characters) = vocab.keys().map(single).collect::<Option<Vec<char>>>() {
+            let chars = Tokenizer::chars(characters);
+            if chars.json == json {
+                return Ok(chars);
+            }
+        }
+        let vocab_size = vocab.values().max().map_or(0, |&largest| largest as usize + 1);
+        if vocab_size < 2 {
+            return Err(unusable(format!("its vocabulary has {vocab_size} entries")));
+        }
+        let end_of_text = [END_OF_TEXT, "</s>", "<eos>"].iter().find_map(|name| library.token_to_id(name));
+        Ok(Tokenizer { json: json.to_owned(), kind: Kind::Library(Box::new(library)), vocab_size, end_of_text })
+    }
+
+    /// Of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is none.
+    pub fn from_file(path: &Path) -> Result<Tokenizer, TokenizerError> {
+        let json = std::fs::read_to_string(path)
+            .map_err(|source| TokenizerError::Unreadable { path: path.to_path_buf(), source })?;
+        Tokenizer::from_json(&json, &path.display().to_string())
+    }
+
+    /// All of it, as a `tokenizer.json` holds it.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// One more than the largest token.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that follows each text of a corpus.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
+    }
+
+    /// The tokens of a text; nothing is added to them.
+    ///
+    /// # Errors
+    /// A character that the vocabulary lacks.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        match &self.kind {
+            Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
+            Kind::Chars(characters) => text
+                .chars()
+                .map(|character| {
+                    let found = characters.binary_search(&character);
+                    found.map(|token| token as u32).map_err(|_| TokenizerError::UnknownCharacter { character })
+                })
+                .collect(),
+            Kind::Library(library) => {
+                let encoding = library
+                    .encode_fast(text, false)
+                    .map_err(|error| TokenizerError::Failed { message: error.to_string() })?;
+                Ok(encoding.get_ids().to_vec())
+            }
+        }
+    }
+
+    /// The text of tokens; bytes that are no UTF-8 become the replacement character.
+    ///
+    /// # Errors
+    /// The library failed.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
+        match &self.kind {
+            Kind::Bytes => {
+                let bytes: Vec<u8> = tokens.iter().map(|&token| token as u8).collect();
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Kind::Chars(characters) => {
+                Ok(tokens.iter().filter_map(|&token| characters.get(token as usize)).collect())
+            }
+            Kind::Library(library) => library
+                .decode(tokens, true)
+                .map_err(|error| TokenizerError::Failed { message: error.to_string() }),
+        }
+    }
+}
+
+fn byte_level(model: BPE, use_regex: bool) -> Library {
+    let mut library = Library::new(model);
+    library.with_pre_tokenizer(Some(ByteLevel::new(false, false, use_regex)));
+    library.with_decoder(Some(ByteLevel::new(false, false, use_regex)));
+    library
+}
+
+fn to_json(library: Library) -> String {
+    library.to_string(false).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "The run goes on, the run goes on; über alles 日本 \n\n the end\t.";
+
+    fn check(tokenizer: &Tokenizer) {
+        let tokens = tokenizer.encode(TEXT).expect("tokens");
+        assert!(tokens.iter().all(|&token| (token as usize) < tokenizer.vocab_size()));
+        assert_eq!(tokenizer.decode(&tokens).expect("text"), TEXT);
+        // What travels in a checkpoint is the same tokenizer.
+        let again = Tokenizer::from_json(tokenizer.json(), "a test").expect("a tokenizer");
+        assert_eq!(again.encode(TEXT).expect("tokens"), tokens);
+        assert_eq!(again.json(), tokenizer.json());
+        assert_eq!((again.vocab_size(), again.end_of_text()), (tokenizer.vocab_size(), tokenizer.end_of_text()));
+        // And the library's own reading of it agrees with our short cuts.
+        let library: Library = tokenizer.json().parse().expect("the library reads it");
+        assert_eq!(library.encode(TEXT, false).expect("tokens").get_ids(), tokens);
+        assert_eq!(library.decode(&tokens, true).expect("text"), TEXT);
+    }
+
+    #[test]
+    fn bytes_and_characters() {
+        check(&Tokenizer::bytes());
+        let chars = Tokenizer::chars(TEXT.chars());
+        check(&chars);
+        let error = chars.encode("€").expect_err("it is not in the text").to_string();
+        assert!(error.contains('€'), "{error}");
+    }
+
+    #[test]
+    fn trained_bpe() {
+        let tokenizer = Tokenizer::train_bpe(&[TEXT, TEXT], 270, &mut |_, _| {}).expect("a tokenizer");
+        check(&tokenizer);
+        assert_eq!(tokenizer.vocab_size(), 270);
+        assert_eq!(tokenizer.end_of_text(), Some(269));
+        assert!(tokenizer.encode(TEXT).expect("tokens").len() < TEXT.len());
+        let error = Tokenizer::train_bpe(&["ab"], 300, &mut |_, _| {}).expect_err("too few").to_string();
+        assert!(error.contains("257"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_is_refused() {
+        for json in ["", "{}", "[1]", "{\"model\":{}}"] {
+            let error = Tokenizer::from_json(json, "the place").expect_err("no tokenizer").to_string();
+            assert!(error.starts_with("the place"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A new run that starts from a checkpoint of another, with changed keys of the config.
+
+use super::error::TrainError;
+use super::observer::Silent;
+use super::prepare;
+use super::weights::Weights;
+use crate::config::{Config, from_functional, functional};
+use crate::corpus;
+use crate::parameters::Layout;
+use crate::tokenizer::Tokenizer;
+use keepstep::identity::differences;
+use keepstep::Checkpoint;
+use keepstep::position::{Length, Plan, Position};
+use std::path::{Path, PathBuf};
+
+/// Makes the first checkpoint of the new run in `folder`. What is not in `changed` stays as the checkpoint has it.
+///
+/// # Errors
+/// A key that a branch cannot change, a folder that is in use, a checkpoint that cannot be read.
+pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Result<PathBuf, TrainError> {
+    let unusable = |source| TrainError::Checkpoint { path: path.to_path_buf(), source };
+    let parent = keepstep::store::load(path).map_err(unusable)?;
+    let old = from_functional(&parent.identity.config, &folder.display().to_string())?;
+    let mut table = old.to_table();
+    for (key, value) in changed {
+        crate::config::set(&mut table, key, value)?;
+    }
+    let new = Config::from_table(table)?;
+    let mut identity = parent.identity.clone();
+    identity.config = functional(&new);
+    identity.seed = new.seed;
+    for difference in differences(&parent.identity.config, &identity.config) {
+        if let Some(why) = fixed(&difference.key) {
+            return Err(TrainError::Fixed { key: difference.key, why });
+        }
+    }
+    let plan = plan(&new, &old, &parent, changed)?;
+    let layout = Layout::new(&new.model_config(Tokenizer::from_json(&identity.tokenizer, "the checkpoint")?.vocab_size()));
+    let mut weights = Weights::initial(layout, new.seed);
+    let state = |source| TrainError::State { path: path.to_path_buf(), source };
+    weights.restore(&parent).map_err(state)?;
+    let mut parent = parent;
+    let schedule = prepare::schedule(&new, &plan);
+    parent.state = weights.state(&new.optimizer, &schedule, parent.position.global_step);
+    keepstep::branch::branch(parent, identity, plan, folder)
+        .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })
+}
+
+/// Why a key cannot change: weights of another shape are another model.
+fn fixed(key: &str) -> Option<&'static str> {
+    match key {
+        "model.dropout" | "model.layer_norm_epsilon" => None,
+        key if key.starts_with("model.") => Some("the weights would have other shapes; begin a new run"),
+        "data.tokenizer" => Some("the weights belong to the old tokens; begin a new run"),
+        "data.validation_fraction" => Some("text that was trained on would be held out; begin a new run"),
+        _ => None,
+    }
+}
+
+/// The sizes of the new run: the old ones, with what the changed keys make of them.
+fn plan(
+    new: &Config,
+    old: &Config,
+    parent: &Checkpoint,
+    changed: &[(String, String)],
+) -> Result<Plan, TrainError> {
+    let is_changed = |key: &str| changed.iter().any(|(name, _)| name == key);
+    let steps_per_epoch = if new.batch_size == old.batch_size {
+        parent.plan.steps_per_epoch
+    } else if is_changed("data.paths") || is_changed("data.cargo_packages") {
+        let files = corpus::collect(&new.data)?;
+        let tokenizer = prepare::tokenizer(new, &files, Some(parent), &mut Silent)?;
+        prepare::sizes(new, &prepare::corpus(new, &files, &tokenizer, &mut Silent)?).steps_per_epoch
+    } else {
+        return Err(TrainError::Fixed {
+            key: "batch_size".to_owned(),
+            why: "the corpus is needed to count the steps of an epoch: add --set data.paths=[...] as in the config",
+        });
+    };
+    let same_sizes = steps_per_epoch == parent.plan.steps_per_epoch
+        && new.gradient_accumulation_steps == parent.plan.gradient_accumulation_steps;
+    let end = Position { step: steps_per_epoch, ..parent.position };
+    let ends_epoch = parent.position.step == parent.plan.steps_per_epoch;
+    let origin = match (same_sizes, ends_epoch) {
+        (true, _) => parent.origin,
+        (false, true) => end,
+        (false, false) => parent.position,
+    };
+    let length = Length { epochs: new.epochs, total_steps: new.total_steps };
+    let mut plan = Plan::new(steps_per_epoch, new.gradient_accumulation_steps, length, origin);
+    // Where the length is not part of the function, the checkpoint has it and the new run's config will say it again.
+    if parent.identity.config.get("epochs").is_none() && !is_changed("epochs") && same_sizes {
+        plan.total_steps = parent.plan.total_steps;
+    }
+    Ok(plan)
+}
