@@ -6,11 +6,20 @@ use std::fmt::Write;
 /// The banner: what was loaded, and where the run continues.
 pub(crate) fn banner(report: &ResumeReport) -> String {
     let mut text = format!("Loading checkpoint: {}\n", report.path.display());
-    for what in ["Model state loaded", "Optimizer state loaded", "Scheduler state loaded", "Checkpoint loaded successfully"] {
+    for what in [
+        "Model state loaded",
+        "Optimizer state loaded",
+        "Scheduler state loaded",
+        "Checkpoint loaded successfully",
+    ] {
         let _ = writeln!(text, "✓ {what}");
     }
     let place = |text: &mut String, epoch: u64, step: u64| {
-        let _ = writeln!(text, "  Epoch: {epoch}\n  Step in epoch: {step}\n  Global step: {}", report.global_step);
+        let _ = writeln!(
+            text,
+            "  Epoch: {epoch}\n  Step in epoch: {step}\n  Global step: {}",
+            report.global_step
+        );
     };
     place(&mut text, report.epoch, report.step);
     for (name, loss) in [("Train loss", report.train_loss), ("Val loss", report.val_loss)] {
@@ -74,7 +83,10 @@ Loading checkpoint: runs/rust/checkpoint_epoch2_step5000_global15000.pt
     #[test]
     fn at_the_end_of_an_epoch() {
         let text = banner(&ResumeReport { step: 10_000, val_loss: None, ..report() });
-        assert!(text.ends_with("  Epoch: 3\n  Step in epoch: 0\n  Global step: 15000\n  (epoch 2 is complete)"), "{text}");
+        assert!(
+            text.ends_with("  Epoch: 3\n  Step in epoch: 0\n  Global step: 15000\n  (epoch 2 is complete)"),
+            "{text}"
+        );
         assert!(!text.contains("Val loss"));
     }
 

@@ -17,11 +17,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// Installs the handlers.
     pub(crate) fn install() -> io::Result<Signals> {
-        let signals = Signals {
-            stop: Arc::default(),
-            interrupted: Arc::default(),
-            save: Arc::default(),
-        };
+        let signals = Signals { stop: Arc::default(), interrupted: Arc::default(), save: Arc::default() };
         for signal in [SIGINT, SIGTERM] {
             // In this order: the default action runs if an earlier signal has set the flag, and only then is it set.
             flag::register_conditional_default(signal, Arc::clone(&signals.stop))?;

@@ -10,20 +10,22 @@ use support::{Lab, expect, global_step};
 
 const KILLS: u32 = 200;
 
-/// The highest global step among the files that hold, read independently of the program's own choice.
+/// The highest global step among the files that hold, read independently of the program's own choice. The best model,
+/// which is made durable before the checkpoint beside it, counts only where there is nothing else.
 fn newest_valid(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let steps = entries.filter_map(|entry| {
         let path = entry.ok()?.path();
         let name = path.file_name()?.to_str()?.to_owned();
-        let stated = if name == "best_model.pt" { None } else { Some(global_step(&name)?) };
+        let is_best = name == "best_model.pt";
+        let stated = if is_best { None } else { Some(global_step(&name)?) };
         let file = keepstep_pt::File::open(&path).ok()?;
         file.verify().ok()?;
         let step = file.value().as_dict()?.get("global_step")?.as_int()?;
         assert!(stated.is_none_or(|stated| stated == step as u64), "{name} holds global step {step}");
-        Some(step as u64)
+        Some((!is_best, step as u64))
     });
-    steps.max().unwrap_or(0)
+    steps.max().map_or(0, |(_, step)| step)
 }
 
 /// The highest global step that a session reported as saved.

@@ -43,7 +43,9 @@ pub enum GenerateError {
     #[error(transparent)]
     State(#[from] StateDictError),
     /// There is nothing to continue.
-    #[error("the prompt is empty, and this tokenizer has no end-of-text token to begin with: give at least one character")]
+    #[error(
+        "the prompt is empty, and this tokenizer has no end-of-text token to begin with: give at least one character"
+    )]
     EmptyPrompt,
 }
 
@@ -154,8 +156,11 @@ impl<'a> Decoder<'a> {
         let epsilon = self.model.layer_norm_epsilon as f32;
         let (place, token) = (self.len, token as usize);
         let row = |table: &'a [f32], index: usize| &table[index * width..(index + 1) * width];
-        let mut x: Vec<f32> =
-            row(self.weights.wte, token).iter().zip(row(self.weights.wpe, place)).map(|(a, b)| a + b).collect();
+        let mut x: Vec<f32> = row(self.weights.wte, token)
+            .iter()
+            .zip(row(self.weights.wpe, place))
+            .map(|(a, b)| a + b)
+            .collect();
         let (mut normal, mut attended, mut out) = (vec![0.0; width], vec![0.0; width], vec![0.0; width]);
         let (mut fc, mut active) = (vec![0.0; self.model.n_inner()], vec![0.0; self.model.n_inner()]);
         for (weights, qkv) in self.weights.layers.iter().zip(&mut self.qkv) {
@@ -253,7 +258,8 @@ mod tests {
             decoder.step(token);
             if place % 71 == 0 || place > 590 {
                 let whole = engine.logits(&generator.parameters, place);
-                let same = whole.iter().zip(&decoder.logits).all(|(one, other)| one.to_bits() == other.to_bits());
+                let same =
+                    whole.iter().zip(&decoder.logits).all(|(one, other)| one.to_bits() == other.to_bits());
                 assert!(same, "at {place}");
             }
         }

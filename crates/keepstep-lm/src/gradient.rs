@@ -105,7 +105,10 @@ mod tests {
     fn defined(gradients: &[f32]) -> f32 {
         let mut sums = gradients.to_vec();
         while sums.len() > 1 {
-            sums = sums.chunks(2).map(|pair| if pair.len() == 2 { pair[0] + pair[1] } else { pair[0] }).collect();
+            sums = sums
+                .chunks(2)
+                .map(|pair| if pair.len() == 2 { pair[0] + pair[1] } else { pair[0] })
+                .collect();
         }
         if gradients.len() > 1 { sums[0] * (1.0 / gradients.len() as f32) } else { sums[0] }
     }

@@ -150,7 +150,11 @@ mod tests {
             }
         }
         for (index, [p, ..]) in exact.iter().enumerate() {
-            assert!((f64::from(parameters[index]) - p).abs() < 2e-6, "{index}: {} and {p}", parameters[index]);
+            assert!(
+                (f64::from(parameters[index]) - p).abs() < 2e-6,
+                "{index}: {} and {p}",
+                parameters[index]
+            );
         }
     }
 }

@@ -90,7 +90,10 @@ impl Layout {
     /// If the buffer is not of this layout.
     pub(crate) fn views<'a>(&self, flat: &'a [f32]) -> Views<&'a [f32]> {
         assert_eq!(flat.len(), self.num_parameters, "a buffer of another layout");
-        Views::new(self.n_layer, self.tensors.iter().map(|tensor| &flat[tensor.offset..tensor.offset + tensor.len()]))
+        Views::new(
+            self.n_layer,
+            self.tensors.iter().map(|tensor| &flat[tensor.offset..tensor.offset + tensor.len()]),
+        )
     }
 
     /// The tensors of a buffer, to be changed.
@@ -227,7 +230,8 @@ mod tests {
         };
         assert!((std(views.wte) / 0.02 - 1.0).abs() < 0.03, "{}", std(views.wte));
         assert!((std(views.layers[0].mlp_c_proj.weight) / 0.01 - 1.0).abs() < 0.03);
-        let within = views.wte.iter().filter(|value| value.abs() < 0.02).count() as f64 / views.wte.len() as f64;
+        let within =
+            views.wte.iter().filter(|value| value.abs() < 0.02).count() as f64 / views.wte.len() as f64;
         assert!((within - 0.6827).abs() < 0.02, "{within}");
         assert!(views.ln_f.weight.iter().all(|&value| value == 1.0));
         assert!(views.ln_f.bias.iter().chain(views.layers[0].mlp_c_fc.bias).all(|&value| value == 0.0));

@@ -40,7 +40,9 @@ impl Schedule {
                 part(self.total_steps.saturating_sub(step), self.total_steps.saturating_sub(warmup))
             }
             ScheduleKind::Cosine => half_cosine(progress()).max(0.0),
-            ScheduleKind::CosineWithMinLr => (half_cosine(progress()) * (1.0 - min_ratio) + min_ratio).max(0.0),
+            ScheduleKind::CosineWithMinLr => {
+                (half_cosine(progress()) * (1.0 - min_ratio) + min_ratio).max(0.0)
+            }
             ScheduleKind::WarmupStableDecay => {
                 let decay_start = self.total_steps.saturating_sub(decay).max(warmup);
                 if step < decay_start {

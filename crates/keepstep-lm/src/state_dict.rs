@@ -1,7 +1,7 @@
 //! The state dicts of model, optimizer and scheduler, as PyTorch names and shapes them, and back.
 
-use crate::flat_buffer::FlatBuffer;
 use crate::config::OptimizerConfig;
+use crate::flat_buffer::FlatBuffer;
 use crate::parameters::{Layout, NamedTensor};
 use keepstep_pt::{Dict, Dtype, ReadError, Storage, Tensor, Value};
 use thiserror::Error;
@@ -87,7 +87,11 @@ pub(crate) fn model_state_dict(layout: &Layout, parameters: &FlatBuffer) -> Valu
 }
 
 /// Loads a model's state dict; every tensor of the model must be there and nothing else.
-pub(crate) fn load_model(value: &Value, layout: &Layout, parameters: &mut [f32]) -> Result<(), StateDictError> {
+pub(crate) fn load_model(
+    value: &Value,
+    layout: &Layout,
+    parameters: &mut [f32],
+) -> Result<(), StateDictError> {
     const DICT: &str = "model_state_dict";
     let dict = as_dict(value, DICT)?;
     for tensor in layout.tensors() {
@@ -210,7 +214,11 @@ pub(crate) fn scheduler_state_dict(base_learning_rate: f64, learning_rate: f64, 
 }
 
 /// Checks that the scheduler's state is what the run's own count makes it.
-pub(crate) fn check_scheduler(value: &Value, num_updates: u64, learning_rate: f64) -> Result<(), StateDictError> {
+pub(crate) fn check_scheduler(
+    value: &Value,
+    num_updates: u64,
+    learning_rate: f64,
+) -> Result<(), StateDictError> {
     const DICT: &str = "scheduler_state_dict";
     let dict = as_dict(value, DICT)?;
     let last_epoch = dict.get("last_epoch").and_then(Value::as_int);

@@ -29,7 +29,8 @@ impl Dict {
             None => {
                 self.entries.push((key, value.into()));
                 if self.entries.len() == SCANNED + 1 {
-                    self.index = self.entries.iter().enumerate().map(|(at, (key, _))| (hash(key), at)).collect();
+                    self.index =
+                        self.entries.iter().enumerate().map(|(at, (key, _))| (hash(key), at)).collect();
                 } else if self.entries.len() > SCANNED {
                     let at = self.entries.len() - 1;
                     self.index.insert((hash(&self.entries[at].0), at));
@@ -41,7 +42,11 @@ impl Dict {
     /// The value of a string key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         if self.entries.len() <= SCANNED {
-            return self.entries.iter().find(|(other, _)| other.as_str() == Some(key)).map(|(_, value)| value);
+            return self
+                .entries
+                .iter()
+                .find(|(other, _)| other.as_str() == Some(key))
+                .map(|(_, value)| value);
         }
         self.get_key(&Value::Str(key.to_owned()))
     }

@@ -157,9 +157,12 @@ fn open(path: &Path) -> Result<File, Flaw> {
     }
     if let Some(order) = directory.find("byteorder") {
         let mut text = [0; 6];
-        let known = order.size == 6 && bytes.read_exact_at(&mut text, order.payload).is_ok() && text == *b"little";
+        let known =
+            order.size == 6 && bytes.read_exact_at(&mut text, order.payload).is_ok() && text == *b"little";
         if !known {
-            return unsupported("its byte order is not little-endian; save it again on a little-endian machine");
+            return unsupported(
+                "its byte order is not little-endian; save it again on a little-endian machine",
+            );
         }
     }
     budget.take(usize::try_from(entry.size).unwrap_or(usize::MAX))?;

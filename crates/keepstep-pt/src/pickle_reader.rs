@@ -26,7 +26,11 @@ pub(crate) enum Node {
     /// Keys and values in turn.
     Dict(Vec<Id>),
     /// A callable and its arguments, and the items that were set on the result.
-    Call { callable: Id, arguments: Id, items: Vec<Id> },
+    Call {
+        callable: Id,
+        arguments: Id,
+        items: Vec<Id>,
+    },
     Persistent(Id),
 }
 
@@ -74,7 +78,9 @@ impl<'a> Machine<'a> {
         }
         let [protocol] = self.array()?;
         if protocol != 2 {
-            return unsupported(format!("it is pickled with protocol {protocol}; PyTorch's files have protocol 2"));
+            return unsupported(format!(
+                "it is pickled with protocol {protocol}; PyTorch's files have protocol 2"
+            ));
         }
         loop {
             let [opcode] = self.array()?;
@@ -213,7 +219,9 @@ impl<'a> Machine<'a> {
             }
             0x8b => unsupported("it holds an int of more than 255 bytes"),
             0x8c..=0x98 => unsupported("it uses opcodes of a newer pickle protocol than PyTorch writes"),
-            other => corrupt(format!("the pickle has an unknown opcode 0x{other:02x} at byte {}", self.at - 1)),
+            other => {
+                corrupt(format!("the pickle has an unknown opcode 0x{other:02x} at byte {}", self.at - 1))
+            }
         }
     }
 

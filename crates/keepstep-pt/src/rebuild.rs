@@ -32,7 +32,9 @@ impl<'a> Builder<'a> {
 
     fn value(&mut self, id: Id, depth: usize) -> Result<Value, Flaw> {
         if depth > DEEPEST {
-            return unsupported(format!("its values are nested more than {DEEPEST} deep, or contain themselves"));
+            return unsupported(format!(
+                "its values are nested more than {DEEPEST} deep, or contain themselves"
+            ));
         }
         // Twice: the vector that a value goes into grows by doubling.
         self.budget.take(2 * size_of::<Value>())?;
@@ -54,8 +56,12 @@ impl<'a> Builder<'a> {
             Node::List(items) => Value::List(self.values(items, depth)?),
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
             Node::Dict(items) => Value::Dict(self.dict(items, depth)?),
-            Node::Call { callable, arguments, items } => self.call(id, *callable, *arguments, items, depth)?,
-            Node::Persistent(_) => return unsupported("it holds a storage outside a tensor, which is not read"),
+            Node::Call { callable, arguments, items } => {
+                self.call(id, *callable, *arguments, items, depth)?
+            }
+            Node::Persistent(_) => {
+                return unsupported("it holds a storage outside a tensor, which is not read");
+            }
         })
     }
 
@@ -79,11 +85,20 @@ impl<'a> Builder<'a> {
     fn global(&self, name: &str) -> Result<Value, Flaw> {
         match name.strip_prefix("torch.") {
             Some(dtype) if Dtype::by_name(dtype).is_some() => Ok(Value::Global(name.to_owned())),
-            _ => unsupported(format!("it names `{name}`, which is more than data; only plain values are read")),
+            _ => {
+                unsupported(format!("it names `{name}`, which is more than data; only plain values are read"))
+            }
         }
     }
 
-    fn call(&mut self, id: Id, callable: Id, arguments: Id, items: &[Id], depth: usize) -> Result<Value, Flaw> {
+    fn call(
+        &mut self,
+        id: Id,
+        callable: Id,
+        arguments: Id,
+        items: &[Id],
+        depth: usize,
+    ) -> Result<Value, Flaw> {
         let Node::Global(name) = self.node(callable) else {
             return corrupt("the pickle calls something that is no name");
         };
@@ -113,7 +128,9 @@ impl<'a> Builder<'a> {
                 self.tensor(id, None, [*storage, *offset, *shape, *strides])
             }
             ("torch._utils._rebuild_tensor_v3", [storage, offset, shape, strides, _, _, dtype, ..]) => {
-                let Node::Global(dtype) = self.node(*dtype) else { return corrupt("a tensor's dtype is no name") };
+                let Node::Global(dtype) = self.node(*dtype) else {
+                    return corrupt("a tensor's dtype is no name");
+                };
                 let Some(dtype) = dtype.strip_prefix("torch.").and_then(Dtype::by_name) else {
                     return unsupported(format!("it holds a tensor of `{dtype}`, which is not read"));
                 };
@@ -140,14 +157,23 @@ impl<'a> Builder<'a> {
                 _ => corrupt("a size is made of something else than a tuple"),
             },
             (
-                "torch.device" | "__builtin__.complex" | "builtins.complex" | "__builtin__.set" | "builtins.set"
+                "torch.device"
+                | "__builtin__.complex"
+                | "builtins.complex"
+                | "__builtin__.set"
+                | "builtins.set"
                 | "torch.serialization._get_layout",
                 _,
             ) => Ok(Value::Object { name: name.clone(), arguments: self.values(arguments, depth)? }),
-            (known, _) if known.starts_with("torch._utils._rebuild_tensor_v") || known == "collections.OrderedDict" => {
+            (known, _)
+                if known.starts_with("torch._utils._rebuild_tensor_v")
+                    || known == "collections.OrderedDict" =>
+            {
                 corrupt(format!("`{known}` is called with {} arguments", arguments.len()))
             }
-            _ => unsupported(format!("it calls `{name}`, which is more than data; only plain values are read")),
+            _ => {
+                unsupported(format!("it calls `{name}`, which is more than data; only plain values are read"))
+            }
         }
     }
 
@@ -180,7 +206,10 @@ impl<'a> Builder<'a> {
         let Ok(offset) = u64::try_from(offset) else { return corrupt("a tensor's offset is negative") };
         let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
         // A dimension of size 1 or 0 may have any stride.
-        let strides = strides.iter().zip(&shape).map(|(&stride, &size)| if size > 1 { stride } else { stride.min(1 << 40) });
+        let strides = strides
+            .iter()
+            .zip(&shape)
+            .map(|(&stride, &size)| if size > 1 { stride } else { stride.min(1 << 40) });
         let strides = strides.collect();
         match Tensor::strided(storage, offset, shape, strides) {
             Ok(tensor) => {
@@ -216,7 +245,9 @@ impl<'a> Builder<'a> {
     fn storage(&mut self, id: Id, untyped_as: Option<Dtype>) -> Result<Storage, Flaw> {
         let Node::Persistent(id) = *self.node(id) else { return corrupt("a tensor's storage is none") };
         let Node::Tuple(parts) = self.node(id) else { return corrupt("a storage's id is no tuple") };
-        let &[tag, kind, key, _, len] = parts.as_slice() else { return corrupt("a storage's id has not five parts") };
+        let &[tag, kind, key, _, len] = parts.as_slice() else {
+            return corrupt("a storage's id has not five parts");
+        };
         let (Node::Str(tag), Node::Global(kind), Node::Str(key), Node::Int(len)) =
             (self.node(tag), self.node(kind), self.node(key), self.node(len))
         else {
@@ -236,10 +267,15 @@ impl<'a> Builder<'a> {
         if let Some(storage) = self.storages.get(&name) {
             return Ok(storage.clone());
         }
-        let Some(bytes) = (self.find)(key) else { return corrupt(format!("the storage `data/{key}` is missing")) };
+        let Some(bytes) = (self.find)(key) else {
+            return corrupt(format!("the storage `data/{key}` is missing"));
+        };
         let stated = u64::try_from(*len).ok().and_then(|len| len.checked_mul(unit as u64));
         if stated != Some(bytes.len) || bytes.len % dtype.size() as u64 != 0 {
-            return corrupt(format!("the storage `data/{key}` has {} bytes, and {len} elements are stated", bytes.len));
+            return corrupt(format!(
+                "the storage `data/{key}` has {} bytes, and {len} elements are stated",
+                bytes.len
+            ));
         }
         self.budget.take(256)?;
         let storage = Storage::in_file(bytes, dtype);

@@ -35,7 +35,10 @@ impl Storage {
     /// Takes over a vector.
     pub fn from_vec<T: Element>(values: Vec<T>) -> Storage {
         let range = 0..size_of_val(values.as_slice());
-        Storage(Arc::new(Inner { data: Data::Memory { bytes: Arc::new(Typed(values)), range }, dtype: T::DTYPE }))
+        Storage(Arc::new(Inner {
+            data: Data::Memory { bytes: Arc::new(Typed(values)), range },
+            dtype: T::DTYPE,
+        }))
     }
 
     /// A part of bytes that someone else holds too; nothing is copied.
@@ -43,7 +46,10 @@ impl Storage {
     /// # Panics
     /// If the range lies outside the bytes, or is no whole number of elements.
     pub fn shared(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>, dtype: Dtype) -> Storage {
-        assert!(range.start <= range.end && range.end <= (*bytes).as_ref().len(), "a range outside the bytes");
+        assert!(
+            range.start <= range.end && range.end <= (*bytes).as_ref().len(),
+            "a range outside the bytes"
+        );
         assert!(range.len().is_multiple_of(dtype.size()), "no whole number of elements");
         Storage(Arc::new(Inner { data: Data::Memory { bytes, range }, dtype }))
     }
@@ -89,7 +95,11 @@ impl Storage {
     }
 
     /// Reads bytes from `offset` on; the caller has checked that they are there.
-    pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<(), (Flaw, Option<&std::path::Path>)> {
+    pub(crate) fn read_exact_at(
+        &self,
+        out: &mut [u8],
+        offset: u64,
+    ) -> Result<(), (Flaw, Option<&std::path::Path>)> {
         match &self.0.data {
             Data::Memory { bytes, range } => {
                 let bytes = &(**bytes).as_ref()[range.clone()];

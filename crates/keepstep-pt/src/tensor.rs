@@ -20,7 +20,9 @@ struct Inner {
 
 /// A view that reaches outside its storage.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a view of shape {shape:?} with strides {strides:?} from {offset} on reaches outside a storage of {len} elements")]
+#[error(
+    "a view of shape {shape:?} with strides {strides:?} from {offset} on reaches outside a storage of {len} elements"
+)]
 pub struct ViewError {
     shape: Vec<usize>,
     strides: Vec<usize>,
@@ -52,7 +54,9 @@ impl Tensor {
         strides: Vec<usize>,
     ) -> Result<Tensor, ViewError> {
         match num_elements(&storage, offset, &shape, &strides) {
-            Some(num_elements) => Ok(Tensor(Arc::new(Inner { storage, offset, shape, strides, num_elements }))),
+            Some(num_elements) => {
+                Ok(Tensor(Arc::new(Inner { storage, offset, shape, strides, num_elements })))
+            }
             None => Err(ViewError { shape, strides, offset, len: storage.len() }),
         }
     }
@@ -229,10 +233,7 @@ mod tests {
     fn strides_are_obeyed() {
         let storage = Storage::from_vec((0..12_i32).collect());
         let transposed = Tensor::strided(storage.clone(), 0, vec![4, 3], vec![1, 4]).expect("a view");
-        assert_eq!(
-            transposed.to_vec::<i32>().expect("its values"),
-            [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
-        );
+        assert_eq!(transposed.to_vec::<i32>().expect("its values"), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
         let every_other = Tensor::strided(storage.clone(), 1, vec![5], vec![2]).expect("a view");
         assert_eq!(every_other.to_vec::<i32>().expect("its values"), [1, 3, 5, 7, 9]);
         let repeated = Tensor::strided(storage, 2, vec![3, 2], vec![0, 1]).expect("a view");

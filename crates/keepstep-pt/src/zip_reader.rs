@@ -91,7 +91,9 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw>
 
 /// Start and size of the directory, and its number of entries.
 fn find_directory(file: &Bytes) -> Result<(u64, u64, u64), Flaw> {
-    let Some(end) = file.len.checked_sub(END_BYTES) else { return corrupt("it is too short to be an archive") };
+    let Some(end) = file.len.checked_sub(END_BYTES) else {
+        return corrupt("it is too short to be an archive");
+    };
     let mut bytes = [0; END_BYTES as usize];
     file.read_exact_at(&mut bytes, end)?;
     let mut fields = Fields { bytes: &bytes };
@@ -117,8 +119,12 @@ fn find_directory(file: &Bytes) -> Result<(u64, u64, u64), Flaw> {
                 return corrupt("the archive's zip64 locator contradicts itself");
             }
             let wide = zip64_end(file, zip64)?;
-            let agrees = |narrow: u64, wide: u64, most: u64| narrow == wide || (narrow == most && wide >= most);
-            if !agrees(place.0, wide.0, MAX32) || !agrees(place.1, wide.1, MAX32) || !agrees(place.2, wide.2, 0xffff) {
+            let agrees =
+                |narrow: u64, wide: u64, most: u64| narrow == wide || (narrow == most && wide >= most);
+            if !agrees(place.0, wide.0, MAX32)
+                || !agrees(place.1, wide.1, MAX32)
+                || !agrees(place.2, wide.2, 0xffff)
+            {
                 return corrupt("the archive's two end records contradict each other");
             }
             (directory_end, place) = (zip64, wide);
@@ -181,7 +187,10 @@ fn central(fields: &mut Fields<'_>) -> Result<Entry, Flaw> {
     if compressed != entry.size {
         return corrupt(format!("the entry `{name}` is stored, but has two sizes"));
     }
-    if name.starts_with('/') || name.contains('\\') || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+    if name.starts_with('/')
+        || name.contains('\\')
+        || name.split('/').any(|part| matches!(part, "" | "." | ".."))
+    {
         return corrupt(format!("the entry's name {name:?} is not one that PyTorch writes"));
     }
     Ok(entry)
@@ -207,7 +216,8 @@ fn zip64(entry: &mut Entry, compressed: u64, extra: &[u8]) -> Result<u64, Flaw> 
 
 /// Checks the local header and the descriptor against the directory, and finds the payload.
 fn local(file: &Bytes, entry: &mut Entry, directory: u64) -> Result<(), Flaw> {
-    let disagree = |what: &str| corrupt(format!("the entry `{}` disagrees with the directory: {what}", entry.name));
+    let disagree =
+        |what: &str| corrupt(format!("the entry `{}` disagrees with the directory: {what}", entry.name));
     let mut bytes = [0; 30];
     file.read_exact_at(&mut bytes, entry.header)?;
     let mut fields = Fields { bytes: &bytes };
@@ -235,7 +245,9 @@ fn local(file: &Bytes, entry: &mut Entry, directory: u64) -> Result<(), Flaw> {
     }
     entry.payload = entry.header + 30 + rest.len() as u64;
     let end = entry.payload.checked_add(entry.size).filter(|&end| end <= directory);
-    let Some(end) = end else { return corrupt(format!("the entry `{}` reaches beyond the file", entry.name)) };
+    let Some(end) = end else {
+        return corrupt(format!("the entry `{}` reaches beyond the file", entry.name));
+    };
     if deferred {
         let mut bytes = [0; 24];
         let len = if entry.size >= MAX32 { 24 } else { 16 };
@@ -247,7 +259,10 @@ fn local(file: &Bytes, entry: &mut Entry, directory: u64) -> Result<(), Flaw> {
             *size = if len == 24 { fields.u64()? } else { fields.u32()?.into() };
         }
         if signature != DESCRIPTOR || crc != entry.crc || sizes != [entry.size; 2] {
-            return corrupt(format!("the descriptor of the entry `{}` disagrees with the directory", entry.name));
+            return corrupt(format!(
+                "the descriptor of the entry `{}` disagrees with the directory",
+                entry.name
+            ));
         }
     }
     Ok(())

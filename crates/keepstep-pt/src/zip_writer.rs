@@ -1,6 +1,8 @@
 //! The archive around the entries: headers, padding, descriptors and directory as PyTorch's writer lays them out.
 
-use crate::zip_reader::{ALIGNMENT, CENTRAL, DESCRIPTOR, END, FLAGS, HAS_DESCRIPTOR, LOCAL, LOCATOR, MAX32, ZIP64_END};
+use crate::zip_reader::{
+    ALIGNMENT, CENTRAL, DESCRIPTOR, END, FLAGS, HAS_DESCRIPTOR, LOCAL, LOCATOR, MAX32, ZIP64_END,
+};
 
 /// An entry whose place is known.
 pub(crate) struct Entry {

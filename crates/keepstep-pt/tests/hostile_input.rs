@@ -140,7 +140,10 @@ fn tensors_whose_numbers_lie() {
         (-1, 0, 4, 1),
     ] {
         let result = read_pickle(&tensor_pickle(numel, offset, size, stride));
-        assert!(matches!(result, Err(ReadError::Corrupt { .. })), "{numel} {offset} {size} {stride}: {result:?}");
+        assert!(
+            matches!(result, Err(ReadError::Corrupt { .. })),
+            "{numel} {offset} {size} {stride}: {result:?}"
+        );
     }
 }
 

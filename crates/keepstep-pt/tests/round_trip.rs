@@ -17,7 +17,8 @@ fn tensors() -> impl Strategy<Value = Tensor> {
     let shapes = proptest::collection::vec(0_usize..5, 0..4);
     (shapes, any::<u32>()).prop_map(|(shape, seed)| {
         let len: usize = shape.iter().product();
-        let values: Vec<f32> = (0..len).map(|index| f32::from_bits((seed ^ index as u32) & 0x7f7f_ffff)).collect();
+        let values: Vec<f32> =
+            (0..len).map(|index| f32::from_bits((seed ^ index as u32) & 0x7f7f_ffff)).collect();
         Tensor::from_slice(&values, shape)
     })
 }

@@ -6,8 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 fn python(script: &str, folder: &Path) {
-    let python = std::env::var_os("KEEPSTEP_TORCH_PYTHON").expect("KEEPSTEP_TORCH_PYTHON names a Python with torch");
-    let output = Command::new(python).args(["-c", script]).current_dir(folder).output().expect("Python starts");
+    let python =
+        std::env::var_os("KEEPSTEP_TORCH_PYTHON").expect("KEEPSTEP_TORCH_PYTHON names a Python with torch");
+    let output =
+        Command::new(python).args(["-c", script]).current_dir(folder).output().expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -31,13 +33,21 @@ fn corpus() -> Vec<(Value, String)> {
     let ints = |range: std::ops::Range<i64>| Value::List(range.map(Value::Int).collect());
     let storage = Storage::from_vec((0..12).map(|value| value as f32).collect::<Vec<_>>());
     let base = Tensor::new(storage.clone(), vec![3, 4]);
-    let view = |offset, shape, strides| Value::from(Tensor::strided(storage.clone(), offset, shape, strides).expect("a view"));
+    let view = |offset, shape, strides| {
+        Value::from(Tensor::strided(storage.clone(), offset, shape, strides).expect("a view"))
+    };
     let numbers = [0, 1, -1, 255, 256, 65_535, 65_536, -300, 1 << 31, -(1 << 31) - 1, i64::MAX, i64::MIN];
     let mut corpus = vec![
         (Value::None, "None".to_owned()),
         (Value::List(numbers.map(Value::Int).to_vec()), format!("{numbers:?}")),
         (
-            Value::Tuple(vec![Value::Bool(true), Value::Bool(false), Value::Float(0.1), Value::Float(-0.0), "x".into()]),
+            Value::Tuple(vec![
+                Value::Bool(true),
+                Value::Bool(false),
+                Value::Float(0.1),
+                Value::Float(-0.0),
+                "x".into(),
+            ]),
             "(True, False, 0.1, -0.0, 'x')".to_owned(),
         ),
         (
@@ -61,12 +71,20 @@ fn corpus() -> Vec<(Value, String)> {
             "{'epoch': 3, 'nested': {'epoch': 4, 'name': 'epoch'}, 'é': 'ü'}".to_owned(),
         ),
         (
-            Value::OrderedDict(dict(vec![("a", base.clone().into()), ("b", view(0, vec![4, 3], vec![1, 4]))])),
+            Value::OrderedDict(dict(vec![
+                ("a", base.clone().into()),
+                ("b", view(0, vec![4, 3], vec![1, 4])),
+            ])),
             "(lambda t: OrderedDict([('a', t), ('b', t.T)]))(torch.arange(12.).reshape(3, 4))".to_owned(),
         ),
         (
-            Value::List(vec![view(1, vec![3, 2], vec![4, 2]), view(5, vec![2], vec![0]), view(11, vec![], vec![])]),
-            "(lambda t: [t[:, 1::2], t[1, 1].expand(2), t[2, 3]])(torch.arange(12.).reshape(3, 4))".to_owned(),
+            Value::List(vec![
+                view(1, vec![3, 2], vec![4, 2]),
+                view(5, vec![2], vec![0]),
+                view(11, vec![], vec![]),
+            ]),
+            "(lambda t: [t[:, 1::2], t[1, 1].expand(2), t[2, 3]])(torch.arange(12.).reshape(3, 4))"
+                .to_owned(),
         ),
         (
             Value::List(vec![base.clone().into(), base.clone().into()]),
@@ -91,7 +109,8 @@ fn corpus() -> Vec<(Value, String)> {
     }
     for &dtype in Dtype::ALL {
         let bytes = vec![1; 6 * dtype.size()];
-        let expression = format!("torch.full(({},), 1, dtype=torch.uint8).view(torch.{dtype}).reshape(2, 3)", bytes.len());
+        let expression =
+            format!("torch.full(({},), 1, dtype=torch.uint8).view(torch.{dtype}).reshape(2, 3)", bytes.len());
         corpus.push((raw(dtype, bytes, vec![2, 3]), expression));
     }
     let many = |index: usize| floats(&[index as f32; 3], vec![3]);
@@ -127,7 +146,9 @@ fn the_bytes_are_those_of_torch_save() {
             let at = bytes.windows(4).rposition(|window| window == b"PK\x01\x02").expect("a directory");
             bytes[at + 16..at + 20].fill(0);
             let header = u32::from_le_bytes(bytes[at + 42..at + 46].try_into().expect("four bytes")) as usize;
-            let payload = (header + 30..).find(|start| start % 64 == 0 && *start >= header + 30 + 34).expect("a payload");
+            let payload = (header + 30..)
+                .find(|start| start % 64 == 0 && *start >= header + 30 + 34)
+                .expect("a payload");
             bytes[payload..payload + 40 + 8].fill(0);
         }
         let differing = ours.iter().zip(&theirs).position(|(one, other)| one != other);

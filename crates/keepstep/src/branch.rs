@@ -21,16 +21,22 @@ pub enum BranchError {
         folder: PathBuf,
     },
     /// The checkpoint waits for an evaluation that belongs to the old run.
-    #[error("the checkpoint was taken before an evaluation that is due there: train its run on first, or branch from another")]
+    #[error(
+        "the checkpoint was taken before an evaluation that is due there: train its run on first, or branch from another"
+    )]
     Pending,
     /// The change needs whole epochs.
-    #[error("a change of the batch size or the corpus is possible at an epoch's end only, and this is {position}")]
+    #[error(
+        "a change of the batch size or the corpus is possible at an epoch's end only, and this is {position}"
+    )]
     WithinEpoch {
         /// Where the checkpoint is.
         position: Position,
     },
     /// The new accumulation has no boundary here.
-    #[error("step {step} lies inside a window of the new gradient_accumulation_steps = {gradient_accumulation_steps}")]
+    #[error(
+        "step {step} lies inside a window of the new gradient_accumulation_steps = {gradient_accumulation_steps}"
+    )]
     InsideWindow {
         /// The step.
         step: u64,
@@ -48,7 +54,12 @@ pub enum BranchError {
 ///
 /// # Errors
 /// See [`BranchError`].
-pub fn branch(parent: Checkpoint, identity: Identity, plan: Plan, folder: &Path) -> Result<PathBuf, BranchError> {
+pub fn branch(
+    parent: Checkpoint,
+    identity: Identity,
+    plan: Plan,
+    folder: &Path,
+) -> Result<PathBuf, BranchError> {
     let is_empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     if !is_empty {
         return Err(BranchError::NotEmpty { folder: folder.to_path_buf() });
@@ -74,7 +85,11 @@ pub fn branch(parent: Checkpoint, identity: Identity, plan: Plan, folder: &Path)
         return Err(BranchError::InsideWindow { step: at.step, gradient_accumulation_steps });
     };
     let mut lineage = parent.lineage;
-    lineage.push(Ancestor { position: at, config: parent.identity.config.clone(), seed: parent.identity.seed });
+    lineage.push(Ancestor {
+        position: at,
+        config: parent.identity.config.clone(),
+        seed: parent.identity.seed,
+    });
     let metrics = Metrics { best: None, ..parent.metrics };
     let checkpoint = Checkpoint { position, metrics, identity, plan, origin, lineage, ..parent };
     let name = checkpoint_name(&plan, position);

@@ -93,7 +93,9 @@ pub enum CheckpointError {
         key: &'static str,
     },
     /// A newer keepstep wrote it.
-    #[error("its format is version {found}, and this keepstep reads up to {FORMAT_VERSION}: use a newer keepstep")]
+    #[error(
+        "its format is version {found}, and this keepstep reads up to {FORMAT_VERSION}: use a newer keepstep"
+    )]
     Newer {
         /// The version.
         found: i64,

@@ -25,8 +25,12 @@ impl Journal {
     /// # Errors
     /// The file cannot be opened, read or cut.
     pub fn open(folder: &Path) -> io::Result<Journal> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(JOURNAL))?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder.join(JOURNAL))?;
         let whole = end_of_last_line(&mut file)?;
         if whole < file.metadata()?.len() {
             file.set_len(whole)?;

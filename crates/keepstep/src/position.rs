@@ -97,7 +97,12 @@ pub enum PositionError {
 
 impl Plan {
     /// The plan of a run that began at `origin`.
-    pub fn new(steps_per_epoch: u64, gradient_accumulation_steps: u64, length: Length, origin: Position) -> Plan {
+    pub fn new(
+        steps_per_epoch: u64,
+        gradient_accumulation_steps: u64,
+        length: Length,
+        origin: Position,
+    ) -> Plan {
         let mut plan = Plan { steps_per_epoch, gradient_accumulation_steps, total_steps: 0 };
         let end = plan.global_step(origin, length.epochs, steps_per_epoch).unwrap_or(origin.global_step);
         plan.total_steps = length.total_steps.map_or(end, |total| end.min(total));
@@ -188,7 +193,12 @@ mod tests {
         plan_from(Position::START, steps_per_epoch, gradient_accumulation_steps, epochs)
     }
 
-    fn plan_from(origin: Position, steps_per_epoch: u64, gradient_accumulation_steps: u64, epochs: u64) -> Plan {
+    fn plan_from(
+        origin: Position,
+        steps_per_epoch: u64,
+        gradient_accumulation_steps: u64,
+        epochs: u64,
+    ) -> Plan {
         Plan::new(steps_per_epoch, gradient_accumulation_steps, Length { epochs, total_steps: None }, origin)
     }
 

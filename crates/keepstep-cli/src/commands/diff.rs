@@ -50,7 +50,9 @@ fn compare(out: &mut Vec<String>, place: &str, left: &Value, right: &Value) -> R
 
 fn compare_dicts(out: &mut Vec<String>, place: &str, left: &Dict, right: &Dict) -> Result<(), ReadError> {
     let at = |key: &Value| if place.is_empty() { scalar(key) } else { format!("{place}.{}", scalar(key)) };
-    let find = |dict: &Dict, key: &Value| dict.iter().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
+    let find = |dict: &Dict, key: &Value| {
+        dict.iter().find(|(other, _)| *other == key).map(|(_, value)| value.clone())
+    };
     for (key, value) in left.iter() {
         match find(right, key) {
             Some(other) => compare(out, &at(key), value, &other)?,
@@ -65,7 +67,12 @@ fn compare_dicts(out: &mut Vec<String>, place: &str, left: &Dict, right: &Dict) 
     Ok(())
 }
 
-fn compare_tensors(out: &mut Vec<String>, place: &str, left: &Tensor, right: &Tensor) -> Result<(), ReadError> {
+fn compare_tensors(
+    out: &mut Vec<String>,
+    place: &str,
+    left: &Tensor,
+    right: &Tensor,
+) -> Result<(), ReadError> {
     if left.dtype() != right.dtype() || left.shape() != right.shape() {
         let (left, right) = (Value::Tensor(left.clone()), Value::Tensor(right.clone()));
         out.push(format!("{place}: {} | {}", scalar(&left), scalar(&right)));

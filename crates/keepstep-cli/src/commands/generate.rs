@@ -9,7 +9,10 @@ use std::path::Path;
 
 pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
     if !(arguments.temperature >= 0.0 && arguments.temperature.is_finite()) {
-        return Err(Failure::new(2, format!("--temperature is {}, and must be at least 0", arguments.temperature)));
+        return Err(Failure::new(
+            2,
+            format!("--temperature is {}, and must be at least 0", arguments.temperature),
+        ));
     }
     let checkpoint = checkpoint(&arguments.path)?;
     let place = arguments.path.display().to_string();
@@ -22,14 +25,16 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
         top_k: arguments.top_k,
         seed: arguments.seed,
     };
-    let text = generator.generate(&arguments.prompt, &options, &|| false).map_err(|error| Failure::of(2, &error))?;
+    let text =
+        generator.generate(&arguments.prompt, &options, &|| false).map_err(|error| Failure::of(2, &error))?;
     super::print(&format!("{}{text}\n", arguments.prompt))
 }
 
 /// A file is itself; a folder its best model, or else its newest valid checkpoint.
 fn checkpoint(path: &Path) -> Result<keepstep::Checkpoint, Failure> {
     if !path.is_dir() {
-        return load(path).map_err(|error| Failure::new(1, format!("{}: {}", path.display(), Failure::of(1, &error))));
+        return load(path)
+            .map_err(|error| Failure::new(1, format!("{}: {}", path.display(), Failure::of(1, &error))));
     }
     if let Ok(best) = load(&path.join(BEST_MODEL)) {
         return Ok(best);

@@ -15,7 +15,8 @@ pub(crate) fn run(path: &Path, json: bool) -> Result<(), Failure> {
             Ok(_) => "none".to_owned(),
             Err(error) => format!("damaged: {error}"),
         };
-        let tree = json!({ "path": path.display().to_string(), "checksums": state, "root": to_json(file.value()) });
+        let tree =
+            json!({ "path": path.display().to_string(), "checksums": state, "root": to_json(file.value()) });
         super::print(&format!("{tree:#}\n"))?;
     } else {
         let mut text = format!("{}\nChecksums: ", path.display());
@@ -85,7 +86,11 @@ pub(crate) fn scalar(value: &Value) -> String {
             format!("{start:?}… ({} bytes)", value.len())
         }
         Value::Str(value) => {
-            if value.chars().any(char::is_control) { format!("{value:?}") } else { value.clone() }
+            if value.chars().any(char::is_control) {
+                format!("{value:?}")
+            } else {
+                value.clone()
+            }
         }
         Value::List(items) => format!("[{}]", joined(items)),
         Value::Tuple(items) => format!("({})", joined(items)),
@@ -115,7 +120,10 @@ fn num_bytes(tensor: &Tensor) -> u64 {
 
 fn to_json(value: &Value) -> serde_json::Value {
     let entries = |dict: &Dict| -> serde_json::Value {
-        dict.iter().map(|(key, value)| (scalar(key), to_json(value))).collect::<serde_json::Map<_, _>>().into()
+        dict.iter()
+            .map(|(key, value)| (scalar(key), to_json(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     };
     match value {
         Value::None => serde_json::Value::Null,

@@ -38,7 +38,8 @@ pub(crate) fn run(folder: &Path, json: bool) -> Result<(), Failure> {
         let _ = match &entry.content {
             Ok(checkpoint) => {
                 let (position, metrics) = (checkpoint.position, checkpoint.metrics);
-                let loss = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+                let loss =
+                    |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
                 writeln!(
                     text,
                     "{:>5} {:>8} {:>11} {:>10} {:>10} {size:>9} {age:>8}",

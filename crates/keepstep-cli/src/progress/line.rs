@@ -26,7 +26,14 @@ impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let total = self.steps_per_epoch.max(1);
         let percent = self.step.saturating_mul(100) / total;
-        write!(f, "Epoch {}: {percent:3}%|{}| {}/{}", self.epoch, bar(self.step, total), self.step, self.steps_per_epoch)?;
+        write!(
+            f,
+            "Epoch {}: {percent:3}%|{}| {}/{}",
+            self.epoch,
+            bar(self.step, total),
+            self.step,
+            self.steps_per_epoch
+        )?;
         write!(f, " [{}<{}]", clock(self.elapsed), self.remaining().map_or("?".to_owned(), clock))?;
         if let Some(loss) = self.loss {
             write!(f, " loss={loss:.4}")?;
@@ -64,7 +71,11 @@ fn bar(step: u64, total: u64) -> String {
 pub(crate) fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes:02}:{seconds:02}") }
+    if hours > 0 {
+        format!("{hours}:{minutes:02}:{seconds:02}")
+    } else {
+        format!("{minutes:02}:{seconds:02}")
+    }
 }
 
 /// C's `%.2e`: at least two digits in the exponent.

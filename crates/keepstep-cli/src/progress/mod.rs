@@ -5,9 +5,7 @@ mod line;
 pub(crate) use line::Line;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use keepstep_lm::trainer::{
-    EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport,
-};
+use keepstep_lm::trainer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -148,7 +146,10 @@ impl Observer for Progress {
 
     fn evaluated(&mut self, report: &EvaluationReport) {
         let best = if report.is_best { " (best so far)" } else { "" };
-        self.say(&format!("Evaluation at global step {}: val_loss={:.4}{best}", report.global_step, report.val_loss));
+        self.say(&format!(
+            "Evaluation at global step {}: val_loss={:.4}{best}",
+            report.global_step, report.val_loss
+        ));
     }
 
     fn saved(&mut self, path: &Path) {

@@ -18,11 +18,16 @@ impl FromStr for TimeSpan {
         for (unit, length) in [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)] {
             if let Some((number, tail)) = rest.split_once(unit) {
                 let number: u64 = number.parse().map_err(|_| EXPECTED)?;
-                seconds = number.checked_mul(length).and_then(|part| seconds.checked_add(part)).ok_or(EXPECTED)?;
+                seconds =
+                    number.checked_mul(length).and_then(|part| seconds.checked_add(part)).ok_or(EXPECTED)?;
                 rest = tail;
             }
         }
-        if rest.is_empty() && seconds > 0 { Ok(TimeSpan(Duration::from_secs(seconds))) } else { Err(EXPECTED) }
+        if rest.is_empty() && seconds > 0 {
+            Ok(TimeSpan(Duration::from_secs(seconds)))
+        } else {
+            Err(EXPECTED)
+        }
     }
 }
 

@@ -59,7 +59,9 @@ pub enum ConfigError {
         expected: String,
     },
     /// A variable of the environment that is not set.
-    #[error("`{text}` names the environment's variable {variable}, which is not set: set it, or write ${{{variable}:-DEFAULT}}")]
+    #[error(
+        "`{text}` names the environment's variable {variable}, which is not set: set it, or write ${{{variable}:-DEFAULT}}"
+    )]
     Variable {
         /// The text with the variable.
         text: String,

@@ -68,7 +68,9 @@ fn to_value(json: &serde_json::Value) -> Value {
 pub fn from_functional(dict: &Dict, output_dir: &str) -> Result<Config, ConfigError> {
     let mut table = to_table(dict);
     table.insert("output_dir".to_owned(), output_dir.into());
-    if let Some(data) = table.entry("data").or_insert_with(|| toml::Value::Table(toml::Table::new())).as_table_mut() {
+    if let Some(data) =
+        table.entry("data").or_insert_with(|| toml::Value::Table(toml::Table::new())).as_table_mut()
+    {
         data.insert("paths".to_owned(), toml::Value::Array(vec!["*".into()]));
     }
     Config::from_table(table)

@@ -14,8 +14,8 @@ pub use expand::expand;
 pub use functional::{from_functional, functional};
 pub use settings::{Key, Mark};
 pub use tree::{
-    Config, DataConfig, ModelSection, OnSaveError, OptimizerConfig, SampleConfig, ScheduleConfig, ScheduleKind,
-    TokenizerSpec,
+    Config, DataConfig, ModelSection, OnSaveError, OptimizerConfig, SampleConfig, ScheduleConfig,
+    ScheduleKind, TokenizerSpec,
 };
 
 use std::path::Path;
@@ -52,9 +52,9 @@ impl Config {
     pub fn from_table(table: toml::Table) -> Result<Config, ConfigError> {
         refuse_unknown("", &table, Config::KEYS)?;
         check_types("", &table, Config::KEYS)?;
-        let config: Config = toml::Value::Table(table)
-            .try_into()
-            .map_err(|error: toml::de::Error| ConfigError::Type { key: "config".to_owned(), message: message(&error) })?;
+        let config: Config = toml::Value::Table(table).try_into().map_err(|error: toml::de::Error| {
+            ConfigError::Type { key: "config".to_owned(), message: message(&error) }
+        })?;
         validate::validate(&config)?;
         Ok(config)
     }
@@ -62,7 +62,15 @@ impl Config {
     /// The model that it describes, with a vocabulary.
     pub fn model_config(&self, vocab_size: usize) -> crate::model::ModelConfig {
         let ModelSection { block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon } = self.model;
-        crate::model::ModelConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon }
+        crate::model::ModelConfig {
+            vocab_size,
+            block_size,
+            n_layer,
+            n_head,
+            n_embd,
+            dropout,
+            layer_norm_epsilon,
+        }
     }
 
     /// The config as a table, defaults included.
@@ -123,7 +131,10 @@ fn refuse_unknown(prefix: &str, table: &toml::Table, keys: &[Key]) -> Result<(),
         match (keys.iter().find(|key| key.name == name).map(|key| key.mark), value) {
             (Some(Mark::Section(inner)), toml::Value::Table(table)) => refuse_unknown(&full, table, inner)?,
             (Some(Mark::Section(_)), _) => {
-                return Err(ConfigError::Type { key: full.clone(), message: format!("expected a table: [{full}]") });
+                return Err(ConfigError::Type {
+                    key: full.clone(),
+                    message: format!("expected a table: [{full}]"),
+                });
             }
             (Some(_), _) => {}
             (None, _) => return Err(ConfigError::UnknownKey { nearest: nearest(&full), key: full }),

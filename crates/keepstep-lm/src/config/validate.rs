@@ -5,7 +5,10 @@ use super::{Config, ConfigError, ScheduleKind, TokenizerSpec};
 /// Checks every value by itself and the ones that must fit together.
 pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     if config.output_dir.is_empty() {
-        return Err(ConfigError::Missing { key: "output_dir", what: "the folder that the checkpoints go to" });
+        return Err(ConfigError::Missing {
+            key: "output_dir",
+            what: "the folder that the checkpoints go to",
+        });
     }
     if config.data.paths.is_empty() && config.data.cargo_packages.is_empty() {
         return Err(ConfigError::Missing { key: "data.paths", what: "the files or globs to train on" });
@@ -27,8 +30,11 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
         ("model.n_embd", model.n_embd as u64, 1 << 16),
     ] {
         if value == 0 || value > most {
-            let expected =
-                if most == u64::MAX { "at least 1".to_owned() } else { format!("at least 1 and at most {most}") };
+            let expected = if most == u64::MAX {
+                "at least 1".to_owned()
+            } else {
+                format!("at least 1 and at most {most}")
+            };
             return Err(ConfigError::Range { key, value: value.to_string(), expected });
         }
     }
@@ -55,18 +61,43 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             optimizer.learning_rate > 0.0 && optimizer.learning_rate.is_finite(),
             "above 0",
         ),
-        ("optimizer.weight_decay", optimizer.weight_decay, not_negative(optimizer.weight_decay), "at least 0"),
-        ("optimizer.betas", optimizer.betas[0], small(optimizer.betas[0]), "two numbers of at least 0 and below 1"),
-        ("optimizer.betas", optimizer.betas[1], small(optimizer.betas[1]), "two numbers of at least 0 and below 1"),
+        (
+            "optimizer.weight_decay",
+            optimizer.weight_decay,
+            not_negative(optimizer.weight_decay),
+            "at least 0",
+        ),
+        (
+            "optimizer.betas",
+            optimizer.betas[0],
+            small(optimizer.betas[0]),
+            "two numbers of at least 0 and below 1",
+        ),
+        (
+            "optimizer.betas",
+            optimizer.betas[1],
+            small(optimizer.betas[1]),
+            "two numbers of at least 0 and below 1",
+        ),
         ("optimizer.eps", optimizer.eps, optimizer.eps > 0.0 && optimizer.eps.is_finite(), "above 0"),
-        ("optimizer.max_grad_norm", optimizer.max_grad_norm, not_negative(optimizer.max_grad_norm), "at least 0"),
+        (
+            "optimizer.max_grad_norm",
+            optimizer.max_grad_norm,
+            not_negative(optimizer.max_grad_norm),
+            "at least 0",
+        ),
         (
             "schedule.min_lr",
             config.schedule.min_lr,
             not_negative(config.schedule.min_lr) && config.schedule.min_lr <= optimizer.learning_rate,
             "at least 0 and at most optimizer.learning_rate",
         ),
-        ("sample.temperature", config.sample.temperature, not_negative(config.sample.temperature), "at least 0"),
+        (
+            "sample.temperature",
+            config.sample.temperature,
+            not_negative(config.sample.temperature),
+            "at least 0",
+        ),
     ] {
         if !fits {
             return Err(ConfigError::Range { key, value: value.to_string(), expected: expected.to_owned() });
@@ -79,7 +110,11 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     if let TokenizerSpec::Bpe(size) = config.data.tokenizer {
         if !(257..=1 << 24).contains(&size) {
             let expected = "a bpe of at least 257 entries: 256 bytes and the end-of-text token".to_owned();
-            return Err(ConfigError::Range { key: "data.tokenizer", value: format!("{{ bpe = {size} }}"), expected });
+            return Err(ConfigError::Range {
+                key: "data.tokenizer",
+                value: format!("{{ bpe = {size} }}"),
+                expected,
+            });
         }
     }
     let schedule = &config.schedule;
@@ -87,7 +122,9 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
         let expected = "at least 1 with kind = \"warmup_stable_decay\"".to_owned();
         return Err(ConfigError::Range { key: "schedule.decay_steps", value: "0".to_owned(), expected });
     }
-    for (key, text) in [("output_dir", Some(&config.output_dir)), ("cache_dir", config.data.cache_dir.as_ref())] {
+    for (key, text) in
+        [("output_dir", Some(&config.output_dir)), ("cache_dir", config.data.cache_dir.as_ref())]
+    {
         if text.is_some_and(|text| text.contains('\0')) {
             let value = "a text with a zero byte".to_owned();
             return Err(ConfigError::Range { key, value, expected: "a path".to_owned() });

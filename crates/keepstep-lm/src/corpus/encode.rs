@@ -47,8 +47,10 @@ pub(super) fn encode(
     let mut flush = |batch: &mut Vec<(usize, &str, bool)>| -> Result<std::io::Result<()>, CorpusError> {
         let encoded: Vec<_> = batch.par_iter().map(|(_, piece, _)| tokenizer.encode(piece)).collect();
         for ((file, piece, is_last), tokens) in batch.drain(..).zip(encoded) {
-            let mut tokens =
-                tokens.map_err(|source| CorpusError::Tokenizer { path: files[file].path().to_path_buf(), source })?;
+            let mut tokens = tokens.map_err(|source| CorpusError::Tokenizer {
+                path: files[file].path().to_path_buf(),
+                source,
+            })?;
             if is_last {
                 tokens.extend(tokenizer.end_of_text());
             }
@@ -90,7 +92,9 @@ mod tests {
         ] {
             let pieces = pieces(&text);
             assert_eq!(pieces.concat(), text);
-            assert!(pieces.iter().rev().skip(1).all(|piece| piece.len() >= PIECE && piece.len() <= 2 * PIECE + 3));
+            assert!(
+                pieces.iter().rev().skip(1).all(|piece| piece.len() >= PIECE && piece.len() <= 2 * PIECE + 3)
+            );
         }
         let lines = "a line of some length\n".repeat(10_000);
         assert!(pieces(&lines).iter().all(|piece| piece.ends_with('\n')));

@@ -56,7 +56,9 @@ pub enum CorpusError {
         at: usize,
     },
     /// Sources that cargo has not fetched.
-    #[error("`data.cargo_packages`: {package} is not in {folder}: run `cargo fetch` where its Cargo.lock lies")]
+    #[error(
+        "`data.cargo_packages`: {package} is not in {folder}: run `cargo fetch` where its Cargo.lock lies"
+    )]
     Package {
         /// The crate as name-version.
         package: String,

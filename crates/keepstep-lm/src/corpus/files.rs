@@ -90,9 +90,15 @@ fn matches(pattern: &str, out: &mut Vec<(PathBuf, bool)>) -> Result<(), CorpusEr
         out.push((path.to_path_buf(), true));
         return Ok(());
     }
-    let options =
-        glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
-    let wrong = |error: glob::PatternError| CorpusError::Pattern { pattern: pattern.to_owned(), message: error.to_string() };
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+    };
+    let wrong = |error: glob::PatternError| CorpusError::Pattern {
+        pattern: pattern.to_owned(),
+        message: error.to_string(),
+    };
     let prefix = fixed_prefix(path);
     let mut found = Vec::new();
     for entry in glob::glob_with(&expanded, options).map_err(wrong)? {
@@ -107,7 +113,8 @@ fn matches(pattern: &str, out: &mut Vec<(PathBuf, bool)>) -> Result<(), CorpusEr
     if found.is_empty() {
         return Err(missing());
     }
-    let below = |path: &PathBuf| path.strip_prefix(&prefix).unwrap_or(path).as_os_str().as_encoded_bytes().to_vec();
+    let below =
+        |path: &PathBuf| path.strip_prefix(&prefix).unwrap_or(path).as_os_str().as_encoded_bytes().to_vec();
     found.sort_by_cached_key(below);
     out.extend(found.into_iter().map(|path| (path, false)));
     Ok(())
@@ -146,7 +153,9 @@ mod tests {
         assert_eq!(found, ["B.txt", "a.txt", "b.txt", "b/a.txt", "b/deep/er/x.txt", "b/z.txt"]);
         let found = names(folder, &["b/*.txt", "b.txt", "*.txt"]).expect("files");
         assert_eq!(found, ["b/a.txt", "b/z.txt", "b.txt", "B.txt", "a.txt"]);
-        for (pattern, expected) in [("*.md", "*.md"), ("x.txt", "x.txt"), ("b", "folder"), ("empty.txt", "empty")] {
+        for (pattern, expected) in
+            [("*.md", "*.md"), ("x.txt", "x.txt"), ("b", "folder"), ("empty.txt", "empty")]
+        {
             let error = names(folder, &[pattern]).expect_err(pattern).to_string();
             assert!(error.contains(expected), "{pattern}: {error}");
         }

@@ -21,7 +21,8 @@ fn sources_in(packages: &[String], folder: &Path) -> Result<Vec<PathBuf>, Corpus
     for package in packages {
         // A name with a slash would lead elsewhere.
         let is_name = Path::new(package).components().count() == 1 && !package.starts_with('.');
-        let found = registries.iter().map(|registry| registry.join(package)).find(|path| is_name && path.is_dir());
+        let found =
+            registries.iter().map(|registry| registry.join(package)).find(|path| is_name && path.is_dir());
         let missing = || CorpusError::Package { package: package.clone(), folder: folder.to_path_buf() };
         let found = found.ok_or_else(missing)?;
         let first = files.len();
@@ -59,9 +60,13 @@ mod tests {
     fn each_crate_once_and_a_missing_one_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path();
-        for name in
-            ["index-b/one-1.0.0/src/lib.rs", "index-a/one-1.0.0/src/lib.rs", "index-a/one-1.0.0/a.rs", "index-b/two-2.0.0/build.rs", "index-b/two-2.0.0/README.md"]
-        {
+        for name in [
+            "index-b/one-1.0.0/src/lib.rs",
+            "index-a/one-1.0.0/src/lib.rs",
+            "index-a/one-1.0.0/a.rs",
+            "index-b/two-2.0.0/build.rs",
+            "index-b/two-2.0.0/README.md",
+        ] {
             let path = folder.join(name);
             fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
             fs::write(path, "x").expect("a file");
@@ -71,7 +76,10 @@ mod tests {
             sources_in(&names, folder)
         };
         let found = list(&["two-2.0.0", "one-1.0.0"]).expect("files");
-        let found: Vec<_> = found.iter().map(|path| path.strip_prefix(folder).expect("below").display().to_string()).collect();
+        let found: Vec<_> = found
+            .iter()
+            .map(|path| path.strip_prefix(folder).expect("below").display().to_string())
+            .collect();
         assert_eq!(
             found,
             ["index-b/two-2.0.0/build.rs", "index-a/one-1.0.0/a.rs", "index-a/one-1.0.0/src/lib.rs"]

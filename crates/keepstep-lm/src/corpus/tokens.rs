@@ -83,9 +83,15 @@ impl Tokens {
         let start = start as usize * self.width;
         let bytes = &bytes[start..start + count * self.width];
         if self.width == 2 {
-            out.extend(bytes.chunks_exact(2).map(|token| u32::from(u16::from_le_bytes([token[0], token[1]]))));
+            out.extend(
+                bytes.chunks_exact(2).map(|token| u32::from(u16::from_le_bytes([token[0], token[1]]))),
+            );
         } else {
-            out.extend(bytes.chunks_exact(4).map(|token| u32::from_le_bytes([token[0], token[1], token[2], token[3]])));
+            out.extend(
+                bytes
+                    .chunks_exact(4)
+                    .map(|token| u32::from_le_bytes([token[0], token[1], token[2], token[3]])),
+            );
         }
     }
 

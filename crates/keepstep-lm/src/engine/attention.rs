@@ -87,12 +87,12 @@ impl Attention {
         heads: &mut [f32],
     ) {
         let (size, width) = (self.block_size, self.head_size);
-        heads
-            .par_chunks_mut(3 * size * width)
-            .enumerate()
-            .for_each_init(|| Scratch::new(size), |scratch, (head, grads)| {
+        heads.par_chunks_mut(3 * size * width).enumerate().for_each_init(
+            || Scratch::new(size),
+            |scratch, (head, grads)| {
                 self.backward_head(grads, dout, qkv, mask, head, scratch);
-            });
+            },
+        );
         dqkv.par_chunks_mut(ROWS * 3 * self.n_embd).enumerate().for_each(|(task, out)| {
             for (index, out) in out.chunks_mut(3 * self.n_embd).enumerate() {
                 let (batch, place) = self.place(task * ROWS + index);
@@ -216,7 +216,12 @@ pub(crate) fn attend(out: &mut [f32], model: &ModelConfig, qkv: &[f32], place: u
         serial_product(scores, Into::Replace, part(Part::Query, place), part(Part::Key, 0).transposed());
         softmax(&mut weights, attention.scale);
         let weights = Matrix::new(&weights, 1, place + 1);
-        serial_product(MatrixMut::new(out, 1, attention.head_size), Into::Replace, weights, part(Part::Value, 0));
+        serial_product(
+            MatrixMut::new(out, 1, attention.head_size),
+            Into::Replace,
+            weights,
+            part(Part::Value, 0),
+        );
     }
 }
 

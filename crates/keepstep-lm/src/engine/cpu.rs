@@ -47,14 +47,26 @@ impl CpuEngine {
     fn forward(&mut self, weights: &Views<&[f32]>, inputs: &Inputs<'_>, dropout: Dropout) {
         let width = inputs.rows() * self.model.n_embd;
         let mask = dropout.mask(0, Site::Embedding);
-        embedding::forward(&mut self.activations.residual[0][..width], inputs, weights.wte, weights.wpe, mask.as_ref());
+        embedding::forward(
+            &mut self.activations.residual[0][..width],
+            inputs,
+            weights.wte,
+            weights.wpe,
+            mask.as_ref(),
+        );
         for layer in 0..self.model.n_layer {
             self.forward_block(layer, &weights.layers[layer], inputs.rows(), dropout);
         }
         let epsilon = self.epsilon();
         let Activations { residual, ln_f, ln_f_statistics, .. } = &mut self.activations;
         let last = &residual[self.model.n_layer][..width];
-        layer_norm::forward(&mut ln_f[..width], &mut ln_f_statistics[..inputs.rows()], last, &weights.ln_f, epsilon);
+        layer_norm::forward(
+            &mut ln_f[..width],
+            &mut ln_f_statistics[..inputs.rows()],
+            last,
+            &weights.ln_f,
+            epsilon,
+        );
     }
 
     fn forward_block(&mut self, layer: usize, weights: &LayerViews<&[f32]>, rows: usize, dropout: Dropout) {
@@ -100,7 +112,8 @@ impl CpuEngine {
         let Activations { residual, blocks, scratch, .. } = &mut self.activations;
         let x = &residual[layer][..rows * width];
         let index = layer.min(blocks.len() - 1);
-        let Block { ln_1, ln_1_statistics, qkv, attention, middle, ln_2, ln_2_statistics, fc, gelu } = &blocks[index];
+        let Block { ln_1, ln_1_statistics, qkv, attention, middle, ln_2, ln_2_statistics, fc, gelu } =
+            &blocks[index];
         let d_residual = &mut scratch.d_residual[..rows * width];
         let d_width = &mut scratch.d_width[..rows * width];
         let d_attention = &mut scratch.d_attention[..rows * width];
@@ -111,18 +124,43 @@ impl CpuEngine {
         let projection = &mut gradient.mlp_c_proj;
         linear::backward(d_inner, d_width, &gelu[..rows * inner], weights.mlp_c_proj.weight, projection);
         gelu::backward(d_inner, &fc[..rows * inner], inner);
-        linear::backward(d_width, d_inner, &ln_2[..rows * width], weights.mlp_c_fc.weight, &mut gradient.mlp_c_fc);
+        linear::backward(
+            d_width,
+            d_inner,
+            &ln_2[..rows * width],
+            weights.mlp_c_fc.weight,
+            &mut gradient.mlp_c_fc,
+        );
         let statistics = &ln_2_statistics[..rows];
         let middle = &middle[..rows * width];
-        layer_norm::backward(d_residual, d_width, middle, statistics, weights.ln_2.weight, &mut gradient.ln_2);
+        layer_norm::backward(
+            d_residual,
+            d_width,
+            middle,
+            statistics,
+            weights.ln_2.weight,
+            &mut gradient.ln_2,
+        );
 
         masked_copy(d_width, d_residual, width, dropout.mask(layer, Site::AttentionOutput).as_ref());
         let attended = &attention[..rows * width];
-        linear::backward(d_attention, d_width, attended, weights.attn_c_proj.weight, &mut gradient.attn_c_proj);
+        linear::backward(
+            d_attention,
+            d_width,
+            attended,
+            weights.attn_c_proj.weight,
+            &mut gradient.attn_c_proj,
+        );
         let mask = dropout.mask(layer, Site::AttentionWeights);
         let heads = &mut scratch.heads[..rows * 3 * width];
         self.attention.backward(d_qkv, d_attention, &qkv[..rows * 3 * width], mask.as_ref(), heads);
-        linear::backward(d_width, d_qkv, &ln_1[..rows * width], weights.attn_c_attn.weight, &mut gradient.attn_c_attn);
+        linear::backward(
+            d_width,
+            d_qkv,
+            &ln_1[..rows * width],
+            weights.attn_c_attn.weight,
+            &mut gradient.attn_c_attn,
+        );
         let statistics = &ln_1_statistics[..rows];
         layer_norm::backward(d_residual, d_width, x, statistics, weights.ln_1.weight, &mut gradient.ln_1);
     }

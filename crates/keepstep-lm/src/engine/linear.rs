@@ -43,12 +43,7 @@ pub(super) fn backward(
         Matrix::new(x, rows, ins).transposed(),
         dy,
     );
-    product(
-        MatrixMut::new(dx, rows, ins),
-        Into::Replace,
-        dy,
-        Matrix::new(weight, ins, outs).transposed(),
-    );
+    product(MatrixMut::new(dx, rows, ins), Into::Replace, dy, Matrix::new(weight, ins, outs).transposed());
 }
 
 /// Columns that one task sums.
@@ -59,7 +54,9 @@ const BLOCK: usize = 64;
 /// The sum over the rows of `[rows, cols]`: rows in order, in blocks.
 pub(super) fn column_sums(out: &mut [f32], values: &[f32]) {
     let cols = out.len();
-    out.par_chunks_mut(STRIP).enumerate().for_each(|(strip, out)| sum_strip(out, values, cols, strip * STRIP));
+    out.par_chunks_mut(STRIP)
+        .enumerate()
+        .for_each(|(strip, out)| sum_strip(out, values, cols, strip * STRIP));
 }
 
 vectorized! {

@@ -112,7 +112,10 @@ impl<'t> Reference<'t, '_> {
         x.iter()
             .map(|x| {
                 (0..outs)
-                    .map(|out| bias[out] + total(self.tape, x.iter().enumerate().map(|(i, &x)| x * weight[i * outs + out])))
+                    .map(|out| {
+                        bias[out]
+                            + total(self.tape, x.iter().enumerate().map(|(i, &x)| x * weight[i * outs + out]))
+                    })
                     .collect()
             })
             .collect()
@@ -126,7 +129,10 @@ impl<'t> Reference<'t, '_> {
                 let mean = total(self.tape, x.iter().copied()).times(1.0 / n);
                 let variance = total(self.tape, x.iter().map(|&x| (x - mean) * (x - mean))).times(1.0 / n);
                 let std = variance.plus(self.model.layer_norm_epsilon).sqrt();
-                x.iter().zip(weight.iter().zip(&bias)).map(|(&x, (&w, &b))| (x - mean) / std * w + b).collect()
+                x.iter()
+                    .zip(weight.iter().zip(&bias))
+                    .map(|(&x, (&w, &b))| (x - mean) / std * w + b)
+                    .collect()
             })
             .collect()
     }
@@ -158,7 +164,8 @@ impl<'t> Reference<'t, '_> {
             for head in 0..n_head {
                 let dot = |key: usize| {
                     let at = |part: usize, index: usize| part * n_embd + head * size + index;
-                    let terms = (0..size).map(|i| qkv[row][at(0, i)] * qkv[batch * block_size + key][at(1, i)]);
+                    let terms =
+                        (0..size).map(|i| qkv[row][at(0, i)] * qkv[batch * block_size + key][at(1, i)]);
                     total(self.tape, terms).times(1.0 / (size as f64).sqrt())
                 };
                 let scores: Vec<_> = (0..=place).map(|key| dot(key).exp()).collect();
@@ -189,7 +196,9 @@ impl<'t> Reference<'t, '_> {
         let target = |row: usize| tokens[row / block_size * (block_size + 1) + row % block_size + 1] as usize;
         let embedded = (0..rows)
             .map(|row| {
-                (0..n_embd).map(|i| wte[token(row) * n_embd + i] + wpe[row % block_size * n_embd + i]).collect()
+                (0..n_embd)
+                    .map(|i| wte[token(row) * n_embd + i] + wpe[row % block_size * n_embd + i])
+                    .collect()
             })
             .collect();
         let mut x = self.drop_rows(embedded, 0, Site::Embedding);
@@ -262,7 +271,9 @@ fn reference(model: &ModelConfig, values: &[f64], tokens: &[u32]) -> (f64, Vec<f
 
 #[test]
 fn gradients_are_those_of_the_reference() {
-    for (dropout, batch_size, recompute) in [(0.0, 1, false), (0.0, 3, false), (0.3, 3, false), (0.3, 2, true)] {
+    for (dropout, batch_size, recompute) in
+        [(0.0, 1, false), (0.0, 3, false), (0.3, 3, false), (0.3, 2, true)]
+    {
         let model = model(dropout);
         let layout = Layout::new(&model);
         let values = parameters(&layout);
@@ -309,7 +320,13 @@ fn gradients_are_finite_differences() {
             };
             let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
             let error = (f64::from(found[index]) - difference).abs();
-            assert!(error < 1e-5 * difference.abs().max(1.0), "{}[{}]: {} and {difference}", tensor.name, index - tensor.offset, found[index]);
+            assert!(
+                error < 1e-5 * difference.abs().max(1.0),
+                "{}[{}]: {} and {difference}",
+                tensor.name,
+                index - tensor.offset,
+                found[index]
+            );
         }
     }
 }
@@ -318,7 +335,8 @@ fn gradients_are_finite_differences() {
 /// here is a change of numerics: raise the version and say so in the changelog.
 #[test]
 fn bits_are_golden_on_any_number_of_threads() {
-    let model = ModelConfig { vocab_size: 301, block_size: 77, n_layer: 2, n_head: 3, n_embd: 51, ..model(0.1) };
+    let model =
+        ModelConfig { vocab_size: 301, block_size: 77, n_layer: 2, n_head: 3, n_embd: 51, ..model(0.1) };
     let layout = Layout::new(&model);
     let values = initial_parameters(&layout, 3);
     let stream = Stream::new(4, Purpose::Custom, &[1]);

@@ -203,7 +203,8 @@ impl<'a> Task<'a> {
         if inner == 0 && into == Into::Replace {
             for row in 0..self.rows {
                 // SAFETY: the elements are the result's.
-                unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_stride), self.cols) }.fill(0.0);
+                unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_stride), self.cols) }
+                    .fill(0.0);
             }
         }
         for start in (0..inner).step_by(SLICE) {
@@ -224,11 +225,20 @@ impl<'a> Task<'a> {
     unsafe fn own(&self, into: Into) {
         for row in 0..self.rows {
             // SAFETY: the row is the result's, and nothing else touches it.
-            let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_stride), self.cols) };
+            let out =
+                unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_stride), self.cols) };
             let lhs = &self.lhs.data[row * self.lhs.row_stride..];
             let add = into == Into::Add;
             if self.rhs.col_stride == 1 {
-                row_by_matrix(out, add, lhs, self.lhs.col_stride, self.rhs.data, self.rhs.row_stride, self.rhs.rows);
+                row_by_matrix(
+                    out,
+                    add,
+                    lhs,
+                    self.lhs.col_stride,
+                    self.rhs.data,
+                    self.rhs.row_stride,
+                    self.rhs.rows,
+                );
             } else {
                 row_by_rows(out, add, lhs, self.lhs.col_stride, self.rhs);
             }
@@ -382,13 +392,21 @@ mod tests {
                 let run = |parallel: bool| {
                     let mut out = before.clone();
                     let target = MatrixMut::strided(&mut out, rows, cols, cols + pad);
-                    if parallel { product(target, into, lhs, rhs) } else { serial_product(target, into, lhs, rhs) }
+                    if parallel {
+                        product(target, into, lhs, rhs)
+                    } else {
+                        serial_product(target, into, lhs, rhs)
+                    }
                     out
                 };
                 for parallel in [false, true] {
                     let found = run(parallel);
-                    let same = found.iter().zip(&expected).all(|(one, other)| one.to_bits() == other.to_bits());
-                    assert!(same, "{rows} x {inner} x {cols}, layout {layout}, {into:?}, parallel {parallel}");
+                    let same =
+                        found.iter().zip(&expected).all(|(one, other)| one.to_bits() == other.to_bits());
+                    assert!(
+                        same,
+                        "{rows} x {inner} x {cols}, layout {layout}, {into:?}, parallel {parallel}"
+                    );
                 }
             }
         }

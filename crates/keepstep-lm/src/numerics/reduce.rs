@@ -64,7 +64,8 @@ mod tests {
     #[test]
     fn the_order_is_that_of_the_lanes() {
         let values: Vec<f32> = (0..40).map(|index| 1.0 / (index as f32 + 1.0)).collect();
-        let lane = |lane: usize| values.iter().skip(lane).step_by(LANES).fold(0.0_f32, |sum, value| sum + value);
+        let lane =
+            |lane: usize| values.iter().skip(lane).step_by(LANES).fold(0.0_f32, |sum, value| sum + value);
         let mut lanes: Vec<f32> = (0..LANES).map(lane).collect();
         while lanes.len() > 1 {
             let half = lanes.len() / 2;

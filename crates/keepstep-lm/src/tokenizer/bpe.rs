@@ -25,7 +25,8 @@ mod tests {
 
     #[test]
     fn it_is_the_library_s_alphabet() {
-        let ours: std::collections::BTreeSet<char> = byte_alphabet().iter().flat_map(|text| text.chars()).collect();
+        let ours: std::collections::BTreeSet<char> =
+            byte_alphabet().iter().flat_map(|text| text.chars()).collect();
         let theirs: std::collections::BTreeSet<char> = ByteLevel::alphabet().into_iter().collect();
         assert_eq!(ours, theirs);
         assert_eq!(byte_alphabet()[b' ' as usize], "Ġ");

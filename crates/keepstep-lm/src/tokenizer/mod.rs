@@ -37,7 +37,9 @@ pub enum TokenizerError {
         message: String,
     },
     /// A character that the vocabulary lacks.
-    #[error("the character {character:?} is not in the vocabulary: with data.tokenizer = \"chars\" it holds the characters of the training corpus alone")]
+    #[error(
+        "the character {character:?} is not in the vocabulary: with data.tokenizer = \"chars\" it holds the characters of the training corpus alone"
+    )]
     UnknownCharacter {
         /// The character.
         character: char,
@@ -49,7 +51,9 @@ pub enum TokenizerError {
         message: String,
     },
     /// A vocabulary cannot be reached.
-    #[error("`data.tokenizer` is {{ bpe = {wanted} }}, and the corpus has only enough for {found} entries: ask for at most that many")]
+    #[error(
+        "`data.tokenizer` is {{ bpe = {wanted} }}, and the corpus has only enough for {found} entries: ask for at most that many"
+    )]
     SmallCorpus {
         /// The vocabulary that the config asks for.
         wanted: usize,
@@ -147,7 +151,12 @@ impl Tokenizer {
             return Err(unusable(format!("its vocabulary has {vocab_size} entries")));
         }
         let end_of_text = [END_OF_TEXT, "</s>", "<eos>"].iter().find_map(|name| library.token_to_id(name));
-        Ok(Tokenizer { json: json.to_owned(), kind: Kind::Library(Box::new(library)), vocab_size, end_of_text })
+        Ok(Tokenizer {
+            json: json.to_owned(),
+            kind: Kind::Library(Box::new(library)),
+            vocab_size,
+            end_of_text,
+        })
     }
 
     /// Of a `tokenizer.json`.
@@ -186,7 +195,9 @@ impl Tokenizer {
                 .chars()
                 .map(|character| {
                     let found = characters.binary_search(&character);
-                    found.map(|token| token as u32).map_err(|_| TokenizerError::UnknownCharacter { character })
+                    found
+                        .map(|token| token as u32)
+                        .map_err(|_| TokenizerError::UnknownCharacter { character })
                 })
                 .collect(),
             Kind::Library(library) => {
@@ -243,7 +254,10 @@ mod tests {
         let again = Tokenizer::from_json(tokenizer.json(), "a test").expect("a tokenizer");
         assert_eq!(again.encode(TEXT).expect("tokens"), tokens);
         assert_eq!(again.json(), tokenizer.json());
-        assert_eq!((again.vocab_size(), again.end_of_text()), (tokenizer.vocab_size(), tokenizer.end_of_text()));
+        assert_eq!(
+            (again.vocab_size(), again.end_of_text()),
+            (tokenizer.vocab_size(), tokenizer.end_of_text())
+        );
         // And the library's own reading of it agrees with our short cuts.
         let library: Library = tokenizer.json().parse().expect("the library reads it");
         assert_eq!(library.encode(TEXT, false).expect("tokens").get_ids(), tokens);

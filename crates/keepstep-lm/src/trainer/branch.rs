@@ -8,8 +8,8 @@ use crate::config::{Config, from_functional, functional};
 use crate::corpus;
 use crate::parameters::Layout;
 use crate::tokenizer::Tokenizer;
-use keepstep::identity::differences;
 use keepstep::Checkpoint;
+use keepstep::identity::differences;
 use keepstep::position::{Length, Plan, Position};
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,9 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
         }
     }
     let plan = plan(&new, &old, &parent, changed)?;
-    let layout = Layout::new(&new.model_config(Tokenizer::from_json(&identity.tokenizer, "the checkpoint")?.vocab_size()));
+    let layout = Layout::new(
+        &new.model_config(Tokenizer::from_json(&identity.tokenizer, "the checkpoint")?.vocab_size()),
+    );
     let mut weights = Weights::initial(layout, new.seed);
     let state = |source| TrainError::State { path: path.to_path_buf(), source };
     weights.restore(&parent).map_err(state)?;

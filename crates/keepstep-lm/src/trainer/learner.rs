@@ -84,9 +84,14 @@ impl Learner {
             for place in first..first + config.batch_size as u64 {
                 corpus.train_window(order.sample(place), tokens);
             }
-            let key =
-                DropoutKey { seed: config.seed, global_step: update.global_step, micro_batch: micro_batch as u64 };
-            loss.add(tree.add(|gradient| engine.loss_and_gradient(&weights.parameters, tokens, key, gradient)));
+            let key = DropoutKey {
+                seed: config.seed,
+                global_step: update.global_step,
+                micro_batch: micro_batch as u64,
+            };
+            loss.add(
+                tree.add(|gradient| engine.loss_and_gradient(&weights.parameters, tokens, key, gradient)),
+            );
         }
         let learning_rate = schedule.learning_rate(update.global_step);
         let count = weights.num_updates + 1;
@@ -100,7 +105,14 @@ impl Learner {
                 exp_avg: weights.exp_avg.get_mut(),
                 exp_avg_sq: weights.exp_avg_sq.get_mut(),
             };
-            AdamW::from(&config.optimizer).step(&weights.layout, buffers, gradient, clip, learning_rate, count);
+            AdamW::from(&config.optimizer).step(
+                &weights.layout,
+                buffers,
+                gradient,
+                clip,
+                learning_rate,
+                count,
+            );
             Ok(norm)
         })?;
         weights.num_updates = count;
@@ -109,7 +121,11 @@ impl Learner {
 
     /// The mean loss over the first validation batches; None if `go_on`, which is asked before each batch with the
     /// number of batches done and of all, says no.
-    pub(super) fn evaluate(&mut self, corpus: &Corpus, mut go_on: impl FnMut(u64, u64) -> bool) -> Option<f64> {
+    pub(super) fn evaluate(
+        &mut self,
+        corpus: &Corpus,
+        mut go_on: impl FnMut(u64, u64) -> bool,
+    ) -> Option<f64> {
         let (size, windows) = (self.config.batch_size as u64, corpus.num_validation_windows());
         let all = windows.div_ceil(size);
         let batches = self.config.eval_batches.map_or(all, |most| all.min(most));

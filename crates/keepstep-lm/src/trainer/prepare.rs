@@ -52,7 +52,8 @@ pub(super) fn tokenizer(
         let asked = functional(config);
         data_key(&asked, "tokenizer") == data_key(&checkpoint.identity.config, "tokenizer")
     });
-    let from = |checkpoint: &Checkpoint| Tokenizer::from_json(&checkpoint.identity.tokenizer, "the checkpoint");
+    let from =
+        |checkpoint: &Checkpoint| Tokenizer::from_json(&checkpoint.identity.tokenizer, "the checkpoint");
     let texts: Vec<&str> = files.iter().map(SourceFile::text).collect();
     Ok(match (spec, saved) {
         // A file that has changed since makes another function; one that is gone leaves the checkpoint's.

@@ -141,7 +141,8 @@ impl<'a> Session<'a> {
             let started = Instant::now();
             let order = self.run.order(update.epoch, self.corpus.num_train_windows());
             let Session { run, learner, corpus, .. } = &mut self;
-            let outcome = learner.update(corpus, &order, &update, |loss, norm| run.check_finite(loss, norm))?;
+            let outcome =
+                learner.update(corpus, &order, &update, |loss, norm| run.check_finite(loss, norm))?;
             let progress = Progress {
                 loss_sum: outcome.loss.sum,
                 num_tokens: outcome.loss.num_tokens,
@@ -256,7 +257,8 @@ impl<'a> Session<'a> {
         };
         let model = self.config.model_config(self.tokenizer.vocab_size());
         let generator = Generator::new(model, self.learner.parameters().to_vec(), self.tokenizer.clone());
-        let written = generator.generate(&sample.prompt, &options, &|| self.control.stop.load(Ordering::SeqCst));
+        let written =
+            generator.generate(&sample.prompt, &options, &|| self.control.stop.load(Ordering::SeqCst));
         Some(written.map_err(|error| error.to_string()))
     }
 }

@@ -73,7 +73,9 @@ pub enum RunError {
         found: u64,
     },
     /// A new run was asked for in a folder that has one.
-    #[error("{folder}: there are checkpoints in this folder already; choose another output_dir to begin a new run")]
+    #[error(
+        "{folder}: there are checkpoints in this folder already; choose another output_dir to begin a new run"
+    )]
     NotEmpty {
         /// The folder.
         folder: PathBuf,
@@ -104,7 +106,10 @@ impl RunError {
     pub fn is_incompatible(&self) -> bool {
         matches!(
             self,
-            RunError::Config { .. } | RunError::Corpus { .. } | RunError::Numerics { .. } | RunError::Plan { .. }
+            RunError::Config { .. }
+                | RunError::Corpus { .. }
+                | RunError::Numerics { .. }
+                | RunError::Plan { .. }
         )
     }
 }
@@ -120,7 +125,9 @@ fn differing(path: &std::path::Path, differences: &[Difference]) -> String {
         .collect();
     let set: Vec<String> = differences
         .iter()
-        .filter_map(|difference| Some(format!(" --set {}={}", difference.key, difference.configured.as_ref()?)))
+        .filter_map(|difference| {
+            Some(format!(" --set {}={}", difference.key, difference.configured.as_ref()?))
+        })
         .collect();
     format!(
         "{}; set it back to go on, or make a new run from here with the change: keepstep branch {} --out NEW_RUN{}",

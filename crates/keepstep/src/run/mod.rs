@@ -200,7 +200,10 @@ impl Run {
             self.metrics.best = Some(Best { position: self.position, val_loss });
         }
         let step = self.position.global_step;
-        self.note("evaluation", json!({ "global_step": step, "val_loss": exact(val_loss), "best": self.is_new_best }))?;
+        self.note(
+            "evaluation",
+            json!({ "global_step": step, "val_loss": exact(val_loss), "best": self.is_new_best }),
+        )?;
         Ok(self.is_new_best)
     }
 
@@ -260,7 +263,8 @@ impl Run {
         let retention = self.retention();
         if Name::parse(&name).is_some_and(|name| !retention.is_scheduled(&name)) {
             // Only the off-schedule files before this one go; no scheduled one does before the next scheduled save.
-            self.store.rotate(&Retention { max_checkpoints: usize::MAX, ..retention }, self.position.global_step)?;
+            self.store
+                .rotate(&Retention { max_checkpoints: usize::MAX, ..retention }, self.position.global_step)?;
         }
         self.report(std::slice::from_ref(&path))?;
         Ok(Some(path))

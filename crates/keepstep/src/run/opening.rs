@@ -65,7 +65,10 @@ impl Opening {
         let mut notes = Vec::new();
         if let Some(found) = &found {
             notes.extend(
-                found.passed.iter().map(|passed| format!("Passed over {}: {}", passed.path.display(), passed.reason)),
+                found
+                    .passed
+                    .iter()
+                    .map(|passed| format!("Passed over {}: {}", passed.path.display(), passed.reason)),
             );
             if let Source::Path(path) = &source {
                 if !found.path.starts_with(path) {
@@ -171,7 +174,8 @@ fn compare(
 ) -> Result<(), RunError> {
     let (path, saved) = (found.path.clone(), &found.checkpoint);
     let mut differences = differences(&saved.identity.config, &identity.config);
-    if saved.identity.seed != identity.seed && !differences.iter().any(|difference| difference.key == "seed") {
+    if saved.identity.seed != identity.seed && !differences.iter().any(|difference| difference.key == "seed")
+    {
         let (saved, configured) = (Some(saved.identity.seed.to_string()), Some(identity.seed.to_string()));
         differences.push(crate::identity::Difference { key: "seed".to_owned(), saved, configured });
     }
@@ -222,7 +226,9 @@ fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Resu
             && file.verify().is_ok()
     };
     let own = store.folder().join(BEST_MODEL);
-    if own.exists() && store::open(&own).is_ok_and(|(_, checkpoint)| checkpoint.is_same_run(&found.checkpoint)) {
+    if own.exists()
+        && store::open(&own).is_ok_and(|(_, checkpoint)| checkpoint.is_same_run(&found.checkpoint))
+    {
         return Ok(());
     }
     let beside = found.path.with_file_name(BEST_MODEL);

@@ -82,7 +82,8 @@ pub enum SourceError {
 }
 
 fn nothing_valid(passed: &[Passed]) -> String {
-    let list: Vec<String> = passed.iter().map(|file| format!("{} ({})", file.path.display(), file.reason)).collect();
+    let list: Vec<String> =
+        passed.iter().map(|file| format!("{} ({})", file.path.display(), file.reason)).collect();
     format!(
         "every checkpoint is damaged, so there is nothing to continue from: {}; put a good copy in their place, or \
          choose another output_dir to begin anew",

@@ -10,7 +10,9 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process writes to the folder.
-    #[error("{folder}: another process is training into this folder; wait for it to end, or choose another output_dir")]
+    #[error(
+        "{folder}: another process is training into this folder; wait for it to end, or choose another output_dir"
+    )]
     Locked {
         /// The folder.
         folder: PathBuf,

@@ -26,7 +26,9 @@ impl Lock {
             Ok(()) => Ok(Lock { _file: Some(file) }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked { folder: folder.to_path_buf() }),
             // Some network file systems have no locks; then there is none to hold.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Lock { _file: None }),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                Ok(Lock { _file: None })
+            }
             Err(TryLockError::Error(error)) => Err(unusable(error)),
         }
     }
