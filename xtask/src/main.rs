@@ -6,6 +6,7 @@
 
 mod command;
 mod machine;
+mod quickstart;
 mod test;
 
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ usage: cargo xtask COMMAND
 
   test [--quick]         formatting, clippy, rustdoc and every test; installs what the tests need
                          (--quick leaves out the tests that need PyTorch, and says so)
+  quickstart --update    the quickstart's list of crates at the versions of Cargo.lock, and the README's figures
 ";
 
 fn main() -> ExitCode {
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let rest = arguments.get(1..).unwrap_or_default();
     let result = match arguments.first().map(String::as_str) {
         Some("test") => test::run(rest),
+        Some("quickstart") => quickstart::run(rest),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

@@ -113,10 +113,10 @@ impl<'a> Builder<'a> {
             ("collections.OrderedDict", [pairs]) => self.ordered_pairs(*pairs, items, depth),
             ("collections.Counter", [] | [_]) => {
                 let mut all = Dict::new();
-                if let [counts] = arguments.as_slice() {
-                    if let Value::Dict(dict) = self.value(*counts, depth + 1)? {
-                        all = dict;
-                    }
+                if let [counts] = arguments.as_slice()
+                    && let Value::Dict(dict) = self.value(*counts, depth + 1)?
+                {
+                    all = dict;
                 }
                 for (key, value) in self.dict(items, depth)?.iter() {
                     all.insert(key.clone(), value.clone());

@@ -116,7 +116,7 @@ impl Plan {
 
     /// Whether a checkpoint can be taken after `step` micro-batches of an epoch.
     pub fn is_boundary(&self, step: u64) -> bool {
-        step % self.gradient_accumulation_steps == 0 || step == self.steps_per_epoch
+        step.is_multiple_of(self.gradient_accumulation_steps) || step == self.steps_per_epoch
     }
 
     /// The global step that (epoch, step) has in a run that began at `origin`, or None before it.

@@ -9,6 +9,8 @@ pub(crate) struct Line {
     /// Micro-batches done in this epoch.
     pub(crate) step: u64,
     pub(crate) steps_per_epoch: u64,
+    /// The step at which this epoch, or the run, ends.
+    pub(crate) last_step: u64,
     pub(crate) global_step: u64,
     /// Mean over the epoch so far, all sessions included.
     pub(crate) loss: Option<f64>,
@@ -47,12 +49,12 @@ impl std::fmt::Display for Line {
 }
 
 impl Line {
-    /// The time left in this epoch at the rate of this process; what earlier sessions did counts for nothing.
+    /// The time left in this epoch, or the run, at the rate of this process; what earlier sessions did counts for nothing.
     fn remaining(&self) -> Option<Duration> {
         if self.steps_here == 0 {
             return None;
         }
-        let left = self.steps_per_epoch.saturating_sub(self.step) as f64;
+        let left = self.last_step.saturating_sub(self.step) as f64;
         Duration::try_from_secs_f64(self.elapsed.as_secs_f64() / self.steps_here as f64 * left).ok()
     }
 }
@@ -100,6 +102,7 @@ mod tests {
             epoch: 2,
             step: 5400,
             steps_per_epoch: 10_000,
+            last_step: 10_000,
             global_step: 15_400,
             loss: Some(3.2456),
             learning_rate: Some(5e-4),
@@ -118,6 +121,7 @@ mod tests {
             epoch: 1,
             step: 0,
             steps_per_epoch: 3,
+            last_step: 3,
             global_step: 0,
             loss: None,
             learning_rate: None,

@@ -20,6 +20,8 @@ pub(crate) struct Progress {
     last_plain: Option<Instant>,
     epoch: Option<EpochClock>,
     line: Option<Line>,
+    /// When the next update could begin.
+    ready: Instant,
     /// The epoch and step that this process starts from.
     start: (u64, u64),
 }
@@ -41,7 +43,7 @@ impl Progress {
             }
             bar
         });
-        Progress { bar, last_plain: None, epoch: None, line: None, start: (1, 0) }
+        Progress { bar, last_plain: None, epoch: None, line: None, ready: Instant::now(), start: (1, 0) }
     }
 
     /// Writes a line that stays, above the bar where there is one.
@@ -87,6 +89,7 @@ impl Observer for Progress {
     }
 
     fn planned(&mut self, plan: &PlanReport) {
+        self.ready = Instant::now();
         self.say(&format!(
             "{} parameters, {} tokens, vocabulary {}, {} threads\n{} training and {} validation windows, {} steps per \
              epoch, {} updates in all\nCheckpoints: {}",
@@ -112,30 +115,29 @@ impl Observer for Progress {
             Some(clock) if clock.epoch == report.epoch => clock,
             epoch => {
                 let first_step = if self.start.0 == report.epoch { self.start.1 } else { 0 };
-                epoch.insert(EpochClock { epoch: report.epoch, first_step, started: Instant::now() })
+                epoch.insert(EpochClock { epoch: report.epoch, first_step, started: self.ready })
             }
         };
-        // The clock of an epoch starts when its first update is reported: that update is not in its rate.
-        if clock.first_step == 0 || report.step > clock.first_step {
-            let line = Line {
-                epoch: report.epoch,
-                step: report.step,
-                steps_per_epoch: report.steps_per_epoch,
-                global_step: report.global_step,
-                loss: Some(report.epoch_loss),
-                learning_rate: Some(report.learning_rate),
-                steps_here: report.step.saturating_sub(clock.first_step),
-                elapsed: clock.started.elapsed(),
-            };
-            let text = line.to_string();
-            let ends_epoch = report.step == report.steps_per_epoch;
-            self.line = (!ends_epoch && self.bar.is_some()).then_some(line);
-            if ends_epoch && self.bar.is_some() {
-                self.say(&text);
-            } else {
-                self.show(text, ends_epoch);
-            }
+        let line = Line {
+            epoch: report.epoch,
+            step: report.step,
+            steps_per_epoch: report.steps_per_epoch,
+            last_step: report.last_step,
+            global_step: report.global_step,
+            loss: Some(report.epoch_loss),
+            learning_rate: Some(report.learning_rate),
+            steps_here: report.step.saturating_sub(clock.first_step),
+            elapsed: clock.started.elapsed(),
+        };
+        let text = line.to_string();
+        let ends = report.step == report.last_step;
+        self.line = (!ends && self.bar.is_some()).then_some(line);
+        if ends && self.bar.is_some() {
+            self.say(&text);
+        } else {
+            self.show(text, ends);
         }
+        self.ready = Instant::now();
     }
 
     fn evaluating(&mut self, done_batches: u64, total_batches: u64) {

@@ -103,19 +103,19 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             return Err(ConfigError::Range { key, value: value.to_string(), expected: expected.to_owned() });
         }
     }
-    if model.n_embd % model.n_head != 0 {
+    if !model.n_embd.is_multiple_of(model.n_head) {
         let expected = format!("a multiple of model.n_head, which is {}", model.n_head);
         return Err(ConfigError::Range { key: "model.n_embd", value: model.n_embd.to_string(), expected });
     }
-    if let TokenizerSpec::Bpe(size) = config.data.tokenizer {
-        if !(257..=1 << 24).contains(&size) {
-            let expected = "a bpe of at least 257 entries: 256 bytes and the end-of-text token".to_owned();
-            return Err(ConfigError::Range {
-                key: "data.tokenizer",
-                value: format!("{{ bpe = {size} }}"),
-                expected,
-            });
-        }
+    if let TokenizerSpec::Bpe(size) = config.data.tokenizer
+        && !(257..=1 << 24).contains(&size)
+    {
+        let expected = "a bpe of at least 257 entries: 256 bytes and the end-of-text token".to_owned();
+        return Err(ConfigError::Range {
+            key: "data.tokenizer",
+            value: format!("{{ bpe = {size} }}"),
+            expected,
+        });
     }
     let schedule = &config.schedule;
     if schedule.kind == ScheduleKind::WarmupStableDecay && schedule.decay_steps == 0 {

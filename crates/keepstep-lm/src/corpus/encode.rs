@@ -67,10 +67,10 @@ pub(super) fn encode(
         let count = pieces.len();
         for (at, piece) in pieces.into_iter().enumerate() {
             batch.push((index, piece, at + 1 == count));
-            if batch.len() == BATCH {
-                if let Err(error) = flush(&mut batch)? {
-                    return Ok(Err(error));
-                }
+            if batch.len() == BATCH
+                && let Err(error) = flush(&mut batch)?
+            {
+                return Ok(Err(error));
             }
         }
     }

@@ -61,6 +61,7 @@ impl Mask {
 
     /// The factors of the elements from `first` on, a multiple of 4.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "lanes run side by side through four arrays")]
     fn factors(&self, first: u64) -> [f32; BATCH] {
         const LANES: usize = BATCH / 4;
         let (key, nonce) = self.stream.parts();

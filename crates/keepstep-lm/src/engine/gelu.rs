@@ -8,7 +8,7 @@ use crate::numerics::vectorized::vectorized;
 use rayon::prelude::*;
 
 /// 2 sqrt(2/π)
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
 /// `y = gelu(x)`, row by row.

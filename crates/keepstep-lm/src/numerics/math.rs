@@ -27,7 +27,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// ln m = 2 artanh((m - 1) / (m + 1)) with m in [sqrt(1/2), sqrt(2)), by its power series.
 pub(crate) fn ln(x: f64) -> f64 {
     const SQRT_HALF_BITS: u64 = 0x3FE6_A09E_667F_3BCD;
-    if !(x >= f64::MIN_POSITIVE && x < f64::INFINITY) {
+    if !(f64::MIN_POSITIVE..f64::INFINITY).contains(&x) {
         return f64::NAN;
     }
     // Exponent and significand, split at sqrt(1/2).

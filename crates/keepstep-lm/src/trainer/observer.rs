@@ -88,6 +88,8 @@ pub struct UpdateReport {
     pub step: u64,
     /// Micro-batches per epoch.
     pub steps_per_epoch: u64,
+    /// The step at which this epoch ends, or the run, where that comes first.
+    pub last_step: u64,
     /// Updates completed, this one included.
     pub global_step: u64,
     /// Mean loss of this update's tokens.

@@ -9,7 +9,7 @@ use crate::config::{Config, OnSaveError};
 use crate::corpus::{self, Corpus};
 use crate::generate::{GenerateOptions, Generator};
 use crate::tokenizer::Tokenizer;
-use keepstep::position::Plan;
+use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Progress, Resume, Run, RunError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -157,6 +157,7 @@ impl<'a> Session<'a> {
                 epoch: position.epoch,
                 step: position.step,
                 steps_per_epoch: self.run.plan().steps_per_epoch,
+                last_step: last_step(self.run.plan(), position),
                 global_step: position.global_step,
                 loss: outcome.loss.mean(),
                 epoch_loss: self.run.metrics().train_loss().unwrap_or(f64::NAN),
@@ -261,6 +262,13 @@ impl<'a> Session<'a> {
             generator.generate(&sample.prompt, &options, &|| self.control.stop.load(Ordering::SeqCst));
         Some(written.map_err(|error| error.to_string()))
     }
+}
+
+/// Where the epoch of `position` ends, or the run within it.
+fn last_step(plan: &Plan, position: Position) -> u64 {
+    let left = plan.total_steps.saturating_sub(position.global_step);
+    let step = position.step.saturating_add(left.saturating_mul(plan.gradient_accumulation_steps));
+    step.min(plan.steps_per_epoch)
 }
 
 fn plan_report(

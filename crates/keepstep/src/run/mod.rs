@@ -161,7 +161,7 @@ impl Run {
         self.is_new_best = false;
         let ends_epoch = after.step == self.plan.steps_per_epoch;
         self.evaluation_due =
-            self.policy.eval_steps.is_some_and(|every| ends_epoch || after.global_step % every == 0);
+            self.policy.eval_steps.is_some_and(|every| ends_epoch || after.global_step.is_multiple_of(every));
         let loss = progress.loss_sum / progress.num_tokens.max(1) as f64;
         self.note(
             "update",

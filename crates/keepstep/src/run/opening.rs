@@ -70,14 +70,14 @@ impl Opening {
                     .iter()
                     .map(|passed| format!("Passed over {}: {}", passed.path.display(), passed.reason)),
             );
-            if let Source::Path(path) = &source {
-                if !found.path.starts_with(path) {
-                    notes.push(format!(
-                        "{} is later than {}: going on from there (--rewind goes back)",
-                        found.path.display(),
-                        path.display()
-                    ));
-                }
+            if let Source::Path(path) = &source
+                && !found.path.starts_with(path)
+            {
+                notes.push(format!(
+                    "{} is later than {}: going on from there (--rewind goes back)",
+                    found.path.display(),
+                    path.display()
+                ));
             }
         }
         Ok(Opening { folder: folder.to_path_buf(), policy, storage, store, found, notes })

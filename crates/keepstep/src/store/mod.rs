@@ -51,7 +51,9 @@ pub struct Retention {
 impl Retention {
     /// Whether a checkpoint of this name is one of the scheduled ones.
     pub fn is_scheduled(&self, name: &Name) -> bool {
-        name.step.is_none() || name.global_step % self.save_steps == 0 || name.global_step == self.total_steps
+        name.step.is_none()
+            || name.global_step.is_multiple_of(self.save_steps)
+            || name.global_step == self.total_steps
     }
 }
 
@@ -179,10 +181,10 @@ impl Store {
         let mut checkpoints: Vec<(u64, bool, PathBuf)> = Vec::new();
         let unusable = |source| StoreError::Folder { folder: self.folder.clone(), source };
         for path in self.storage.list(&self.folder).map_err(unusable)? {
-            if let Some(name) = file_name(&path).and_then(Name::parse) {
-                if name.global_step <= global_step {
-                    checkpoints.push((name.global_step, retention.is_scheduled(&name), path));
-                }
+            if let Some(name) = file_name(&path).and_then(Name::parse)
+                && name.global_step <= global_step
+            {
+                checkpoints.push((name.global_step, retention.is_scheduled(&name), path));
             }
         }
         checkpoints.sort_by(|one, other| other.cmp(one));
