@@ -4,6 +4,7 @@
 //! - `bench` measures, side by side in one run.
 //! - `quickstart` regenerates the quickstart's list of crates and the figures that the README shows.
 
+mod bench;
 mod command;
 mod machine;
 mod quickstart;
@@ -16,6 +17,7 @@ usage: cargo xtask COMMAND
 
   test [--quick]         formatting, clippy, rustdoc and every test; installs what the tests need
                          (--quick leaves out the tests that need PyTorch, and says so)
+  bench                  figures; `bench --against torch` measures PyTorch at the same work beside them
   quickstart --update    the quickstart's list of crates at the versions of Cargo.lock, and the README's figures
 ";
 
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let rest = arguments.get(1..).unwrap_or_default();
     let result = match arguments.first().map(String::as_str) {
         Some("test") => test::run(rest),
+        Some("bench") => bench::main(rest),
         Some("quickstart") => quickstart::run(rest),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");

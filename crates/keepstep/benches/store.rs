@@ -1,0 +1,102 @@
+//! Saving and loading a large state, and resuming at the start and deep inside an epoch; `cargo xtask bench` calls it.
+//!
+//! Arguments: `save FOLDER MIB` or `resume FOLDER STEP`. It prints `what milliseconds`, one line each.
+
+use keepstep::checkpoint::{Checkpoint, Metrics, State};
+use keepstep::identity::Identity;
+use keepstep::name::checkpoint_name;
+use keepstep::position::{Length, Plan, Position};
+use keepstep::run::{Policy, Run, Sizes};
+use keepstep::store::{Disk, Store};
+use keepstep_pt::{Archive, Dict, File, Tensor, Value};
+use std::error::Error;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["save", folder, mebibytes] => save(Path::new(folder), mebibytes.parse()?),
+        ["resume", folder, step] => resume(Path::new(folder), step.parse()?),
+        _ => {
+            eprintln!("store: run it through `cargo xtask bench`");
+            Ok(())
+        }
+    }
+}
+
+fn timed<T>(what: &str, work: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, Box<dyn Error>> {
+    let start = Instant::now();
+    let result = work()?;
+    println!("{what} {:.1}", start.elapsed().as_secs_f64() * 1e3);
+    Ok(result)
+}
+
+/// A state of 16 tensors.
+fn save(folder: &Path, mebibytes: usize) -> Result<(), Box<dyn Error>> {
+    const TENSORS: usize = 16;
+    let len = mebibytes * (1 << 20) / 4 / TENSORS;
+    let values: Vec<f32> = (0..len).map(|index| index as f32).collect();
+    let mut dict = Dict::new();
+    for index in 0..TENSORS {
+        dict.insert(format!("tensor{index}").as_str(), Tensor::from_slice(&values, vec![len]));
+    }
+    let archive = Archive::new(&Value::Dict(dict));
+    std::fs::create_dir_all(folder)?;
+
+    let raw = folder.join("raw");
+    let bytes: &[u8] = bytemuck::cast_slice(&values);
+    timed("raw", || {
+        let mut file = std::fs::File::create(&raw)?;
+        for _ in 0..TENSORS {
+            file.write_all(bytes)?;
+        }
+        Ok(file.sync_all()?)
+    })?;
+    std::fs::remove_file(&raw)?;
+    let mut store = Store::open(folder, Arc::new(Disk))?;
+    let path = timed("publish", || Ok(store.publish("checkpoint_epoch1_step1_global1.pt", &archive)?))?;
+    timed("verify", || Ok(File::open(&path)?.verify()?))?;
+    timed("load", || {
+        let file = File::open(&path)?;
+        let dict = file.value().as_dict().ok_or("a dict")?;
+        let mut buffer = vec![0.0_f32; len];
+        for (_, value) in dict.iter() {
+            value.as_tensor().ok_or("a tensor")?.read_into(&mut buffer)?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// A run that stands at `step` of an epoch of 2 * 10^8 steps.
+fn resume(folder: &Path, step: u64) -> Result<(), Box<dyn Error>> {
+    const STEPS: u64 = 200_000_000;
+    let identity = Identity::new(1).with("learning_rate", 0.1);
+    let plan = Plan::new(STEPS, 1, Length { epochs: 1, total_steps: None }, Position::START);
+    let position = Position { epoch: 1, step, global_step: step };
+    let mut model = Dict::new();
+    model.insert("weight", Tensor::from_slice(&[1.0_f32; 1024], vec![1024]));
+    let checkpoint = Checkpoint {
+        position,
+        state: State { model: model.into(), optimizer: Value::None, scheduler: Value::None },
+        metrics: Metrics::default(),
+        identity: identity.clone(),
+        plan,
+        origin: Position::START,
+        num_updates: step,
+        pending: false,
+        lineage: Vec::new(),
+    };
+    let archive = Archive::new(&checkpoint.to_value());
+    Store::open(folder, Arc::new(Disk))?.publish(&checkpoint_name(&plan, position), &archive)?;
+    timed("resume", || {
+        let run = Run::open(folder, identity, Sizes::new(STEPS, 1), Policy::default())?;
+        let update = run.next_update().ok_or("an update")?;
+        let sample = run.order(update.epoch, STEPS).sample(update.micro_batches.start);
+        assert!(sample < STEPS);
+        Ok(())
+    })
+}

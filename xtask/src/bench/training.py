@@ -1,0 +1,33 @@
+"""One training update of GPT-2 in PyTorch: eager, scaled_dot_product_attention, AdamW, clipping. Prints milliseconds."""
+
+import sys
+import time
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+size, updates, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(threads)
+torch.manual_seed(1)
+layers, heads, width, block, batch = {"S": (4, 4, 128, 64, 12), "M": (6, 6, 384, 256, 16)}[size]
+config = GPT2Config(
+    vocab_size=256, n_positions=block, n_layer=layers, n_head=heads, n_embd=width,
+    resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="sdpa", use_cache=False,
+)
+model = GPT2LMHeadModel(config)
+decay = [p for p in model.parameters() if p.dim() >= 2]
+rest = [p for p in model.parameters() if p.dim() < 2]
+optimizer = torch.optim.AdamW(
+    [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=1e-4, betas=(0.9, 0.95)
+)
+print("torch", torch.__version__, flush=True)
+for _ in range(updates):
+    tokens = torch.randint(0, 256, (batch, block + 1))
+    start = time.perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    logits = model(input_ids=tokens[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 256), tokens[:, 1:].reshape(-1))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    print(f"update {(time.perf_counter() - start) * 1e3:.3f}", flush=True)
