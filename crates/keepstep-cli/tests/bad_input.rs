@@ -188,3 +188,45 @@ fn a_file_that_is_no_checkpoint() {
         assert!(!said(&output).is_empty());
     }
 }
+
+/// A small tmpfs, of sizes around what two checkpoints need: what is there stays whole, and the message names the file
+/// and the cause.
+#[test]
+fn a_full_disk() {
+    let lab = Lab::new();
+    expect(&mut lab.train("straight"), 0);
+    let size = fs::metadata(newest(&lab.path("straight"))).expect("a checkpoint").len();
+    let mount = lab.path("mount");
+    fs::create_dir(&mount).expect("a folder");
+    let mut failures = 0;
+    for kibibytes in
+        [4, 64, size / 1024 - 4, size / 1024 + 60, 3 * size / 1024, 4 * size / 1024, 5 * size / 1024]
+    {
+        let script = format!(
+            "mount -t tmpfs -o size={kibibytes}k tmpfs {mount} || exit 99
+             \"$@\"; status=$?
+             if ls {mount}/run/*.pt > /dev/null 2>&1; then {keepstep} verify {mount}/run || exit 98; fi
+             rm -rf {mount}/*
+             exit $status",
+            mount = mount.display(),
+            keepstep = support::program().get_program().display(),
+        );
+        let mut train = lab.train("run");
+        train.args(["--set", &format!("output_dir={}/run", mount.display())]);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, "sh"]);
+        command.arg(train.get_program()).args(train.get_args());
+        let output = command.output().expect("unshare starts");
+        let said = said(&output);
+        match output.status.code() {
+            Some(0) => {}
+            Some(1) => {
+                failures += 1;
+                assert!(said.contains("No space left on device") && said.contains("/run"), "{said}");
+                assert!(!said.contains("panicked"), "{said}");
+            }
+            status => panic!("{status:?} with {kibibytes} KiB:\n{said}"),
+        }
+    }
+    assert!(failures >= 3, "the disk was full {failures} times only");
+}

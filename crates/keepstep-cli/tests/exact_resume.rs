@@ -12,7 +12,10 @@ fn stop_after(lab: &Lab, run: &str, updates: u64) {
 #[test]
 fn stopped_at_every_update_and_finished_by_a_new_process() {
     let lab = Lab::new();
-    let straight = lab.straight("straight");
+    let output = expect(&mut lab.train("straight"), 0);
+    let bests = said(&output).matches("(best so far)").count();
+    assert!((2..7).contains(&bests), "the best model moves, but not every time: {bests}");
+    let straight = lab.checkpoints("straight");
     assert_eq!(straight.len() as u64, UPDATES / 2 + 1, "{straight:?}");
     assert!(straight.contains_key("best_model.pt"));
     assert!(straight.contains_key("checkpoint_epoch3_final_global12.pt"));

@@ -29,8 +29,8 @@ fn the_readme_s_figures() {
         assert!(said.contains(&format!("val_loss={}", figure(name))), "{name}:\n{said}");
     }
     assert_eq!(support::hash(&run.join(figure("final checkpoint"))), figure("its sha256"));
-    let [first, last]: [f64; 2] =
-        ["first validation loss", "final validation loss"].map(|name| figure(name).parse().expect("a number"));
+    let [first, last]: [f64; 2] = ["first validation loss", "final validation loss"]
+        .map(|name| figure(name).parse().expect("a number"));
     assert!(last < first - 0.5, "the loss falls clearly");
     let sample = readme.split_once("<!-- quickstart sample -->\n```rust\n").expect("a sample").1;
     let sample = sample.split("```").next().expect("its end");

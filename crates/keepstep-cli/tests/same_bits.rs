@@ -31,31 +31,61 @@ fn a_haswell_processor() {
     expect(&mut native, 0);
 }
 
+/// Every key that the tree marks as operational; a new one without a change here fails the test.
 #[test]
 fn every_operational_key_changed_in_mid_run() {
     let lab = Lab::new();
     let straight = lab.straight("straight");
-    let cache = format!("data.cache_dir={}", lab.path("another cache").display());
-    for key in [
-        "save_steps=3",
-        "save_every=1s",
-        "max_checkpoints=50",
-        "num_threads=1",
-        "session_time_limit=10h",
-        "recompute_activations=true",
-        "on_save_error=continue",
-        "sample.max_new_tokens=3",
-        &cache,
-    ] {
-        let run = format!("changed {key}").replace('/', "_");
+    std::fs::create_dir(lab.path("elsewhere")).expect("a folder");
+    std::fs::copy(lab.path("corpus.txt"), lab.path("elsewhere/again.txt")).expect("a copy");
+    let changes = [
+        ("output_dir", String::new()),
+        ("save_steps", "3".to_owned()),
+        ("save_every", "1s".to_owned()),
+        ("max_checkpoints", "50".to_owned()),
+        ("resume_from_checkpoint", lab.path("source").display().to_string()),
+        ("num_threads", "1".to_owned()),
+        ("session_time_limit", "10h".to_owned()),
+        ("recompute_activations", "true".to_owned()),
+        ("on_save_error", "continue".to_owned()),
+        ("allow_other_numerics", "true".to_owned()),
+        ("data.paths", format!("[\"{}/*.txt\"]", lab.path("elsewhere").display())),
+        // The corpus would be another one: its content is part of the function, its place is not.
+        ("data.cargo_packages", "[]".to_owned()),
+        ("data.cache_dir", lab.path("another cache").display().to_string()),
+        ("sample.prompt", "the".to_owned()),
+        ("sample.max_new_tokens", "3".to_owned()),
+        ("sample.temperature", "0.0".to_owned()),
+        ("sample.top_k", "1".to_owned()),
+        ("sample.seed", "9".to_owned()),
+    ];
+    let marked: Vec<String> = keepstep_lm::config::keys()
+        .into_iter()
+        .filter(|(_, mark)| *mark == keepstep_lm::config::Mark::Operational)
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(changes.iter().map(|(key, _)| (*key).to_owned()).collect::<Vec<_>>(), marked);
+    expect(lab.train("source").args(["--stop-after", "6"]), 75);
+    for (key, value) in changes {
+        let mut run = format!("changed {key}");
         expect(lab.train(&run).args(["--stop-after", "5"]), 75);
-        expect(lab.train(&run).args(["--set", key]), 0);
+        if key == "output_dir" {
+            let moved = format!("{run} and moved");
+            std::fs::rename(lab.path(&run), lab.path(&moved)).expect("a moved folder");
+            run = moved;
+            expect(&mut lab.train(&run), 0);
+        } else {
+            expect(lab.train(&run).args(["--set", &format!("{key}={value}")]), 0);
+        }
+        let mut compared = 0;
         for (name, hash) in lab.checkpoints(&run) {
             // Other save_steps publish other files; where both have one it is the same.
             if let Some(expected) = straight.get(&name) {
                 assert_eq!(&hash, expected, "{key}: {name}");
+                compared += 1;
             }
         }
+        assert!(compared >= 4, "{key}: {compared} files are in both");
         assert!(lab.path(&run).join("checkpoint_epoch3_final_global12.pt").exists(), "{key}");
         assert!(lab.path(&run).join("best_model.pt").exists(), "{key}");
     }
@@ -65,4 +95,25 @@ fn every_operational_key_changed_in_mid_run() {
 fn the_folder_s_name_and_the_corpus_s_place_do_not_matter() {
     let (one, other) = (Lab::new(), Lab::new());
     assert_eq!(one.straight("a"), other.straight("a much longer name"));
+}
+
+/// In twenty new processes each, on 1, 2 and 4 threads.
+#[test]
+fn bpe_is_the_same_tokenizer_every_time() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("corpus.txt"), support::text(60_000)).expect("the corpus");
+    let mut first: Option<Vec<u8>> = None;
+    for round in 0..20 {
+        for threads in [1, 2, 4] {
+            let run = format!("bpe {round} {threads}");
+            let mut train = lab.train(&run);
+            train.args(["--set", "data.tokenizer={ bpe = 300 }", "--stop-after", "1"]);
+            train.args(["--set", &format!("num_threads={threads}")]);
+            expect(&mut train, 75);
+            let json = std::fs::read(lab.path(&run).join("tokenizer.json")).expect("the tokenizer");
+            assert!(json.len() > 3_000);
+            assert!(*first.get_or_insert_with(|| json.clone()) == json, "round {round}, {threads} threads");
+            std::fs::remove_dir_all(lab.path(&run)).expect("a folder to remove");
+        }
+    }
 }

@@ -30,7 +30,15 @@ fn main() {
 }
 
 fn model(n_layer: usize, n_head: usize, n_embd: usize, block_size: usize) -> ModelConfig {
-    ModelConfig { vocab_size: 256, block_size, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
+    ModelConfig {
+        vocab_size: 256,
+        block_size,
+        n_layer,
+        n_head,
+        n_embd,
+        dropout: 0.0,
+        layer_norm_epsilon: 1e-5,
+    }
 }
 
 fn train(model: &ModelConfig, batch_size: usize, updates: u64) {

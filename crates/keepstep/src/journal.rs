@@ -17,6 +17,8 @@ pub const JOURNAL: &str = "journal.jsonl";
 #[derive(Debug)]
 pub struct Journal {
     file: File,
+    /// Where the last whole line ends.
+    len: u64,
 }
 
 impl Journal {
@@ -36,13 +38,13 @@ impl Journal {
             file.set_len(whole)?;
         }
         file.seek(SeekFrom::End(0))?;
-        Ok(Journal { file })
+        Ok(Journal { file, len: whole })
     }
 
     /// Appends one event; `fields` is an object. The time is added.
     ///
     /// # Errors
-    /// The line could not be written.
+    /// The line could not be written; nothing of it is left, and a later one may succeed.
     pub fn append(&mut self, event: &str, fields: Value) -> io::Result<()> {
         let mut line = json!({ "event": event, "time": now() });
         if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields) {
@@ -50,7 +52,17 @@ impl Journal {
         }
         let mut text = line.to_string();
         text.push('\n');
-        self.file.write_all(text.as_bytes())
+        match self.file.write_all(text.as_bytes()) {
+            Ok(()) => {
+                self.len += text.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                self.file.set_len(self.len)?;
+                self.file.seek(SeekFrom::Start(self.len))?;
+                Err(error)
+            }
+        }
     }
 
     /// Makes every line so far durable.

@@ -34,7 +34,7 @@
 //!         run.check_finite(f64::from(error * error), f64::from(error))?;
 //!         weight[0] -= 0.1 * error;
 //!         let loss_sum = f64::from(error * error);
-//!         run.complete(&update, Progress { loss_sum, num_tokens: 1, learning_rate: 0.1, grad_norm: f64::from(error) })?;
+//!         run.complete(&update, Progress { loss_sum, num_tokens: 1, learning_rate: 0.1, grad_norm: f64::from(error) });
 //!     }
 //!     let mut model = Dict::new();
 //!     model.insert("weight", Tensor::from_slice(&weight, vec![1]));

@@ -27,7 +27,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
 }
 
 fn training(torch: Option<&Path>, threads: usize) -> Result<(), String> {
-    println!("training                        ms/update   tokens/s   of the products' time   faster than PyTorch");
+    println!(
+        "training                        ms/update   tokens/s   of the products' time   faster than PyTorch"
+    );
     for (size, tokens, updates) in [("S", 12 * 64, 60), ("M", 16 * 256, 5)] {
         let (mut ours, mut theirs) = (Times::new(), Times::new());
         for _ in 0..ROUNDS {
@@ -41,7 +43,10 @@ fn training(torch: Option<&Path>, threads: usize) -> Result<(), String> {
         }
         let time = median(&ours, "update");
         let line = |name: &str, time: f64, floor: String, ratio: String| {
-            println!("{size}, {name:<26} {time:>10.1} {:>10.0} {floor:>23} {ratio:>21}", tokens as f64 / time * 1e3);
+            println!(
+                "{size}, {name:<26} {time:>10.1} {:>10.0} {floor:>23} {ratio:>21}",
+                tokens as f64 / time * 1e3
+            );
         };
         let theirs = torch.map(|_| median(&theirs, "update"));
         let ratio = theirs.map_or(String::new(), |theirs| format!("{:.2}", theirs / time));
@@ -95,7 +100,11 @@ fn resume() -> Result<(), String> {
             let place = folder.join(round.to_string()).display().to_string();
             collect(&mut bench("keepstep", "store", &["resume", &place, step]), &mut times)?;
         }
-        println!("{:<55} {:>8.1}", format!("at step {step} of an epoch of 200000000"), median(&times, "resume"));
+        println!(
+            "{:<55} {:>8.1}",
+            format!("at step {step} of an epoch of 200000000"),
+            median(&times, "resume")
+        );
         std::fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     Ok(())

@@ -71,6 +71,7 @@ struct Session<'a> {
     clock: Clock,
     updates: u64,
     save_failures: u32,
+    journal_failed: bool,
     saved: Option<PathBuf>,
 }
 
@@ -121,6 +122,7 @@ impl<'a> Session<'a> {
             clock,
             updates: 0,
             save_failures: 0,
+            journal_failed: false,
             saved: None,
         })
     }
@@ -149,7 +151,13 @@ impl<'a> Session<'a> {
                 learning_rate: outcome.learning_rate,
                 grad_norm: outcome.grad_norm,
             };
-            self.run.complete(&update, progress)?;
+            self.run.complete(&update, progress);
+            if let Some(error) = self.run.take_journal_failure()
+                && !std::mem::replace(&mut self.journal_failed, true)
+            {
+                self.observer
+                    .note(&format!("The journal cannot be written, the run goes on without it: {error}"));
+            }
             self.updates += 1;
             self.clock.updated(started);
             let position = self.run.position();
@@ -166,7 +174,7 @@ impl<'a> Session<'a> {
                 num_tokens: outcome.loss.num_tokens,
             });
         }
-        self.run.stop("finished")?;
+        self.run.stop("finished");
         let sample = self.sample();
         Ok(Outcome::Finished { sample })
     }
@@ -187,7 +195,7 @@ impl<'a> Session<'a> {
             !stopping && !control.stop.load(Ordering::SeqCst)
         });
         let Some(val_loss) = val_loss else { return Ok(false) };
-        let is_best = run.evaluated(val_loss)?;
+        let is_best = run.evaluated(val_loss);
         clock.evaluated(started);
         observer.evaluated(&EvaluationReport { global_step: run.position().global_step, val_loss, is_best });
         Ok(true)
@@ -241,7 +249,7 @@ impl<'a> Session<'a> {
             self.observer.saved(&path);
             self.saved = Some(path);
         }
-        self.run.stop(if self.clock.is_over() { "time limit" } else { "signal" })?;
+        self.run.stop(if self.clock.is_over() { "time limit" } else { "signal" });
         Ok(Outcome::Stopped { checkpoint: self.saved })
     }
 

@@ -17,8 +17,8 @@ pub enum RunError {
     /// The folder cannot be used, or a checkpoint could not be saved.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The journal cannot be written.
-    #[error("{path}: the journal cannot be written")]
+    /// The journal cannot be opened.
+    #[error("{path}: the journal cannot be opened")]
     Journal {
         /// The file.
         path: PathBuf,

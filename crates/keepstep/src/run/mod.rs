@@ -10,13 +10,14 @@ pub use policy::{Policy, Resume};
 
 use crate::checkpoint::{Ancestor, Best, Checkpoint, Metrics, State};
 use crate::identity::Identity;
-use crate::journal::{JOURNAL, Journal, exact};
+use crate::journal::{Journal, exact};
 use crate::name::{BEST_MODEL, Name, checkpoint_name};
 use crate::order::Order;
 use crate::position::{Plan, Position, Update};
 use crate::store::{Retention, Store};
 use keepstep_pt::Archive;
 use serde_json::json;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A run under way.
@@ -42,6 +43,7 @@ pub struct Run {
     /// The position has not been settled: best and scheduled checkpoint may be still to be made.
     unsettled: bool,
     last_saved: Option<PathBuf>,
+    journal_failure: Option<io::Error>,
 }
 
 /// What one update did.
@@ -74,7 +76,7 @@ impl Run {
                 "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "resumed_from": from,
                 "epoch": run.position.epoch, "step": run.position.step, "global_step": run.position.global_step,
             }),
-        )?;
+        );
         Ok(run)
     }
 
@@ -135,7 +137,7 @@ impl Run {
     pub fn check_finite(&mut self, loss: f64, grad_norm: f64) -> Result<(), RunError> {
         for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
             if !value.is_finite() {
-                self.note("not_finite", json!({ "what": what, "global_step": self.position.global_step }))?;
+                self.note("not_finite", json!({ "what": what, "global_step": self.position.global_step }));
                 let (position, last) = (self.position, self.last_saved.clone());
                 return Err(RunError::NotFinite { what, value, position, last });
             }
@@ -145,9 +147,7 @@ impl Run {
 
     /// Records that an update was made, and moves on to the position after it.
     ///
-    /// # Errors
-    /// The journal cannot be written.
-    pub fn complete(&mut self, update: &Update, progress: Progress) -> Result<(), RunError> {
+    pub fn complete(&mut self, update: &Update, progress: Progress) {
         let after = update.after();
         if after.epoch != self.position.epoch || update.micro_batches.start == 0 {
             self.metrics.loss_sum = 0.0;
@@ -171,7 +171,7 @@ impl Run {
                 "learning_rate": exact(progress.learning_rate), "grad_norm": exact(progress.grad_norm),
                 "num_tokens": progress.num_tokens,
             }),
-        )
+        );
     }
 
     /// Changes how often evaluations are due, where that is known only after the run was opened. See
@@ -187,9 +187,7 @@ impl Run {
 
     /// Records an evaluation; true if it is the lowest so far. NaN never is.
     ///
-    /// # Errors
-    /// The journal cannot be written.
-    pub fn evaluated(&mut self, val_loss: f64) -> Result<bool, RunError> {
+    pub fn evaluated(&mut self, val_loss: f64) -> bool {
         self.evaluation_due = false;
         self.metrics.val_loss = Some(val_loss);
         self.is_new_best = match self.metrics.best {
@@ -203,8 +201,8 @@ impl Run {
         self.note(
             "evaluation",
             json!({ "global_step": step, "val_loss": exact(val_loss), "best": self.is_new_best }),
-        )?;
-        Ok(self.is_new_best)
+        );
+        self.is_new_best
     }
 
     /// Makes the best durable, publishes the checkpoint if one is due, and rotates. `state` is called only if something
@@ -221,21 +219,21 @@ impl Run {
         let mut saved = Vec::new();
         if self.is_new_best && !self.has_better_best() {
             let archive = self.archive(state(), false);
-            self.sync_journal()?;
+            self.sync_journal();
             saved.push(self.store.publish(BEST_MODEL, &archive)?);
             if due {
                 saved.push(self.store.publish_link(&name, BEST_MODEL)?);
             }
         } else if due {
             let archive = self.archive(state(), false);
-            self.sync_journal()?;
+            self.sync_journal();
             saved.push(self.store.publish(&name, &archive)?);
         }
         if due {
             self.store.rotate(&self.retention(), self.position.global_step)?;
         }
         self.unsettled = false;
-        self.report(&saved)?;
+        self.report(&saved);
         Ok(saved)
     }
 
@@ -250,7 +248,7 @@ impl Run {
         if self.position == self.origin || is_there && !self.unsettled {
             return Ok(None);
         }
-        self.sync_journal()?;
+        self.sync_journal();
         let path = if self.metrics.best.is_some_and(|best| best.position == self.position)
             && !self.unsettled
             && self.is_new_best
@@ -266,17 +264,19 @@ impl Run {
             self.store
                 .rotate(&Retention { max_checkpoints: usize::MAX, ..retention }, self.position.global_step)?;
         }
-        self.report(std::slice::from_ref(&path))?;
+        self.report(std::slice::from_ref(&path));
         Ok(Some(path))
     }
 
+    /// Why the journal could not be written since this was last asked.
+    pub fn take_journal_failure(&mut self) -> Option<io::Error> {
+        self.journal_failure.take()
+    }
+
     /// Ends the session.
-    ///
-    /// # Errors
-    /// The journal cannot be written.
-    pub fn stop(&mut self, reason: &str) -> Result<(), RunError> {
-        self.note("stop", json!({ "reason": reason, "global_step": self.position.global_step }))?;
-        self.sync_journal()
+    pub fn stop(&mut self, reason: &str) {
+        self.note("stop", json!({ "reason": reason, "global_step": self.position.global_step }));
+        self.sync_journal();
     }
 
     fn is_scheduled(&self, name: &str) -> bool {
@@ -320,24 +320,24 @@ impl Run {
         Archive::new(&checkpoint.to_value())
     }
 
-    fn report(&mut self, saved: &[PathBuf]) -> Result<(), RunError> {
+    fn report(&mut self, saved: &[PathBuf]) {
         for path in saved {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            self.note("save", json!({ "file": name, "global_step": self.position.global_step }))?;
+            self.note("save", json!({ "file": name, "global_step": self.position.global_step }));
             self.last_saved = Some(path.clone());
         }
-        Ok(())
     }
 
-    fn note(&mut self, event: &str, fields: serde_json::Value) -> Result<(), RunError> {
-        self.journal.append(event, fields).map_err(|source| self.journal_error(source))
+    /// No run ends because its journal cannot be written.
+    fn note(&mut self, event: &str, fields: serde_json::Value) {
+        if let Err(error) = self.journal.append(event, fields) {
+            self.journal_failure = Some(error);
+        }
     }
 
-    fn sync_journal(&mut self) -> Result<(), RunError> {
-        self.journal.sync().map_err(|source| self.journal_error(source))
-    }
-
-    fn journal_error(&self, source: std::io::Error) -> RunError {
-        RunError::Journal { path: self.store.folder().join(JOURNAL), source }
+    fn sync_journal(&mut self) {
+        if let Err(error) = self.journal.sync() {
+            self.journal_failure = Some(error);
+        }
     }
 }

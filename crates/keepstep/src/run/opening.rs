@@ -160,6 +160,7 @@ impl Opening {
             evaluation_due: pending,
             is_new_best: false,
             unsettled: pending,
+            journal_failure: None,
         })
     }
 }
