@@ -341,7 +341,8 @@ fn bits_are_golden_on_any_number_of_threads() {
     let values = initial_parameters(&layout, 3);
     let stream = Stream::new(4, Purpose::Custom, &[1]);
     let tokens: Vec<u32> = (0..5 * 78).map(|index| (stream.uniform(index) * 301.0) as u32).collect();
-    for (threads, recompute) in [(1, false), (2, false), (3, true), (4, false)] {
+    let all = [(2, false), (1, false), (3, true), (4, false)];
+    for &(threads, recompute) in if crate::numerics::is_emulated() { &all[..1] } else { &all } {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         let mut gradient = vec![0.0; layout.num_parameters()];
         let sum = pool.install(|| {

@@ -16,3 +16,32 @@ pub(crate) fn fingerprint(values: &[f32]) -> String {
     let digest = Sha256::digest(bytemuck::cast_slice::<f32, u8>(values));
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// Whether these tests run on an emulated processor, which is slow.
+#[cfg(test)]
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os("KEEPSTEP_EMULATED").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    /// This binary again, on a processor without AVX-512: the same products, the same golden bits.
+    #[test]
+    fn on_a_haswell_processor() {
+        if super::is_emulated() {
+            return;
+        }
+        let output = Command::new("qemu-x86_64")
+            .args(["-cpu", "Haswell"])
+            .arg(std::env::current_exe().expect("this binary"))
+            .args(["numerics::product", "bits_are_golden"])
+            .env("KEEPSTEP_EMULATED", "1")
+            .output()
+            .expect("qemu-x86_64, of Debian's package qemu-user");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("3 passed"), "{said}");
+    }
+}
