@@ -256,6 +256,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_documentation_has_every_key_with_its_mark() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md");
+        let page = std::fs::read_to_string(path).expect("the page");
+        for (key, mark) in keys() {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+            let cells: Vec<&str> =
+                row.unwrap_or_else(|| panic!("no {key}")).split('|').map(str::trim).collect();
+            assert_eq!(cells[3] == "F", mark == Mark::Functional, "{key}");
+        }
+    }
+
     /// The keys of the macro are those that serde writes.
     #[test]
     fn the_list_of_keys_is_that_of_the_tree() {

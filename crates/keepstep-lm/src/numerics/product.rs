@@ -3,7 +3,7 @@
 //! An element of the result is, for each slice of at most 512 of the inner dimension, a chain of fused multiply-adds in
 //! ascending order that begins at 0; the slices are added in ascending order. It does not matter which kernel computes
 //! it, on how many threads, or with which vectors. The `gemm` crate's kernels do exactly that, except in a few paths for
-//! small shapes, which are kept out of (see [`Path`]).
+//! small shapes, which are kept out of (see `Path`).
 
 use crate::numerics::vectorized::vectorized;
 use gemm_common::Parallelism;
