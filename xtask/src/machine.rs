@@ -38,25 +38,40 @@ pub(crate) fn debian(program: &str, package: &str) -> Result<(), String> {
     }
 }
 
+/// An older PyTorch, which the tests load with alone.
+pub(crate) const OLD_TORCH: &str = "2.6.0";
+
+/// The Python of an environment that has the older PyTorch, made at the first call.
+pub(crate) fn old_torch_python() -> Result<PathBuf, String> {
+    let probe = format!("import torch, numpy; assert torch.__version__.split('+')[0] == '{OLD_TORCH}'");
+    let packages = [format!("torch=={OLD_TORCH}"), "numpy".to_owned()];
+    environment(&format!("torch-{OLD_TORCH}"), &probe, &packages)
+}
+
 /// The Python of an environment that has PyTorch, made at the first call.
 pub(crate) fn torch_python() -> Result<PathBuf, String> {
-    let folder = cache().join(format!("torch-{TORCH}-transformers-{TRANSFORMERS}"));
-    let python = folder.join("bin/python");
     let probe = format!(
         "import torch, transformers, numpy; assert torch.__version__.split('+')[0] == '{TORCH}'; \
          assert transformers.__version__ == '{TRANSFORMERS}'"
     );
-    if python.exists() && succeeds(Command::new(&python).args(["-c", &probe])) {
+    let packages = [format!("torch=={TORCH}"), format!("transformers=={TRANSFORMERS}"), "numpy".to_owned()];
+    environment(&format!("torch-{TORCH}-transformers-{TRANSFORMERS}"), &probe, &packages)
+}
+
+fn environment(name: &str, probe: &str, packages: &[String]) -> Result<PathBuf, String> {
+    let folder = cache().join(name);
+    let python = folder.join("bin/python");
+    if python.exists() && succeeds(Command::new(&python).args(["-c", probe])) {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args([format!("torch=={TORCH}"), format!("transformers=={TRANSFORMERS}"), "numpy".to_owned()]))?;
-    if succeeds(Command::new(&python).args(["-c", &probe])) {
+        .args(packages))?;
+    if succeeds(Command::new(&python).args(["-c", probe])) {
         Ok(python)
     } else {
-        Err(format!("the Python environment in {} does not import torch {TORCH}", folder.display()))
+        Err(format!("the Python environment in {} lacks {}", folder.display(), packages.join(", ")))
     }
 }
 

@@ -15,8 +15,10 @@ use std::process::ExitCode;
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  test [--quick]         formatting, clippy, rustdoc and every test; installs what the tests need
-                         (--quick leaves out the tests that need PyTorch, and says so)
+  test [--quick | --all-torch]
+                         formatting, clippy, rustdoc and every test; installs what the tests need
+                         (--quick leaves out the tests that need PyTorch, and says so; --all-torch opens the
+                         checkpoints with an older PyTorch as well)
   bench                  figures; `bench --against torch` measures PyTorch at the same work beside them
   quickstart --update    the quickstart's list of crates at the versions of Cargo.lock, and the README's figures
 ";

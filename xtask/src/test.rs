@@ -6,10 +6,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
-    let quick = match arguments {
-        [] => false,
-        [one] if one == "--quick" => true,
-        _ => return Err(format!("test takes --quick or nothing, not {arguments:?}")),
+    let (quick, all_torch) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => (false, false),
+        ["--quick"] => (true, false),
+        ["--all-torch"] => (false, true),
+        _ => return Err(format!("test takes --quick, --all-torch or nothing, not {arguments:?}")),
     };
     run_checks()?;
 
@@ -21,6 +22,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         eprintln!("xtask: --quick: the tests against PyTorch are left out and counted as skipped");
     } else {
         let python = machine::torch_python()?;
+        if all_torch {
+            tests.env("KEEPSTEP_OLD_TORCH_PYTHON", machine::old_torch_python()?);
+        }
         tests.env("KEEPSTEP_TORCH_PYTHON", python).args(["--", "--include-ignored"]);
     }
     let tally = Tally::of(&mut tests)?;

@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Make a new run that starts from a checkpoint, with changed keys
     Branch(BranchArguments),
+    /// Make a run of a checkpoint that a PyTorch loop saved
+    Import(ImportArguments),
+    /// Write a checkpoint's weights for other programs
+    Export(ExportArguments),
     /// Write text with a trained model
     Generate(GenerateArguments),
     /// List the checkpoints of a run
@@ -87,6 +91,54 @@ pub(crate) struct BranchArguments {
     /// Change one key of the config, for example `--set optimizer.learning_rate=1e-4`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// The notebook's checkpoint: a dict with epoch, step, global_step, model_state_dict and optimizer_state_dict
+    pub(crate) file: PathBuf,
+    /// The config that the run goes on with
+    #[arg(long, value_name = "CONFIG")]
+    pub(crate) config: PathBuf,
+    /// The new run's folder
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: PathBuf,
+    /// Set one key of the config
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+    /// The number of the notebook's first epoch, where its numbers do not tell
+    #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub(crate) epoch_base: Option<u8>,
+    /// Whether the notebook's step counts completed micro-batches or is the index of the last one
+    #[arg(long, value_enum, value_name = "count|index")]
+    pub(crate) step_is: Option<StepIs>,
+    /// Inside an accumulation window, go back to the last boundary
+    #[arg(long)]
+    pub(crate) round_down: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StepIs {
+    Count,
+    Index,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// A run's folder (its best model is used, or else its newest checkpoint) or a .pt file
+    pub(crate) checkpoint: PathBuf,
+    /// `hf` is a folder for transformers' from_pretrained, `safetensors` the weights alone
+    #[arg(long, value_enum, value_name = "hf|safetensors")]
+    pub(crate) format: ExportFormat,
+    /// The folder to write to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    Hf,
+    Safetensors,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use keepstep_lm::engine::{CpuEngine, DropoutKey, Engine};
 use keepstep_lm::gradient::{GradientTree, clip_coefficient, global_norm};
 use keepstep_lm::model::ModelConfig;
 use keepstep_lm::numerics::product::{Into, Matrix, MatrixMut, product};
-use keepstep_lm::optimizer::{AdamW, Buffers};
+use keepstep_lm::optimizer::{AdamW, Buffers, ParamGroup};
 use keepstep_lm::parameters::{Layout, initial_parameters};
 use std::time::Instant;
 
@@ -48,7 +48,10 @@ fn train(model: &ModelConfig, batch_size: usize, updates: u64) {
     let (mut exp_avg, mut exp_avg_sq) = (vec![0.0; len], vec![0.0; len]);
     let mut engine = CpuEngine::new(model, batch_size, false);
     let mut tree = GradientTree::new(len);
-    let optimizer = AdamW::from(&OptimizerConfig::default());
+    let optimizer = AdamW::new(ParamGroup::of_config(
+        &OptimizerConfig { learning_rate: 1e-4, ..OptimizerConfig::default() },
+        &layout,
+    ));
     let mut state = 1_u32;
     for update in 0..updates {
         let tokens: Vec<u32> = (0..batch_size * (model.block_size + 1))
@@ -64,7 +67,7 @@ fn train(model: &ModelConfig, batch_size: usize, updates: u64) {
             let clip = clip_coefficient(global_norm(gradient), 1.0);
             let buffers =
                 Buffers { parameters: &mut parameters, exp_avg: &mut exp_avg, exp_avg_sq: &mut exp_avg_sq };
-            optimizer.step(&layout, buffers, gradient, clip, 1e-4, update + 1);
+            optimizer.step(&layout, buffers, gradient, clip, 1.0, update + 1);
         });
         println!("update {:.3}", start.elapsed().as_secs_f64() * 1e3);
     }

@@ -77,6 +77,21 @@ impl Generator {
         Ok(Generator { model, parameters, tokenizer })
     }
 
+    /// The logits of the token after `prompt`, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// The prompt is empty, or cannot be tokenized.
+    pub fn logits(&self, prompt: &str) -> Result<Vec<f32>, GenerateError> {
+        let context = self.tokenizer.encode(prompt)?;
+        let layout = Layout::new(&self.model);
+        let mut decoder = Decoder::new(&self.model, layout.views(&self.parameters));
+        let start = context.len().saturating_sub(self.model.block_size);
+        for &token in &context[start..] {
+            decoder.step(token);
+        }
+        if context.is_empty() { Err(GenerateError::EmptyPrompt) } else { Ok(decoder.logits) }
+    }
+
     /// Continues `prompt`; gives the new text alone. `stop` is asked before each token.
     ///
     /// Where the context is full, it goes on with its last half.

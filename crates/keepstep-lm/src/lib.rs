@@ -4,7 +4,10 @@
 pub mod config;
 pub mod corpus;
 pub mod engine;
+pub mod export;
+mod files;
 mod flat_buffer;
+pub mod foreign;
 pub mod generate;
 pub mod gradient;
 pub mod model;

@@ -6,21 +6,41 @@ use crate::numerics::vectorized::vectorized;
 use crate::parameters::Layout;
 use rayon::prelude::*;
 
-/// AdamW's settings, under PyTorch's names.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamW {
+/// One of the optimizer's parameter groups, under PyTorch's names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParamGroup {
+    /// The rate that the schedule's factor multiplies (`initial_lr`).
+    pub learning_rate: f64,
     /// Decay rates of the two moments.
     pub betas: [f64; 2],
     /// Added to the denominator.
     pub eps: f64,
-    /// Decoupled weight decay, for tensors of two or more dimensions.
+    /// Decoupled weight decay.
     pub weight_decay: f64,
+    /// The group's tensors, as places in the layout.
+    pub tensors: Vec<usize>,
 }
 
-impl From<&OptimizerConfig> for AdamW {
-    fn from(config: &OptimizerConfig) -> AdamW {
-        AdamW { betas: config.betas, eps: config.eps, weight_decay: config.weight_decay }
+impl ParamGroup {
+    /// The two groups of a config: tensors of two or more dimensions with weight decay, the rest without.
+    pub fn of_config(config: &OptimizerConfig, layout: &Layout) -> Vec<ParamGroup> {
+        let group = |decay: bool| ParamGroup {
+            learning_rate: config.learning_rate,
+            betas: config.betas,
+            eps: config.eps,
+            weight_decay: if decay { config.weight_decay } else { 0.0 },
+            tensors: (0..layout.tensors().len())
+                .filter(|&index| layout.tensors()[index].decay == decay)
+                .collect(),
+        };
+        vec![group(true), group(false)]
     }
+}
+
+/// AdamW over all of a layout's tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdamW {
+    groups: Vec<ParamGroup>,
 }
 
 /// The flat buffers that an update changes.
@@ -55,39 +75,51 @@ struct Factors {
 const CHUNK: usize = 1 << 14;
 
 impl AdamW {
-    /// Update number `count`, from 1, with the gradient times `clip`.
+    /// An optimizer of these groups, which have each tensor once.
+    pub fn new(groups: Vec<ParamGroup>) -> AdamW {
+        AdamW { groups }
+    }
+
+    /// Its groups.
+    pub fn groups(&self) -> &[ParamGroup] {
+        &self.groups
+    }
+
+    /// Update number `count`, from 1, with the gradient times `clip` and each group's rate times `factor`.
     pub fn step(
         &self,
         layout: &Layout,
         buffers: Buffers<'_>,
         gradient: &[f32],
         clip: f64,
-        learning_rate: f64,
+        factor: f64,
         count: u64,
     ) {
-        let [beta1, beta2] = self.betas;
-        let factors = Factors {
-            clip: clip as f32,
-            decay: 1.0,
-            lerp: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            one_minus_beta2: (1.0 - beta2) as f32,
-            step_size: (learning_rate / (1.0 - powi(beta1, count))) as f32,
-            bias_correction2_sqrt: (1.0 - powi(beta2, count)).sqrt() as f32,
-            eps: self.eps as f32,
-        };
-        let decayed = Factors { decay: (1.0 - learning_rate * self.weight_decay) as f32, ..factors };
-        for tensor in layout.tensors() {
-            let range = tensor.offset..tensor.offset + tensor.len();
-            let factors = if tensor.decay { decayed } else { factors };
-            buffers.parameters[range.clone()]
-                .par_chunks_mut(CHUNK)
-                .zip(buffers.exp_avg[range.clone()].par_chunks_mut(CHUNK))
-                .zip(buffers.exp_avg_sq[range.clone()].par_chunks_mut(CHUNK))
-                .zip(gradient[range].par_chunks(CHUNK))
-                .for_each(|(((parameters, exp_avg), exp_avg_sq), gradient)| {
-                    update(parameters, exp_avg, exp_avg_sq, gradient, factors);
-                });
+        for group in &self.groups {
+            let [beta1, beta2] = group.betas;
+            let learning_rate = group.learning_rate * factor;
+            let factors = Factors {
+                clip: clip as f32,
+                decay: (1.0 - learning_rate * group.weight_decay) as f32,
+                lerp: (1.0 - beta1) as f32,
+                beta2: beta2 as f32,
+                one_minus_beta2: (1.0 - beta2) as f32,
+                step_size: (learning_rate / (1.0 - powi(beta1, count))) as f32,
+                bias_correction2_sqrt: (1.0 - powi(beta2, count)).sqrt() as f32,
+                eps: group.eps as f32,
+            };
+            for &index in &group.tensors {
+                let tensor = &layout.tensors()[index];
+                let range = tensor.offset..tensor.offset + tensor.len();
+                buffers.parameters[range.clone()]
+                    .par_chunks_mut(CHUNK)
+                    .zip(buffers.exp_avg[range.clone()].par_chunks_mut(CHUNK))
+                    .zip(buffers.exp_avg_sq[range.clone()].par_chunks_mut(CHUNK))
+                    .zip(gradient[range].par_chunks(CHUNK))
+                    .for_each(|(((parameters, exp_avg), exp_avg_sq), gradient)| {
+                        update(parameters, exp_avg, exp_avg_sq, gradient, factors);
+                    });
+            }
         }
     }
 }
@@ -127,7 +159,8 @@ mod tests {
         };
         let layout = Layout::new(&model);
         let len = layout.num_parameters();
-        let optimizer = AdamW { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 };
+        let config = OptimizerConfig { learning_rate: 1e-2, weight_decay: 0.1, ..OptimizerConfig::default() };
+        let optimizer = AdamW::new(ParamGroup::of_config(&config, &layout));
         let start: Vec<f32> = (0..len).map(|index| (index as f32 * 0.37).fract() - 0.5).collect();
         let (mut parameters, mut m, mut v) = (start.clone(), vec![0.0; len], vec![0.0; len]);
         let mut exact: Vec<[f64; 3]> = start.iter().map(|&value| [f64::from(value), 0.0, 0.0]).collect();
@@ -135,7 +168,7 @@ mod tests {
             let gradient: Vec<f32> =
                 (0..len).map(|index| ((index as f32 + 1.0) * count as f32 * 0.61).fract() - 0.4).collect();
             let buffers = Buffers { parameters: &mut parameters, exp_avg: &mut m, exp_avg_sq: &mut v };
-            optimizer.step(&layout, buffers, &gradient, 0.5, 1e-2, count);
+            optimizer.step(&layout, buffers, &gradient, 0.5, 1.0, count);
             for tensor in layout.tensors() {
                 let decay = if tensor.decay { 0.1 } else { 0.0 };
                 for index in tensor.offset..tensor.offset + tensor.len() {

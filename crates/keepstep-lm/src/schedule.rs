@@ -1,7 +1,7 @@
 //! The learning rate of each update, by transformers' formulas (`transformers.optimization`).
 
 use crate::config::{ScheduleConfig, ScheduleKind};
-use crate::numerics::math::cos_pi;
+use crate::numerics::math::cos;
 
 /// The learning rate as a pure function of the number of updates made.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +22,8 @@ impl Schedule {
         self.learning_rate * self.factor(global_step)
     }
 
-    fn factor(&self, step: u64) -> f64 {
+    /// What every group's rate is multiplied by in update number `step`, from 0.
+    pub fn factor(&self, step: u64) -> f64 {
         let ScheduleConfig { kind, warmup_steps: warmup, min_lr, decay_steps: decay } = self.config;
         let min_ratio = min_lr / self.learning_rate;
         let part = |done: u64, of: u64| done as f64 / of.max(1) as f64;
@@ -32,7 +33,8 @@ impl Schedule {
             let rises = kind == ScheduleKind::WarmupStableDecay;
             return if rises { factor * (1.0 - min_ratio) + min_ratio } else { factor };
         }
-        let half_cosine = |progress: f64| 0.5 * (1.0 + cos_pi(progress));
+        // The angle is rounded as Python rounds it.
+        let half_cosine = |progress: f64| 0.5 * (1.0 + cos(std::f64::consts::PI * progress));
         let progress = || part(step - warmup, self.total_steps.saturating_sub(warmup));
         match kind {
             ScheduleKind::Constant | ScheduleKind::ConstantWithWarmup => 1.0,

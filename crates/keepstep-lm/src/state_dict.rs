@@ -1,7 +1,7 @@
 //! The state dicts of model, optimizer and scheduler, as PyTorch names and shapes them, and back.
 
-use crate::config::OptimizerConfig;
 use crate::flat_buffer::FlatBuffer;
+use crate::optimizer::ParamGroup;
 use crate::parameters::{Layout, NamedTensor};
 use keepstep_pt::{Dict, Dtype, ReadError, Storage, Tensor, Value};
 use thiserror::Error;
@@ -101,21 +101,20 @@ pub(crate) fn load_model(
     refuse_extra(dict, DICT, known)
 }
 
-/// `torch.optim.AdamW.state_dict()` with a scheduler attached: group 0 decays, group 1 does not.
+/// `torch.optim.AdamW.state_dict()` with a scheduler attached.
 ///
-/// `learning_rate` is the rate of the next update, as PyTorch has it after `scheduler.step()`.
+/// `factor` times a group's rate is the rate of the next update, as PyTorch has it after `scheduler.step()`.
 pub(crate) fn optimizer_state_dict(
     layout: &Layout,
-    config: &OptimizerConfig,
-    learning_rate: f64,
+    groups: &[ParamGroup],
+    factor: f64,
     exp_avg: &FlatBuffer,
     exp_avg_sq: &FlatBuffer,
     num_updates: u64,
 ) -> Value {
-    let groups = groups(layout);
     let mut state = Dict::new();
     if num_updates > 0 {
-        for (index, tensor) in groups.iter().flatten().enumerate() {
+        for (index, tensor) in tensors(layout, groups).enumerate() {
             let mut entry = Dict::new();
             // PyTorch counts in float32; the exact count stands under `keepstep`.
             entry.insert("step", Tensor::scalar(num_updates as f32));
@@ -126,14 +125,14 @@ pub(crate) fn optimizer_state_dict(
     }
     let mut first = 0;
     let mut param_groups = Vec::new();
-    for (group, weight_decay) in groups.iter().zip([config.weight_decay, 0.0]) {
-        let params = (first..first + group.len()).map(|index| Value::Int(index as i64)).collect();
-        first += group.len();
+    for group in groups {
+        let params = (first..first + group.tensors.len()).map(|index| Value::Int(index as i64)).collect();
+        first += group.tensors.len();
         let mut dict = Dict::new();
-        dict.insert("lr", learning_rate);
-        dict.insert("betas", Value::Tuple(config.betas.iter().map(|&beta| Value::Float(beta)).collect()));
-        dict.insert("eps", config.eps);
-        dict.insert("weight_decay", weight_decay);
+        dict.insert("lr", group.learning_rate * factor);
+        dict.insert("betas", Value::Tuple(group.betas.iter().map(|&beta| Value::Float(beta)).collect()));
+        dict.insert("eps", group.eps);
+        dict.insert("weight_decay", group.weight_decay);
         for flag in ["amsgrad", "maximize"] {
             dict.insert(flag, false);
         }
@@ -143,7 +142,7 @@ pub(crate) fn optimizer_state_dict(
         }
         dict.insert("fused", Value::None);
         dict.insert("decoupled_weight_decay", true);
-        dict.insert("initial_lr", config.learning_rate);
+        dict.insert("initial_lr", group.learning_rate);
         dict.insert("params", Value::List(params));
         param_groups.push(Value::Dict(dict));
     }
@@ -153,10 +152,11 @@ pub(crate) fn optimizer_state_dict(
     Value::Dict(dict)
 }
 
-/// Loads the two moments; the hyperparameters are the config's, which has been compared already.
+/// Loads the two moments; the hyperparameters are compared elsewhere.
 pub(crate) fn load_optimizer(
     value: &Value,
     layout: &Layout,
+    groups: &[ParamGroup],
     num_updates: u64,
     exp_avg: &mut [f32],
     exp_avg_sq: &mut [f32],
@@ -166,9 +166,7 @@ pub(crate) fn load_optimizer(
     refuse_extra(dict, DICT, |name| matches!(name, "state" | "param_groups"))?;
     let missing = |name: &str| StateDictError::Missing { dict: DICT, name: name.to_owned() };
     let state = as_dict(dict.get("state").ok_or_else(|| missing("state"))?, "optimizer_state_dict.state")?;
-    let groups = groups(layout);
-    let num_tensors = groups.iter().map(Vec::len).sum::<usize>();
-    let expected = if num_updates == 0 { 0 } else { num_tensors };
+    let expected = if num_updates == 0 { 0 } else { layout.tensors().len() };
     if state.len() != expected {
         return Err(StateDictError::Contradiction {
             name: "optimizer_state_dict.state".to_owned(),
@@ -179,7 +177,7 @@ pub(crate) fn load_optimizer(
     if num_updates == 0 {
         return Ok(());
     }
-    for (index, tensor) in groups.iter().flatten().enumerate() {
+    for (index, tensor) in tensors(layout, groups).enumerate() {
         let place = format!("optimizer_state_dict.state[{index}]");
         let entry = state.iter().find(|(key, _)| **key == Value::Int(index as i64)).map(|(_, entry)| entry);
         let entry = as_dict(entry.ok_or_else(|| missing(&place))?, &place)?;
@@ -200,24 +198,25 @@ pub(crate) fn load_optimizer(
 }
 
 /// `torch.optim.lr_scheduler.LambdaLR.state_dict()` after `num_updates` updates.
-pub(crate) fn scheduler_state_dict(base_learning_rate: f64, learning_rate: f64, num_updates: u64) -> Value {
-    let both = |value: Value| Value::List(vec![value.clone(), value]);
+pub(crate) fn scheduler_state_dict(groups: &[ParamGroup], factor: f64, num_updates: u64) -> Value {
+    let each = |value: &dyn Fn(&ParamGroup) -> Value| Value::List(groups.iter().map(value).collect());
     let mut dict = Dict::new();
-    dict.insert("base_lrs", both(Value::Float(base_learning_rate)));
+    dict.insert("base_lrs", each(&|group| Value::Float(group.learning_rate)));
     dict.insert("last_epoch", Value::Int(num_updates as i64));
     dict.insert("_step_count", Value::Int(num_updates as i64 + 1));
     dict.insert("_is_initial", false);
     dict.insert("_get_lr_called_within_step", false);
-    dict.insert("_last_lr", both(Value::Float(learning_rate)));
-    dict.insert("lr_lambdas", both(Value::None));
+    dict.insert("_last_lr", each(&|group| Value::Float(group.learning_rate * factor)));
+    dict.insert("lr_lambdas", each(&|_| Value::None));
     Value::Dict(dict)
 }
 
 /// Checks that the scheduler's state is what the run's own count makes it.
 pub(crate) fn check_scheduler(
     value: &Value,
+    groups: &[ParamGroup],
     num_updates: u64,
-    learning_rate: f64,
+    factor: f64,
 ) -> Result<(), StateDictError> {
     const DICT: &str = "scheduler_state_dict";
     let dict = as_dict(value, DICT)?;
@@ -230,21 +229,26 @@ pub(crate) fn check_scheduler(
         });
     }
     let rates = dict.get("_last_lr").and_then(Value::as_list).unwrap_or_default();
-    let found = rates.first().and_then(Value::as_float);
-    if found.map(f64::to_bits) != Some(learning_rate.to_bits()) {
+    let found: Vec<Option<f64>> = rates.iter().map(Value::as_float).collect();
+    let expected: Vec<f64> = groups.iter().map(|group| group.learning_rate * factor).collect();
+    let same = found.len() == expected.len()
+        && found
+            .iter()
+            .zip(&expected)
+            .all(|(found, expected)| found.map(f64::to_bits) == Some(expected.to_bits()));
+    if !same {
         return Err(StateDictError::Contradiction {
             name: format!("{DICT}._last_lr"),
-            expected: learning_rate.to_string(),
-            found: found.map_or("missing".to_owned(), |value| value.to_string()),
+            expected: format!("{expected:?}"),
+            found: format!("{found:?}"),
         });
     }
     Ok(())
 }
 
-/// The tensors of AdamW's two groups, each in `named_parameters()` order.
-fn groups(layout: &Layout) -> [Vec<&NamedTensor>; 2] {
-    let (decay, rest) = layout.tensors().iter().partition(|tensor| tensor.decay);
-    [decay, rest]
+/// The tensors in the optimizer's order.
+fn tensors<'a>(layout: &'a Layout, groups: &'a [ParamGroup]) -> impl Iterator<Item = &'a NamedTensor> {
+    groups.iter().flat_map(|group| &group.tensors).map(|&index| &layout.tensors()[index])
 }
 
 fn view(tensor: &NamedTensor, buffer: &FlatBuffer) -> Value {

@@ -60,10 +60,7 @@ pub fn branch(
     plan: Plan,
     folder: &Path,
 ) -> Result<PathBuf, BranchError> {
-    let is_empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
-    if !is_empty {
-        return Err(BranchError::NotEmpty { folder: folder.to_path_buf() });
-    }
+    refuse_used(folder)?;
     if parent.pending {
         return Err(BranchError::Pending);
     }
@@ -92,7 +89,21 @@ pub fn branch(
     });
     let metrics = Metrics { best: None, ..parent.metrics };
     let checkpoint = Checkpoint { position, metrics, identity, plan, origin, lineage, ..parent };
-    let name = checkpoint_name(&plan, position);
+    begin(&checkpoint, folder)
+}
+
+/// Publishes the first checkpoint of a run in a folder of its own.
+///
+/// # Errors
+/// The folder is in use, or cannot be written.
+pub fn begin(checkpoint: &Checkpoint, folder: &Path) -> Result<PathBuf, BranchError> {
+    refuse_used(folder)?;
+    let name = checkpoint_name(&checkpoint.plan, checkpoint.position);
     let archive = Archive::new(&checkpoint.to_value());
     Ok(Store::open(folder, Arc::new(Disk))?.publish(&name, &archive)?)
+}
+
+fn refuse_used(folder: &Path) -> Result<(), BranchError> {
+    let is_empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    if is_empty { Ok(()) } else { Err(BranchError::NotEmpty { folder: folder.to_path_buf() }) }
 }

@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
 }
 
 /// A file is itself; a folder its best model, or else its newest valid checkpoint.
-fn checkpoint(path: &Path) -> Result<keepstep::Checkpoint, Failure> {
+pub(super) fn checkpoint(path: &Path) -> Result<keepstep::Checkpoint, Failure> {
     if !path.is_dir() {
         return load(path)
             .map_err(|error| Failure::new(1, format!("{}: {}", path.display(), Failure::of(1, &error))));

@@ -2,8 +2,10 @@
 
 mod branch;
 mod diff;
+mod export;
 mod failure;
 mod generate;
+mod import;
 mod inspect;
 mod list;
 mod train;
@@ -31,6 +33,8 @@ pub(crate) fn run(command: Command) -> Result<u8, Failure> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Branch(arguments) => branch::run(&arguments).map(|()| status::DONE),
+        Command::Import(arguments) => import::run(&arguments).map(|()| status::DONE),
+        Command::Export(arguments) => export::run(&arguments).map(|()| status::DONE),
         Command::Generate(arguments) => generate::run(&arguments).map(|()| status::DONE),
         Command::List { run, json } => list::run(&run, json).map(|()| status::DONE),
         Command::Inspect { checkpoint, json } => inspect::run(&checkpoint, json).map(|()| status::DONE),
@@ -48,5 +52,23 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::new(1, format!("standard output cannot be written: {error}"))),
         Ok(()) => Ok(()),
+    }
+}
+
+/// As a shell takes it for one word.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "=./_-,:+@%".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_for_a_shell() {
+        assert_eq!(quoted("optimizer.learning_rate=1e-4"), "optimizer.learning_rate=1e-4");
+        assert_eq!(quoted("a=[1, 2]"), "'a=[1, 2]'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
     }
 }

@@ -7,6 +7,7 @@ use crate::signals::Signals;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
+use keepstep_lm::foreign::{ImportOptions, import, is_foreign_checkpoint};
 use keepstep_lm::trainer::{Control, Outcome, TrainError, train};
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
         resume: resume(arguments, &config)?,
     };
     let mut progress = Progress::new();
+    let control = take_over(control, &config, &mut progress)?;
     let outcome = train(&config, &control, &mut progress);
     progress.finish();
     match outcome {
@@ -45,6 +47,24 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
         }
         Err(error) => Err(failure(&error)),
     }
+}
+
+/// A notebook's checkpoint as the source becomes the run's first checkpoint, once.
+fn take_over(mut control: Control, config: &Config, progress: &mut Progress) -> Result<Control, Failure> {
+    let Some(Resume::Newest(Source::Path(path))) = &control.resume else { return Ok(control) };
+    if !is_foreign_checkpoint(path) {
+        return Ok(control);
+    }
+    let folder = keepstep_lm::config::expand(&config.output_dir).map_err(|error| Failure::of(2, &error))?;
+    let folder = PathBuf::from(folder);
+    let is_begun = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+    if !is_begun {
+        let made = import(path, config, &folder, &ImportOptions::default(), progress)
+            .map_err(|error| failure(&error))?;
+        progress.say(&format!("Imported {} as {}", path.display(), made.display()));
+    }
+    control.resume = Some(Resume::Newest(Source::None));
+    Ok(control)
 }
 
 /// What the arguments say about resuming; None leaves it to the config.

@@ -58,6 +58,14 @@ pub enum ConfigError {
         /// What it must be.
         expected: String,
     },
+    /// The weights to begin with cannot be used.
+    #[error("`init_from`: {path}")]
+    InitFrom {
+        /// As it stands in the config, expanded.
+        path: PathBuf,
+        /// Why not.
+        source: Box<crate::foreign::ForeignError>,
+    },
     /// A variable of the environment that is not set.
     #[error(
         "`{text}` names the environment's variable {variable}, which is not set: set it, or write ${{{variable}:-DEFAULT}}"

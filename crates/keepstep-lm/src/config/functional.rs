@@ -67,6 +67,11 @@ fn to_value(json: &serde_json::Value) -> Value {
 /// A key that this version does not know, or a value that is none of it.
 pub fn from_functional(dict: &Dict, output_dir: &str) -> Result<Config, ConfigError> {
     let mut table = to_table(dict);
+    // What checkpoints keep beside the keys of a config.
+    table.remove("init_from");
+    if let Some(optimizer) = table.get_mut("optimizer").and_then(toml::Value::as_table_mut) {
+        optimizer.remove("param_groups");
+    }
     table.insert("output_dir".to_owned(), output_dir.into());
     if let Some(data) =
         table.entry("data").or_insert_with(|| toml::Value::Table(toml::Table::new())).as_table_mut()

@@ -18,7 +18,7 @@ pub use tree::{
     ScheduleKind, TokenizerSpec,
 };
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A key and the value that `--set` gives it, as typed.
 pub type Override = (String, String);
@@ -41,6 +41,16 @@ impl Config {
         })?;
         for (key, value) in overrides {
             set(&mut table, key, value)?;
+        }
+        refuse_unknown("", &table, Config::KEYS)?;
+        if let Some(toml::Value::String(path)) = table.get("init_from") {
+            let path = PathBuf::from(expand(path)?);
+            // A run that goes on does not need them any more: its checkpoint has them.
+            if path.exists() {
+                let given = crate::foreign::hub_settings(&path)
+                    .map_err(|source| ConfigError::InitFrom { path, source: Box::new(source) })?;
+                fill(&mut table, given);
+            }
         }
         Config::from_table(table)
     }
@@ -103,6 +113,19 @@ pub fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), Config
     }
     table.insert(last.to_owned(), value);
     Ok(())
+}
+
+/// Adds what is not there.
+fn fill(table: &mut toml::Table, given: toml::Table) {
+    for (key, value) in given {
+        match (table.get_mut(&key), value) {
+            (None, value) => {
+                table.insert(key, value);
+            }
+            (Some(toml::Value::Table(table)), toml::Value::Table(given)) => fill(table, given),
+            _ => {}
+        }
+    }
 }
 
 /// Every key of the tree, dotted.

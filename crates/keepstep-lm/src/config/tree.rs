@@ -31,6 +31,9 @@ settings! {
         functional eval_batches: Option<u64> = None,
         /// A checkpoint, or a folder of them, to continue from; only ever read.
         operational resume_from_checkpoint: Option<String> = None,
+        /// Weights to begin a new run with: a folder as the Hugging Face hub has it, or a checkpoint of keepstep. What it
+        /// says of the model and the tokenizer holds where the config does not.
+        operational init_from: Option<String> = None,
         /// Threads that compute; as many as there are processors if not set.
         operational num_threads: Option<usize> = None,
         /// Stop, with a checkpoint, before this much time has passed, for example "11h30m".
@@ -202,14 +205,13 @@ impl Serialize for TokenizerSpec {
 
 impl<'de> Deserialize<'de> for TokenizerSpec {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<TokenizerSpec, D::Error> {
-        const EXPECTED: &str =
-            "expected \"bytes\", \"chars\", { bpe = SIZE } or the path of a tokenizer.json (ending in .json)";
+        const EXPECTED: &str = "expected \"bytes\", \"chars\", { bpe = SIZE } or the path of a tokenizer.json (ending in .json) or of a checkpoint (.pt)";
         let unexpected = || serde::de::Error::custom(EXPECTED);
         match toml::Value::deserialize(deserializer).map_err(|_| unexpected())? {
             toml::Value::String(text) => match text.as_str() {
                 "bytes" => Ok(TokenizerSpec::Bytes),
                 "chars" => Ok(TokenizerSpec::Chars),
-                path if path.ends_with(".json") => Ok(TokenizerSpec::File(text)),
+                path if path.ends_with(".json") || path.ends_with(".pt") => Ok(TokenizerSpec::File(text)),
                 _ => Err(unexpected()),
             },
             table @ toml::Value::Table(_) => {

@@ -184,6 +184,15 @@ impl Tokenizer {
         self.end_of_text
     }
 
+    /// The text that stands for a token in the vocabulary.
+    pub fn token(&self, token: u32) -> Option<String> {
+        match &self.kind {
+            Kind::Bytes => bpe::byte_alphabet().get(token as usize).cloned(),
+            Kind::Chars(characters) => characters.get(token as usize).map(char::to_string),
+            Kind::Library(library) => library.id_to_token(token),
+        }
+    }
+
     /// The tokens of a text; nothing is added to them.
     ///
     /// # Errors

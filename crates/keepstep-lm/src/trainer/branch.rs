@@ -1,12 +1,14 @@
 //! A new run that starts from a checkpoint of another, with changed keys of the config.
 
 use super::error::TrainError;
+use super::groups;
 use super::observer::Silent;
 use super::prepare;
 use super::weights::Weights;
 use crate::config::{Config, from_functional, functional};
 use crate::corpus;
 use crate::parameters::Layout;
+use crate::state_dict::StateDictError;
 use crate::tokenizer::Tokenizer;
 use keepstep::Checkpoint;
 use keepstep::identity::differences;
@@ -28,8 +30,11 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
     let new = Config::from_table(table)?;
     let mut identity = parent.identity.clone();
     identity.config = functional(&new);
+    if let Some(fingerprint) = parent.identity.config.get(prepare::INIT_FROM) {
+        identity.config.insert(prepare::INIT_FROM, fingerprint.clone());
+    }
     identity.seed = new.seed;
-    for difference in differences(&parent.identity.config, &identity.config) {
+    for difference in differences(&functional(&old), &functional(&new)) {
         if let Some(why) = fixed(&difference.key) {
             return Err(TrainError::Fixed { key: difference.key, why });
         }
@@ -39,11 +44,14 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
         &new.model_config(Tokenizer::from_json(&identity.tokenizer, "the checkpoint")?.vocab_size()),
     );
     let mut weights = Weights::initial(layout, new.seed);
-    let state = |source| TrainError::State { path: path.to_path_buf(), source };
-    weights.restore(&parent).map_err(state)?;
+    let state = |source: StateDictError| TrainError::State { path: path.to_path_buf(), source };
+    let saved = groups::of(Some(&parent.identity.config), &old.optimizer, &weights.layout).map_err(state)?;
+    weights.restore(&parent, &saved).map_err(state)?;
+    let groups = groups::changed(saved, &old.optimizer, &new.optimizer);
+    groups::keep(&groups, &new.optimizer, &weights.layout, &mut identity.config);
     let mut parent = parent;
     let schedule = prepare::schedule(&new, &plan);
-    parent.state = weights.state(&new.optimizer, &schedule, parent.position.global_step);
+    parent.state = weights.state(&groups, &schedule, parent.position.global_step);
     keepstep::branch::branch(parent, identity, plan, folder)
         .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })
 }

@@ -63,6 +63,14 @@ pub enum TrainError {
         /// Why not.
         why: &'static str,
     },
+    /// A file of others that cannot be taken over.
+    #[error("{path}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: crate::foreign::ForeignError,
+    },
     /// The tokenizer cannot be put beside the checkpoints.
     #[error("{path}: the tokenizer cannot be written")]
     TokenizerFile {
@@ -82,6 +90,7 @@ impl TrainError {
             | TrainError::Tokenizer(_)
             | TrainError::Threads { .. }
             | TrainError::State { .. }
+            | TrainError::Foreign { .. }
             | TrainError::Fixed { .. } => true,
             TrainError::Run(error) => error.is_incompatible(),
             _ => false,

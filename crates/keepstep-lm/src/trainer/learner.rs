@@ -6,8 +6,7 @@ use crate::corpus::Corpus;
 use crate::engine::{CpuEngine, DropoutKey, Engine, LossSum};
 use crate::gradient::{GradientTree, clip_coefficient, global_norm};
 use crate::model::ModelConfig;
-use crate::optimizer::{AdamW, Buffers};
-use crate::parameters::Layout;
+use crate::optimizer::{AdamW, Buffers, ParamGroup};
 use crate::schedule::Schedule;
 use crate::state_dict::{self, StateDictError};
 use keepstep::checkpoint::{Checkpoint, State};
@@ -17,6 +16,7 @@ use keepstep::position::Update;
 /// The model, the optimizer and the buffers they work in.
 pub(super) struct Learner {
     config: Config,
+    optimizer: AdamW,
     weights: Weights,
     engine: CpuEngine,
     schedule: Schedule,
@@ -33,15 +33,21 @@ pub(super) struct UpdateOutcome {
 }
 
 impl Learner {
-    /// A learner at position 0, its weights computed from the seed.
-    pub(super) fn new(config: &Config, model: &ModelConfig, schedule: Schedule) -> Learner {
-        let layout = Layout::new(model);
+    /// A learner of these weights.
+    pub(super) fn new(
+        config: &Config,
+        model: &ModelConfig,
+        schedule: Schedule,
+        groups: Vec<ParamGroup>,
+        weights: Weights,
+    ) -> Learner {
         Learner {
             config: config.clone(),
             engine: CpuEngine::new(model, config.batch_size, config.recompute_activations),
+            optimizer: AdamW::new(groups),
             schedule,
-            tree: GradientTree::new(layout.num_parameters()),
-            weights: Weights::initial(layout, config.seed),
+            tree: GradientTree::new(weights.layout.num_parameters()),
+            weights,
             tokens: Vec::new(),
         }
     }
@@ -56,15 +62,15 @@ impl Learner {
 
     /// Takes over the state of a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), StateDictError> {
-        self.weights.restore(checkpoint)?;
+        self.weights.restore(checkpoint, self.optimizer.groups())?;
         let global_step = checkpoint.position.global_step;
-        let learning_rate = self.schedule.learning_rate(global_step);
-        state_dict::check_scheduler(&checkpoint.state.scheduler, global_step, learning_rate)
+        let factor = self.schedule.factor(global_step);
+        state_dict::check_scheduler(&checkpoint.state.scheduler, self.optimizer.groups(), global_step, factor)
     }
 
     /// The three state dicts after `global_step` updates, which share the learner's buffers.
     pub(super) fn state(&self, global_step: u64) -> State {
-        self.weights.state(&self.config.optimizer, &self.schedule, global_step)
+        self.weights.state(self.optimizer.groups(), &self.schedule, global_step)
     }
 
     /// Makes one update. `check` is given the mean loss and the gradient's norm before anything changes; its error
@@ -76,7 +82,7 @@ impl Learner {
         update: &Update,
         check: impl FnOnce(f64, f64) -> Result<(), E>,
     ) -> Result<UpdateOutcome, E> {
-        let Learner { config, weights, engine, schedule, tree, tokens } = self;
+        let Learner { config, optimizer, weights, engine, schedule, tree, tokens } = self;
         let mut loss = LossSum::default();
         for (micro_batch, step) in update.micro_batches.clone().enumerate() {
             tokens.clear();
@@ -93,7 +99,8 @@ impl Learner {
                 tree.add(|gradient| engine.loss_and_gradient(&weights.parameters, tokens, key, gradient)),
             );
         }
-        let learning_rate = schedule.learning_rate(update.global_step);
+        let factor = schedule.factor(update.global_step);
+        let learning_rate = optimizer.groups().first().map_or(0.0, |group| group.learning_rate * factor);
         let count = weights.num_updates + 1;
         let grad_norm = tree.mean(|gradient| {
             let norm = global_norm(gradient);
@@ -105,14 +112,7 @@ impl Learner {
                 exp_avg: weights.exp_avg.get_mut(),
                 exp_avg_sq: weights.exp_avg_sq.get_mut(),
             };
-            AdamW::from(&config.optimizer).step(
-                &weights.layout,
-                buffers,
-                gradient,
-                clip,
-                learning_rate,
-                count,
-            );
+            optimizer.step(&weights.layout, buffers, gradient, clip, factor, count);
             Ok(norm)
         })?;
         weights.num_updates = count;

@@ -3,11 +3,12 @@
 mod branch;
 mod clock;
 mod error;
+pub(crate) mod groups;
 mod learner;
 mod observer;
-mod prepare;
+pub(crate) mod prepare;
 mod session;
-mod weights;
+pub(crate) mod weights;
 
 pub use branch::branch;
 pub use error::TrainError;

@@ -1,9 +1,11 @@
 //! From a config to everything that a run is a function of.
 
 use super::error::TrainError;
+use super::groups;
 use super::observer::Observer;
 use crate::config::{Config, TokenizerSpec, expand, functional};
 use crate::corpus::{Corpus, SourceFile};
+use crate::foreign::Initial;
 use crate::numerics::NUMERICS_VERSION;
 use crate::schedule::Schedule;
 use crate::tokenizer::{TOKENIZER_FILE, Tokenizer};
@@ -12,16 +14,18 @@ use keepstep::position::{Length, Plan};
 use keepstep::run::{Policy, Resume, Sizes};
 use keepstep::{Checkpoint, store::Source};
 use keepstep_pt::Value;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// The key under which a checkpoint's config keeps the fingerprint of the weights that its run began with.
+pub(crate) const INIT_FROM: &str = "init_from";
+
 /// The folder of the run.
-pub(super) fn output_dir(config: &Config) -> Result<PathBuf, TrainError> {
+pub(crate) fn output_dir(config: &Config) -> Result<PathBuf, TrainError> {
     Ok(PathBuf::from(expand(&config.output_dir)?))
 }
 
 /// What to continue from, unless the caller says otherwise.
-pub(super) fn source(config: &Config) -> Result<Source, TrainError> {
+pub(crate) fn source(config: &Config) -> Result<Source, TrainError> {
     Ok(match &config.resume_from_checkpoint {
         Some(path) => Source::Path(PathBuf::from(expand(path)?)),
         None => Source::None,
@@ -29,7 +33,7 @@ pub(super) fn source(config: &Config) -> Result<Source, TrainError> {
 }
 
 /// Evaluations are decided once the corpus is known.
-pub(super) fn policy(config: &Config, resume: Resume) -> Policy {
+pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
     Policy {
         save_steps: config.save_steps,
         max_checkpoints: config.max_checkpoints,
@@ -41,7 +45,7 @@ pub(super) fn policy(config: &Config, resume: Resume) -> Policy {
 
 /// The checkpoint's tokenizer, where the config asks for the same kind; otherwise the config's, trained on the corpus
 /// if need be.
-pub(super) fn tokenizer(
+pub(crate) fn tokenizer(
     config: &Config,
     files: &[SourceFile],
     checkpoint: Option<&Checkpoint>,
@@ -61,6 +65,7 @@ pub(super) fn tokenizer(
             let path = PathBuf::from(expand(path)?);
             match saved {
                 Some(checkpoint) if !path.exists() => from(checkpoint)?,
+                _ if path.extension().is_some_and(|extension| extension == "pt") => of_checkpoint(&path)?,
                 _ => Tokenizer::from_file(&path)?,
             }
         }
@@ -73,12 +78,40 @@ pub(super) fn tokenizer(
     })
 }
 
+/// The tokenizer that travels in a checkpoint.
+fn of_checkpoint(path: &Path) -> Result<Tokenizer, TrainError> {
+    let unusable = |source| TrainError::Checkpoint { path: path.to_path_buf(), source };
+    let checkpoint = keepstep::store::load(path).map_err(unusable)?;
+    Ok(Tokenizer::from_json(&checkpoint.identity.tokenizer, &path.display().to_string())?)
+}
+
+/// The weights to begin with, and their fingerprint. Where they are gone and a checkpoint is there, its fingerprint is
+/// enough.
+pub(crate) fn initial(
+    config: &Config,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Option<(Initial, String)>, TrainError> {
+    let Some(text) = &config.init_from else { return Ok(None) };
+    let path = PathBuf::from(expand(text)?);
+    let foreign = |source| TrainError::Foreign { path: path.clone(), source };
+    let saved = checkpoint.and_then(|checkpoint| checkpoint.identity.config.get(INIT_FROM)?.as_str());
+    let initial = Initial::find(&path);
+    match (initial, saved) {
+        (Ok(initial), Some(saved)) if !path.exists() => Ok(Some((initial, saved.to_owned()))),
+        (Ok(initial), _) => {
+            let fingerprint = initial.fingerprint().map_err(foreign)?;
+            Ok(Some((initial, fingerprint)))
+        }
+        (Err(error), _) => Err(foreign(error)),
+    }
+}
+
 fn data_key(config: &keepstep_pt::Dict, key: &str) -> Option<Value> {
     config.get("data")?.as_dict()?.get(key).cloned()
 }
 
 /// The corpus of the config.
-pub(super) fn corpus(
+pub(crate) fn corpus(
     config: &Config,
     files: &[SourceFile],
     tokenizer: &Tokenizer,
@@ -91,17 +124,29 @@ pub(super) fn corpus(
     Ok(corpus)
 }
 
-pub(super) fn identity(config: &Config, corpus: &Corpus, tokenizer: &Tokenizer) -> Identity {
+/// What the run is a function of. What a checkpoint brought with it, and no config says, goes on.
+pub(crate) fn identity(
+    config: &Config,
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    saved: Option<&keepstep_pt::Dict>,
+    init_from: Option<&str>,
+) -> Identity {
+    let mut functional = functional(config);
+    groups::carry(saved, &mut functional);
+    if let Some(fingerprint) = init_from {
+        functional.insert(INIT_FROM, fingerprint);
+    }
     Identity {
         seed: config.seed,
         numerics: NUMERICS_VERSION,
-        config: functional(config),
+        config: functional,
         corpus_fingerprint: corpus.fingerprint().to_owned(),
         tokenizer: tokenizer.json().to_owned(),
     }
 }
 
-pub(super) fn sizes(config: &Config, corpus: &Corpus) -> Sizes {
+pub(crate) fn sizes(config: &Config, corpus: &Corpus) -> Sizes {
     Sizes {
         steps_per_epoch: corpus.num_train_windows() / config.batch_size as u64,
         gradient_accumulation_steps: config.gradient_accumulation_steps,
@@ -110,23 +155,17 @@ pub(super) fn sizes(config: &Config, corpus: &Corpus) -> Sizes {
 }
 
 /// The schedule's length is `total_steps` where that is given, or else the run's.
-pub(super) fn schedule(config: &Config, plan: &Plan) -> Schedule {
+pub(crate) fn schedule(config: &Config, plan: &Plan) -> Schedule {
     let total_steps = config.total_steps.unwrap_or(plan.total_steps);
     Schedule::new(&config.schedule, config.optimizer.learning_rate, total_steps)
 }
 
 /// Puts the tokenizer beside the checkpoints, where other programs look for it.
-pub(super) fn publish_tokenizer(folder: &Path, tokenizer: &Tokenizer) -> Result<(), TrainError> {
+pub(crate) fn publish_tokenizer(folder: &Path, tokenizer: &Tokenizer) -> Result<(), TrainError> {
     let path = folder.join(TOKENIZER_FILE);
     if std::fs::read_to_string(&path).is_ok_and(|json| json == tokenizer.json()) {
         return Ok(());
     }
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(tokenizer.json().as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(|source| TrainError::TokenizerFile { path: path.clone(), source })
+    crate::files::write_whole(&path, tokenizer.json().as_bytes())
+        .map_err(|source| TrainError::TokenizerFile { path, source })
 }

@@ -4,10 +4,12 @@ use super::clock::Clock;
 use super::error::TrainError;
 use super::learner::Learner;
 use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
-use super::prepare;
+use super::weights::Weights;
+use super::{groups, prepare};
 use crate::config::{Config, OnSaveError};
 use crate::corpus::{self, Corpus};
 use crate::generate::{GenerateOptions, Generator};
+use crate::parameters::Layout;
 use crate::tokenizer::Tokenizer;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Progress, Resume, Run, RunError};
@@ -92,14 +94,26 @@ impl<'a> Session<'a> {
         let opening = Opening::look(&folder, prepare::policy(config, resume))?;
         let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer)?;
         let corpus = prepare::corpus(config, &files, &tokenizer, observer)?;
-        let identity = prepare::identity(config, &corpus, &tokenizer);
+        let initial = prepare::initial(config, opening.checkpoint())?;
+        let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
+        let fingerprint = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
+        let identity = prepare::identity(config, &corpus, &tokenizer, saved.as_ref(), fingerprint);
         let sizes = prepare::sizes(config, &corpus);
         let plan = opening.check(&identity, sizes)?;
         let model = config.model_config(tokenizer.vocab_size());
-        let mut learner = Learner::new(config, &model, prepare::schedule(config, &plan));
-        if let (Some(path), Some(checkpoint)) = (opening.path(), opening.checkpoint()) {
-            let path = path.to_path_buf();
-            learner.restore(checkpoint).map_err(|source| TrainError::State { path, source })?;
+        let mut weights = Weights::initial(Layout::new(&model), config.seed);
+        let path = opening.path().unwrap_or(&folder).to_path_buf();
+        let state = |source| TrainError::State { path: path.clone(), source };
+        let groups = groups::of(saved.as_ref(), &config.optimizer, &weights.layout).map_err(state)?;
+        if let (Some((initial, _)), None) = (&initial, opening.checkpoint()) {
+            let layout = weights.layout.clone();
+            let loaded = initial.load(&layout, weights.parameters.get_mut());
+            let path = PathBuf::from(config.init_from.clone().unwrap_or_default());
+            loaded.map_err(|source| TrainError::Foreign { path, source })?;
+        }
+        let mut learner = Learner::new(config, &model, prepare::schedule(config, &plan), groups, weights);
+        if let Some(checkpoint) = opening.checkpoint() {
+            learner.restore(checkpoint).map_err(state)?;
         }
         let mut run = opening.begin(identity, sizes)?;
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));

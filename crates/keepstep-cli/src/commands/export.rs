@@ -1,0 +1,18 @@
+//! `keepstep export`: a checkpoint's weights for other programs.
+
+use super::{Failure, generate::checkpoint};
+use crate::arguments::{ExportArguments, ExportFormat};
+use keepstep_lm::export::{Format, export};
+
+pub(crate) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
+    let format = match arguments.format {
+        ExportFormat::Hf => Format::HuggingFace,
+        ExportFormat::Safetensors => Format::Safetensors,
+    };
+    let place = arguments.checkpoint.display().to_string();
+    let checkpoint = checkpoint(&arguments.checkpoint)?;
+    let written = export(&checkpoint, &place, format, &arguments.out)
+        .map_err(|error| Failure::new(1, format!("{place}: {}", Failure::of(1, &error))))?;
+    let list: String = written.iter().map(|path| format!("{}\n", path.display())).collect();
+    super::print(&list)
+}

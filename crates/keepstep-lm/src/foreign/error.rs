@@ -1,0 +1,89 @@
+//! What cannot be taken over.
+
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// A file that cannot be taken over, and why. Nothing was written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ForeignError {
+    /// It is damaged, or no `.pt` file.
+    #[error(transparent)]
+    Read(#[from] keepstep_pt::ReadError),
+    /// A file that cannot be read.
+    #[error("{path}: the file cannot be read")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of another kind than it must be.
+    #[error("{path}: {message}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key that is missing.
+    #[error(
+        "the checkpoint has no `{key}`; it needs epoch, step, global_step, model_state_dict and optimizer_state_dict"
+    )]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// Something that keepstep's model or optimizer has no place for.
+    #[error("it cannot be mapped: {}", problems.join("; "))]
+    Unmapped {
+        /// Each with what was found and what was expected.
+        problems: Vec<String>,
+    },
+    /// The numbers can be read in several ways.
+    #[error(
+        "epoch {epoch}, step {step} and global step {global_step} can be read in more than one way with \
+         {steps_per_epoch} steps per epoch and gradient_accumulation_steps = {gradient_accumulation_steps}: say with \
+         `keepstep import` whether epochs begin at 0 or 1 (--epoch-base) and whether `step` counts completed \
+         micro-batches or is the index of the last one (--step-is count|index)"
+    )]
+    Ambiguous {
+        /// As the file says.
+        epoch: i64,
+        /// As the file says.
+        step: i64,
+        /// As the file says.
+        global_step: i64,
+        /// Of the config and corpus.
+        steps_per_epoch: u64,
+        /// Of the config.
+        gradient_accumulation_steps: u64,
+    },
+    /// The position lies inside an accumulation window.
+    #[error(
+        "step {step} of epoch {epoch} lies inside an accumulation window of {gradient_accumulation_steps} \
+         micro-batches, whose gradients the file does not hold: --round-down moves to the last boundary"
+    )]
+    InsideWindow {
+        /// The epoch.
+        epoch: u64,
+        /// Completed micro-batches.
+        step: u64,
+        /// Of the config.
+        gradient_accumulation_steps: u64,
+    },
+    /// The position lies outside the run.
+    #[error(
+        "epoch {epoch}, step {step} lies outside the epochs that config and corpus make, of {steps_per_epoch} steps: is \
+         it the same corpus, with the same batch size and block size?"
+    )]
+    Outside {
+        /// As the file says.
+        epoch: i64,
+        /// As the file says.
+        step: i64,
+        /// Of the config and corpus.
+        steps_per_epoch: u64,
+    },
+}

@@ -1,0 +1,110 @@
+//! Parameter groups that a run brought with it, as its checkpoints' config keeps them.
+
+use crate::config::OptimizerConfig;
+use crate::optimizer::ParamGroup;
+use crate::parameters::Layout;
+use crate::state_dict::StateDictError;
+use keepstep_pt::{Dict, Value};
+
+/// The key, under `optimizer`, of a run whose groups are not those of its config.
+const KEY: &str = "param_groups";
+
+/// The groups that a checkpoint's config keeps, or else those of the config.
+pub(crate) fn of(
+    saved: Option<&Dict>,
+    config: &OptimizerConfig,
+    layout: &Layout,
+) -> Result<Vec<ParamGroup>, StateDictError> {
+    match saved.and_then(kept) {
+        Some(groups) => read(groups, layout),
+        None => Ok(ParamGroup::of_config(config, layout)),
+    }
+}
+
+/// Puts the groups that a checkpoint's config keeps into another config.
+pub(crate) fn carry(saved: Option<&Dict>, config: &mut Dict) {
+    if let Some(groups) = saved.and_then(kept) {
+        insert(config, groups.clone());
+    }
+}
+
+/// Puts groups into a config, unless they are those that it describes anyway.
+pub(crate) fn keep(groups: &[ParamGroup], optimizer: &OptimizerConfig, layout: &Layout, config: &mut Dict) {
+    if groups != ParamGroup::of_config(optimizer, layout) {
+        insert(config, write(groups, layout));
+    }
+}
+
+/// The groups with what a branch changes in all of them.
+pub(crate) fn changed(
+    mut groups: Vec<ParamGroup>,
+    old: &OptimizerConfig,
+    new: &OptimizerConfig,
+) -> Vec<ParamGroup> {
+    for group in &mut groups {
+        if new.learning_rate != old.learning_rate {
+            group.learning_rate = new.learning_rate;
+        }
+        if new.weight_decay != old.weight_decay && group.weight_decay != 0.0 {
+            group.weight_decay = new.weight_decay;
+        }
+        if new.betas != old.betas {
+            group.betas = new.betas;
+        }
+        if new.eps != old.eps {
+            group.eps = new.eps;
+        }
+    }
+    groups
+}
+
+fn kept(config: &Dict) -> Option<&Value> {
+    config.get("optimizer")?.as_dict()?.get(KEY)
+}
+
+fn insert(config: &mut Dict, groups: Value) {
+    let mut optimizer = config.get("optimizer").and_then(Value::as_dict).cloned().unwrap_or_default();
+    optimizer.insert(KEY, groups);
+    config.insert("optimizer", optimizer);
+}
+
+fn write(groups: &[ParamGroup], layout: &Layout) -> Value {
+    let group = |group: &ParamGroup| {
+        let name = |&index: &usize| Value::from(layout.tensors()[index].name.as_str());
+        let mut dict = Dict::new();
+        dict.insert("learning_rate", group.learning_rate);
+        dict.insert("betas", group.betas.map(Value::Float).to_vec());
+        dict.insert("eps", group.eps);
+        dict.insert("weight_decay", group.weight_decay);
+        dict.insert("params", group.tensors.iter().map(name).collect::<Vec<_>>());
+        Value::Dict(dict)
+    };
+    Value::List(groups.iter().map(group).collect())
+}
+
+fn read(value: &Value, layout: &Layout) -> Result<Vec<ParamGroup>, StateDictError> {
+    let wrong = || StateDictError::Kind {
+        name: "config.optimizer.param_groups".to_owned(),
+        expected: "a list of groups that have each tensor of the model once",
+    };
+    let group = |value: &Value| {
+        let dict = value.as_dict()?;
+        let float = |key: &str| dict.get(key)?.as_float();
+        let [first, second] = dict.get("betas")?.as_list()? else { return None };
+        let place = |name: &Value| {
+            layout.tensors().iter().position(|tensor| Some(tensor.name.as_str()) == name.as_str())
+        };
+        Some(ParamGroup {
+            learning_rate: float("learning_rate")?,
+            betas: [first.as_float()?, second.as_float()?],
+            eps: float("eps")?,
+            weight_decay: float("weight_decay")?,
+            tensors: dict.get("params")?.as_list()?.iter().map(place).collect::<Option<_>>()?,
+        })
+    };
+    let groups: Option<Vec<ParamGroup>> = value.as_list().and_then(|list| list.iter().map(group).collect());
+    let groups = groups.ok_or_else(wrong)?;
+    let mut all: Vec<usize> = groups.iter().flat_map(|group| group.tensors.iter().copied()).collect();
+    all.sort_unstable();
+    if all.into_iter().eq(0..layout.tensors().len()) { Ok(groups) } else { Err(wrong()) }
+}
