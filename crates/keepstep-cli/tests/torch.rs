@@ -474,11 +474,16 @@ print(json.dumps(rates))
         let schedule = keepstep_lm::schedule::Schedule::new(&config, 7e-4, 311);
         let theirs = found[name].as_array().expect("rates");
         assert_eq!(theirs.len(), 311, "{name}");
+        let mut beyond = 0;
         for (step, theirs) in theirs.iter().enumerate() {
             let (ours, theirs) = (schedule.learning_rate(step as u64), theirs.as_f64().expect("a rate"));
+            // Python's cosine is off by one unit in one place of a thousand; near its end that is several of the rate's.
+            let unit = 7e-4 * 0.5 * f64::EPSILON / 2.0;
             let ulps = ours.to_bits().abs_diff(theirs.to_bits());
-            assert!(ulps <= 2, "{name} at {step}: {ours:e} and {theirs:e}");
+            assert!(ulps <= 2 || (ours - theirs).abs() <= unit, "{name} at {step}: {ours:e} and {theirs:e}");
+            beyond += u32::from(ulps > 2);
         }
+        assert!(beyond <= 1, "{name}: {beyond} rates differ by more than 2 ulp");
     }
 }
 
