@@ -76,6 +76,9 @@ pub(crate) struct TrainArguments {
     /// Allow starting below the newest checkpoint of the folder: later ones are moved to superseded/
     #[arg(long)]
     pub(crate) rewind: bool,
+    /// Stop, with a checkpoint, before this much time has passed, for example 11h30m (session_time_limit)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) time_limit: Option<keepstep_lm::config::TimeSpan>,
     /// Stop after N updates of this session, as SIGTERM would (exit status 75)
     #[arg(long, value_name = "N")]
     pub(crate) stop_after: Option<u64>,

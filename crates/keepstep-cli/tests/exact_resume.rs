@@ -118,3 +118,46 @@ fn a_folder_keeps_the_newest_four_and_the_best() {
     expect(lab.train("stopped").args(limit), 0);
     assert_eq!(lab.checkpoints("stopped"), straight);
 }
+
+/// Going back in a finished run makes updates again: the journal knows what they were.
+#[test]
+fn updates_made_again_are_compared_with_the_journal() {
+    let lab = Lab::new();
+    let straight = lab.straight("run");
+    let rewind = |extra: &[&str], status: i32| {
+        let from = lab.path("run/checkpoint_epoch1_final_global4.pt");
+        expect(lab.train("run").arg("--resume").arg(from).arg("--rewind").args(extra), status)
+    };
+    let output = rewind(&[], 0);
+    assert!(said(&output).contains("8 updates replayed, all identical"), "{}", said(&output));
+    assert_eq!(lab.checkpoints("run"), straight);
+
+    let journal = lab.path("run/journal.jsonl");
+    let text = fs::read_to_string(&journal).expect("the journal");
+    let line = text
+        .lines()
+        .rfind(|line| line.contains(r#""event":"update""#) && line.contains(r#""global_step":7"#));
+    let line = line.expect("update 7");
+    let bits = line.split(r#""loss_bits":""#).nth(1).expect("bits").split('"').next().expect("their end");
+    let other = if bits.ends_with('0') { "1" } else { "0" };
+    let changed = format!("{}{other}", &bits[..bits.len() - 1]);
+    let tampered = text.replace(bits, &changed);
+    fs::write(&journal, &tampered).expect("a journal with another loss");
+    let output = rewind(&["--set", "on_divergence=stop"], 1);
+    assert!(said(&output).contains("global step 7") && said(&output).contains(&changed), "{}", said(&output));
+    fs::write(&journal, tampered).expect("a journal with another loss");
+    let output = rewind(&[], 0);
+    assert!(said(&output).contains("DIVERGED") && said(&output).contains(bits), "{}", said(&output));
+    assert_eq!(lab.checkpoints("run"), straight);
+}
+
+/// A journal beside a read-only source is carried over.
+#[test]
+fn the_journal_goes_on_in_the_new_folder() {
+    let lab = Lab::new();
+    expect(lab.train("input").args(["--stop-after", "5"]), 75);
+    expect(lab.train("working").arg("--resume").arg(lab.path("input")), 0);
+    let text = fs::read_to_string(lab.path("working/journal.jsonl")).expect("the journal");
+    let updates = text.lines().filter(|line| line.contains(r#""event":"update""#)).count() as u64;
+    assert_eq!(updates, UPDATES);
+}

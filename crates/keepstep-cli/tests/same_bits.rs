@@ -48,6 +48,7 @@ fn every_operational_key_changed_in_mid_run() {
         ("session_time_limit", "10h".to_owned()),
         ("recompute_activations", "true".to_owned()),
         ("on_save_error", "continue".to_owned()),
+        ("on_divergence", "stop".to_owned()),
         ("allow_other_numerics", "true".to_owned()),
         ("data.paths", format!("[\"{}/*.txt\"]", lab.path("elsewhere").display())),
         // The corpus would be another one: its content is part of the function, its place is not.

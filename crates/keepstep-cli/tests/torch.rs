@@ -261,6 +261,15 @@ three = torch.optim.AdamW([
 three.step()
 torch.save({**entry, 'model_state_dict': model.state_dict(), 'optimizer_state_dict': three.state_dict()}, 'three.pt')
 
+older = copy.deepcopy(plain)
+for entry in older['optimizer_state_dict']['state'].values():
+    entry['step'] = int(entry['step'])
+for group in older['optimizer_state_dict']['param_groups']:
+    for key in ('decoupled_weight_decay', 'fused', 'foreach', 'capturable', 'differentiable', 'maximize'):
+        group.pop(key)
+older['scheduler_state_dict'] = {k: v for k, v in older['scheduler_state_dict'].items() if k != '_is_initial'}
+torch.save(older, 'older.pt')
+
 fewer = {k: v for k, v in model.state_dict().items() if 'ln_f' not in k}
 fewer['transformer.wpe.weight'] = torch.zeros(17, 32)
 fewer['extra.weight'] = torch.zeros(3)
@@ -283,10 +292,11 @@ torch.save({**plain, 'step': 5, 'epoch': 2}, 'window.pt')
         let path = lab.path(run).join("checkpoint_epoch2_step6_global6.pt");
         fs::read(path).expect("the imported checkpoint")
     };
-    for file in ["plain", "nanogpt"] {
+    for file in ["plain", "nanogpt", "older"] {
         import(file, &[], 0);
     }
     assert_eq!(first("nanogpt"), first("plain"));
+    assert_eq!(first("older"), first("plain"), "keys of older versions");
     for (file, groups) in [("one", 1), ("three", 3)] {
         import(file, &[], 0);
         expect(lab.train(file).args(CROSSING).args(["--stop-after", "2"]), 75);

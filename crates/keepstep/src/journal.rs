@@ -1,8 +1,9 @@
 //! `journal.jsonl`: what happened and when, one line of JSON per event. Nothing in it reaches a checkpoint.
 
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -72,6 +73,24 @@ impl Journal {
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+/// The losses of updates after `global_step`, by their bits, as a journal has them; of updates made again the last.
+///
+/// Lines that are not whole, or not of an update, are passed over.
+pub fn losses_after(folder: &Path, global_step: u64) -> BTreeMap<u64, u64> {
+    let mut losses = BTreeMap::new();
+    let Ok(file) = File::open(folder.join(JOURNAL)) else { return losses };
+    for line in BufReader::new(file).lines().map_while(Result::ok) {
+        let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
+        let step =
+            line["global_step"].as_u64().filter(|&step| step > global_step && line["event"] == "update");
+        let bits = line["loss_bits"].as_str().and_then(|bits| u64::from_str_radix(bits, 16).ok());
+        if let (Some(step), Some(bits)) = (step, bits) {
+            losses.insert(step, bits);
+        }
+    }
+    losses
 }
 
 /// A float as its exact bits and as people read it.

@@ -12,7 +12,9 @@ use keepstep_lm::trainer::{Control, Outcome, TrainError, train};
 use std::path::PathBuf;
 
 pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
-    let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
+    let mut config =
+        Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
+    config.session_time_limit = arguments.time_limit.or(config.session_time_limit);
     let signals = Signals::install()
         .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
     let control = Control {

@@ -9,9 +9,9 @@ pub fn functional(config: &Config) -> Dict {
     let json = serde_json::to_value(config).unwrap_or_default();
     let mut dict = walk(&json, Config::KEYS);
     let drop: &[&str] = match (config.schedule.kind.is_constant(), config.total_steps) {
-        (true, _) => &["epochs", "total_steps"],
-        (false, Some(_)) => &["epochs"],
-        (false, None) => &["total_steps"],
+        (true, _) => &["epochs", "total_steps", PLACE],
+        (false, Some(_)) => &["epochs", PLACE],
+        (false, None) => &["total_steps", PLACE],
     };
     dict = dict.iter().filter(|(key, _)| !key.as_str().is_some_and(|key| drop.contains(&key))).fold(
         Dict::new(),
@@ -22,6 +22,9 @@ pub fn functional(config: &Config) -> Dict {
     );
     dict
 }
+
+/// Where the first weights lie is no part of the function; what they are is, and whoever reads them adds it.
+const PLACE: &str = "init_from";
 
 fn walk(json: &serde_json::Value, keys: &[Key]) -> Dict {
     let mut dict = Dict::new();

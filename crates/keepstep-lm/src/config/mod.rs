@@ -14,8 +14,8 @@ pub use expand::expand;
 pub use functional::{from_functional, functional};
 pub use settings::{Key, Mark};
 pub use tree::{
-    Config, DataConfig, ModelSection, OnSaveError, OptimizerConfig, SampleConfig, ScheduleConfig,
-    ScheduleKind, TokenizerSpec,
+    Config, DataConfig, ModelSection, OnDivergence, OnSaveError, OptimizerConfig, SampleConfig,
+    ScheduleConfig, ScheduleKind, TokenizerSpec,
 };
 
 use std::path::{Path, PathBuf};

@@ -33,7 +33,7 @@ settings! {
         operational resume_from_checkpoint: Option<String> = None,
         /// Weights to begin a new run with: a folder as the Hugging Face hub has it, or a checkpoint of keepstep. What it
         /// says of the model and the tokenizer holds where the config does not.
-        operational init_from: Option<String> = None,
+        functional init_from: Option<String> = None,
         /// Threads that compute; as many as there are processors if not set.
         operational num_threads: Option<usize> = None,
         /// Stop, with a checkpoint, before this much time has passed, for example "11h30m".
@@ -42,6 +42,8 @@ settings! {
         operational recompute_activations: bool = false,
         /// Whether a run goes on after a checkpoint could not be saved.
         operational on_save_error: OnSaveError = OnSaveError::Stop,
+        /// Whether a run ends where an update that is made again has another loss than the journal has.
+        operational on_divergence: OnDivergence = OnDivergence::Warn,
         /// Accept a checkpoint of another numerics version, and give up the promise of the same bytes.
         operational allow_other_numerics: bool = false,
         /// The corpus.
@@ -183,6 +185,16 @@ pub enum OnSaveError {
     Stop,
     /// It goes on, and ends after three failures in a row.
     Continue,
+}
+
+/// What a run does where an update that is made again has another loss than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDivergence {
+    /// It says so loudly and goes on.
+    Warn,
+    /// It ends.
+    Stop,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -63,6 +63,20 @@ pub enum TrainError {
         /// Why not.
         why: &'static str,
     },
+    /// An update that was made before has another loss now.
+    #[error(
+        "the update that ends at global step {global_step} had the loss {journal} (bits {:016x}) when it was first made \
+         and has {now} (bits {:016x}) now: the machine, the program or the corpus is not what it was",
+        journal.to_bits(), now.to_bits()
+    )]
+    Diverged {
+        /// After the update.
+        global_step: u64,
+        /// What the journal has.
+        journal: f64,
+        /// What was computed now.
+        now: f64,
+    },
     /// A file of others that cannot be taken over.
     #[error("{path}")]
     Foreign {

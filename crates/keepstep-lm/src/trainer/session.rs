@@ -6,13 +6,13 @@ use super::learner::Learner;
 use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
 use super::weights::Weights;
 use super::{groups, prepare};
-use crate::config::{Config, OnSaveError};
+use crate::config::{Config, OnDivergence, OnSaveError};
 use crate::corpus::{self, Corpus};
 use crate::generate::{GenerateOptions, Generator};
 use crate::parameters::Layout;
 use crate::tokenizer::Tokenizer;
 use keepstep::position::{Plan, Position};
-use keepstep::run::{Opening, Progress, Resume, Run, RunError};
+use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -172,6 +172,7 @@ impl<'a> Session<'a> {
                 self.observer
                     .note(&format!("The journal cannot be written, the run goes on without it: {error}"));
             }
+            self.say_replayed()?;
             self.updates += 1;
             self.clock.updated(started);
             let position = self.run.position();
@@ -191,6 +192,24 @@ impl<'a> Session<'a> {
         self.run.stop("finished");
         let sample = self.sample();
         Ok(Outcome::Finished { sample })
+    }
+
+    /// Updates that were made before and are made again must have the same losses, to the bit.
+    fn say_replayed(&mut self) -> Result<(), TrainError> {
+        match self.run.take_replayed() {
+            Some(Replayed::Identical { updates }) => {
+                self.observer.note(&format!("{updates} updates replayed, all identical"));
+            }
+            Some(Replayed::Diverged { global_step, journal, now }) => {
+                let error = TrainError::Diverged { global_step, journal, now };
+                if self.config.on_divergence == OnDivergence::Stop {
+                    return Err(error);
+                }
+                self.observer.note(&format!("DIVERGED: {error}"));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn is_stopping(&self) -> bool {

@@ -3,10 +3,12 @@
 mod error;
 mod opening;
 mod policy;
+mod replay;
 
 pub use error::RunError;
 pub use opening::{Opening, Sizes};
 pub use policy::{Policy, Resume};
+pub use replay::Replayed;
 
 use crate::checkpoint::{Ancestor, Best, Checkpoint, Metrics, State};
 use crate::identity::Identity;
@@ -44,6 +46,8 @@ pub struct Run {
     unsettled: bool,
     last_saved: Option<PathBuf>,
     journal_failure: Option<io::Error>,
+    replay: replay::Replay,
+    replayed: Option<Replayed>,
 }
 
 /// What one update did.
@@ -163,13 +167,15 @@ impl Run {
         self.evaluation_due =
             self.policy.eval_steps.is_some_and(|every| ends_epoch || after.global_step.is_multiple_of(every));
         let loss = progress.loss_sum / progress.num_tokens.max(1) as f64;
+        let (is_replay, replayed) = self.replay.compare(after.global_step, loss);
+        self.replayed = replayed.or(self.replayed.take());
         self.note(
             "update",
             json!({
                 "epoch": after.epoch, "step": after.step, "global_step": after.global_step,
                 "loss": exact(loss), "loss_bits": format!("{:016x}", loss.to_bits()),
                 "learning_rate": exact(progress.learning_rate), "grad_norm": exact(progress.grad_norm),
-                "num_tokens": progress.num_tokens,
+                "num_tokens": progress.num_tokens, "replay": is_replay,
             }),
         );
     }
@@ -266,6 +272,11 @@ impl Run {
         }
         self.report(std::slice::from_ref(&path));
         Ok(Some(path))
+    }
+
+    /// What the comparison of updates that are made again has found since this was last asked.
+    pub fn take_replayed(&mut self) -> Option<Replayed> {
+        self.replayed.take()
     }
 
     /// Why the journal could not be written since this was last asked.

@@ -1,9 +1,10 @@
 //! Between looking for a checkpoint and continuing from it: the place for a loop's own checks.
 
+use super::replay::Replay;
 use super::{Policy, Resume, Run, RunError};
 use crate::checkpoint::{Checkpoint, Metrics};
 use crate::identity::{Identity, differences};
-use crate::journal::{JOURNAL, Journal};
+use crate::journal::{self, JOURNAL, Journal};
 use crate::name::BEST_MODEL;
 use crate::position::{Length, Plan, Position};
 use crate::store::{self, Candidates, Disk, Found, Source, Storage, Store};
@@ -130,6 +131,9 @@ impl Opening {
         if let Some(found) = &found {
             bring_best(&mut store, found, &mut notes)?;
         }
+        if let Some(source) = found.as_ref().and_then(|found| found.path.parent()) {
+            carry_journal(source, &folder, &mut notes);
+        }
         let journal = Journal::open(&folder)
             .map_err(|source| RunError::Journal { path: folder.join(JOURNAL), source })?;
         let resumed = found.map(|found| (found.path, found.checkpoint));
@@ -161,6 +165,8 @@ impl Opening {
             is_new_best: false,
             unsettled: pending,
             journal_failure: None,
+            replay: Replay::new(journal::losses_after(&folder, position.global_step)),
+            replayed: None,
         })
     }
 }
@@ -214,6 +220,14 @@ fn compare(
         }
     }
     Ok(())
+}
+
+/// A journal beside the source of a resume goes on in the run's own folder.
+fn carry_journal(source: &Path, folder: &Path, notes: &mut Vec<String>) {
+    let (from, to) = (source.join(JOURNAL), folder.join(JOURNAL));
+    if !to.exists() && from.exists() && std::fs::copy(&from, &to).is_err() {
+        notes.push(format!("{} could not be copied to {}", from.display(), to.display()));
+    }
 }
 
 /// Makes sure that the folder has the run's best model, if that can be had at all.
