@@ -40,6 +40,16 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the sessions of a run: when, from where to where, replayed, lost, why they ended
+    History {
+        /// The run's folder (`output_dir`)
+        run: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove on your own config that a killed run ends in the same bytes
+    Prove(ProveArguments),
     /// Show what a checkpoint, or any .pt file, holds
     Inspect {
         /// A .pt file
@@ -82,6 +92,24 @@ pub(crate) struct TrainArguments {
     /// Stop after N updates of this session, as SIGTERM would (exit status 75)
     #[arg(long, value_name = "N")]
     pub(crate) stop_after: Option<u64>,
+    /// Stop at global step G, likewise
+    #[arg(long, value_name = "G")]
+    pub(crate) stop_at: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProveArguments {
+    /// The run's config; nothing is written to its output_dir
+    pub(crate) config: PathBuf,
+    /// How many updates are trained, straight and again with kills
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub(crate) updates: u64,
+    /// How often the second run is killed (SIGKILL)
+    #[arg(long, value_name = "K", default_value_t = 8)]
+    pub(crate) kills: u64,
+    /// Set one key of the config
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]

@@ -48,6 +48,7 @@
 pub mod branch;
 pub mod checkpoint;
 mod display;
+pub mod history;
 pub mod identity;
 pub mod journal;
 pub mod name;

@@ -5,9 +5,11 @@ mod diff;
 mod export;
 mod failure;
 mod generate;
+mod history;
 mod import;
 mod inspect;
 mod list;
+mod prove;
 mod train;
 mod verify;
 
@@ -38,6 +40,8 @@ pub(crate) fn run(command: Command) -> Result<u8, Failure> {
         Command::Generate(arguments) => generate::run(&arguments).map(|()| status::DONE),
         Command::List { run, json } => list::run(&run, json).map(|()| status::DONE),
         Command::Inspect { checkpoint, json } => inspect::run(&checkpoint, json).map(|()| status::DONE),
+        Command::Prove(arguments) => prove::run(&arguments).map(|()| status::DONE),
+        Command::History { run, json } => history::run(&run, json).map(|()| status::DONE),
         Command::Verify { path } => verify::run(&path).map(|()| status::DONE),
         Command::Diff { left, right } => {
             diff::run(&left, &right).map(|same| if same { status::DONE } else { status::DIFFERENT })

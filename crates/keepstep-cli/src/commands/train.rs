@@ -21,6 +21,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
         stop: signals.stop(),
         save: signals.save(),
         stop_after: arguments.stop_after,
+        stop_at: arguments.stop_at,
         resume: resume(arguments, &config)?,
     };
     let mut progress = Progress::new();

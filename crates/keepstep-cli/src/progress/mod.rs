@@ -2,7 +2,7 @@
 
 mod line;
 
-pub(crate) use line::Line;
+pub(crate) use line::{Line, clock};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keepstep_lm::trainer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};

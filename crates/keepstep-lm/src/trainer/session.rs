@@ -30,6 +30,8 @@ pub struct Control {
     pub save: Arc<AtomicBool>,
     /// Stop after this many updates of this session, as if `stop` had been set.
     pub stop_after: Option<u64>,
+    /// Stop at this global step, likewise.
+    pub stop_at: Option<u64>,
     /// What to continue from; the config's source, or the newest, if not set.
     pub resume: Option<Resume>,
 }
@@ -215,6 +217,7 @@ impl<'a> Session<'a> {
     fn is_stopping(&self) -> bool {
         self.control.stop.load(Ordering::SeqCst)
             || self.control.stop_after.is_some_and(|most| self.updates >= most)
+            || self.control.stop_at.is_some_and(|step| self.run.position().global_step >= step)
             || self.clock.is_over()
     }
 
