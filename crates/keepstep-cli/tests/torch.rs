@@ -235,6 +235,14 @@ model, optimizer, scheduler, checkpoint = notebook_resume(path)
 entry = {'epoch': 2, 'step': 6, 'global_step': 6, 'scheduler_state_dict': scheduler.state_dict()}
 plain = {**entry, 'model_state_dict': model.state_dict(), 'optimizer_state_dict': optimizer.state_dict()}
 torch.save(plain, 'plain.pt')
+older = copy.deepcopy(plain)
+for moments in older['optimizer_state_dict']['state'].values():
+    moments['step'] = int(moments['step'])
+for group in older['optimizer_state_dict']['param_groups']:
+    for key in ('decoupled_weight_decay', 'fused', 'foreach', 'capturable', 'differentiable', 'maximize'):
+        group.pop(key)
+older['scheduler_state_dict'] = {k: v for k, v in older['scheduler_state_dict'].items() if k != '_is_initial'}
+torch.save(older, 'older.pt')
 
 linear = ('c_attn.weight', 'c_proj.weight', 'c_fc.weight')
 names = [n for n, p in model.named_parameters() if p.dim() >= 2] + [n for n, p in model.named_parameters() if p.dim() < 2]
@@ -261,15 +269,6 @@ three = torch.optim.AdamW([
 three.step()
 torch.save({**entry, 'model_state_dict': model.state_dict(), 'optimizer_state_dict': three.state_dict()}, 'three.pt')
 
-older = copy.deepcopy(plain)
-for entry in older['optimizer_state_dict']['state'].values():
-    entry['step'] = int(entry['step'])
-for group in older['optimizer_state_dict']['param_groups']:
-    for key in ('decoupled_weight_decay', 'fused', 'foreach', 'capturable', 'differentiable', 'maximize'):
-        group.pop(key)
-older['scheduler_state_dict'] = {k: v for k, v in older['scheduler_state_dict'].items() if k != '_is_initial'}
-torch.save(older, 'older.pt')
-
 fewer = {k: v for k, v in model.state_dict().items() if 'ln_f' not in k}
 fewer['transformer.wpe.weight'] = torch.zeros(17, 32)
 fewer['extra.weight'] = torch.zeros(3)
@@ -295,8 +294,8 @@ torch.save({**plain, 'step': 5, 'epoch': 2}, 'window.pt')
     for file in ["plain", "nanogpt", "older"] {
         import(file, &[], 0);
     }
-    assert_eq!(first("nanogpt"), first("plain"));
-    assert_eq!(first("older"), first("plain"), "keys of older versions");
+    assert!(first("nanogpt") == first("plain"), "other names and shapes give other bytes");
+    assert!(first("older") == first("plain"), "keys of older versions give other bytes");
     for (file, groups) in [("one", 1), ("three", 3)] {
         import(file, &[], 0);
         expect(lab.train(file).args(CROSSING).args(["--stop-after", "2"]), 75);
