@@ -103,6 +103,28 @@ fn a_corpus_that_changed() {
     assert_eq!(lab.checkpoints("run"), before);
 }
 
+/// A tokenizer.json that is another one than when the run began.
+#[test]
+fn another_vocabulary() {
+    let lab = Lab::new();
+    for (run, text) in [("one", support::text(420)), ("other", "zyx wvu ".repeat(60))] {
+        fs::write(lab.path("corpus.txt"), text).expect("the corpus");
+        expect(lab.train(run).args(["--set", "data.tokenizer=chars", "--stop-after", "1"]), 75);
+    }
+    fs::write(lab.path("corpus.txt"), support::text(420)).expect("the corpus");
+    let tokenizer = format!("data.tokenizer={}", lab.path("tokenizer.json").display());
+    fs::copy(lab.path("one/tokenizer.json"), lab.path("tokenizer.json")).expect("a tokenizer");
+    expect(lab.train("run").args(["--set", &tokenizer, "--stop-after", "4"]), 75);
+    let before = lab.checkpoints("run");
+    fs::copy(lab.path("other/tokenizer.json"), lab.path("tokenizer.json")).expect("a tokenizer");
+    let said = refused(&lab, &[&tokenizer], 2);
+    assert!(said.contains("corpus.txt") && said.contains("vocabulary"), "{said}");
+    fs::write(lab.path("tokenizer.json"), "{}").expect("a file");
+    let said = refused(&lab, &[&tokenizer], 2);
+    assert!(said.contains("tokenizer.json"), "{said}");
+    assert_eq!(lab.checkpoints("run"), before);
+}
+
 #[test]
 fn nothing_but_damaged_files() {
     let lab = started();

@@ -59,7 +59,8 @@ impl Line {
     }
 }
 
-fn bar(step: u64, total: u64) -> String {
+/// Ten characters that fill from the left, by eighths.
+pub(crate) fn bar(step: u64, total: u64) -> String {
     let eighths = (u128::from(step.min(total)) * (WIDTH as u128) * 8 / u128::from(total)) as usize;
     let mut text: String = std::iter::repeat_n('█', eighths / 8).collect();
     if eighths / 8 < WIDTH {

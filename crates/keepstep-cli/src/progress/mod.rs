@@ -2,7 +2,7 @@
 
 mod line;
 
-pub(crate) use line::{Line, clock};
+pub(crate) use line::{Line, bar, clock};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keepstep_lm::trainer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
@@ -80,8 +80,8 @@ impl Progress {
 impl Observer for Progress {
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {
         let percent = done_bytes * 100 / total_bytes.max(1);
-        let text = format!("Tokenizing: {percent:3}% of {}", megabytes(total_bytes));
-        self.show(text, false);
+        let bar = bar(done_bytes, total_bytes.max(1));
+        self.show(format!("Tokenizing: {percent:3}%|{bar}| {}", megabytes(total_bytes)), false);
     }
 
     fn note(&mut self, text: &str) {
