@@ -8,6 +8,8 @@
 
 mod discovery;
 mod error;
+#[cfg(test)]
+mod faults;
 mod lock;
 mod storage;
 

@@ -1,0 +1,168 @@
+//! Every operation of the store fails once, or from then on: nothing that was reported as saved is lost.
+
+use super::{Candidates, Disk, Retention, Source, Storage, StorageFile, Store, StoreError, find};
+use crate::checkpoint::{Checkpoint, Metrics, State};
+use crate::identity::Identity;
+use crate::name::{BEST_MODEL, checkpoint_name};
+use crate::position::{Plan, Position};
+use keepstep_pt::{Archive, Dict, Tensor, Value};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+const PLAN: Plan = Plan { steps_per_epoch: 100, gradient_accumulation_steps: 1, total_steps: 100 };
+
+/// The disk, until the countdown has run out.
+#[derive(Debug)]
+struct Faulty {
+    countdown: Arc<AtomicI64>,
+    /// Whether it fails from then on, as after a crash, or once.
+    forever: bool,
+    error: i32,
+}
+
+impl Faulty {
+    fn gate(&self) -> io::Result<()> {
+        let left = self.countdown.fetch_sub(1, Ordering::SeqCst);
+        if left == 0 || left < 0 && self.forever {
+            Err(io::Error::from_raw_os_error(self.error))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+struct FaultyFile {
+    file: Box<dyn StorageFile>,
+    gate: Faulty,
+}
+
+impl Write for FaultyFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(error) = self.gate.gate() {
+            // A part of it reaches the disk all the same.
+            let _ = self.file.write(&bytes[..bytes.len() / 2]);
+            return Err(error);
+        }
+        self.file.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl StorageFile for FaultyFile {
+    fn sync(&mut self) -> io::Result<()> {
+        self.gate.gate()?;
+        self.file.sync()
+    }
+}
+
+impl Storage for Faulty {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        self.gate().and_then(|()| Disk.create_folder(path))
+    }
+    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
+        self.gate()?;
+        let gate = Faulty { countdown: Arc::clone(&self.countdown), ..*self };
+        Ok(Box::new(FaultyFile { file: Disk.create(path, len_bytes)?, gate }))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.gate().and_then(|()| Disk.rename(from, to))
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.gate().and_then(|()| Disk.link(from, to))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.gate().and_then(|()| Disk.remove(path))
+    }
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.gate().and_then(|()| Disk.sync_folder(path))
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.gate().and_then(|()| Disk.list(path))
+    }
+}
+
+fn archive(global_step: u64) -> Archive {
+    let mut model = Dict::new();
+    model.insert("weight", Tensor::from_slice(&[global_step as f32; 64], vec![64]));
+    let checkpoint = Checkpoint {
+        position: Position { epoch: 1, step: global_step, global_step },
+        state: State { model: model.into(), optimizer: Value::None, scheduler: Value::None },
+        metrics: Metrics::default(),
+        identity: Identity::new(1),
+        plan: PLAN,
+        origin: Position::START,
+        num_updates: global_step,
+        pending: false,
+        lineage: Vec::new(),
+    };
+    Archive::new(&checkpoint.to_value())
+}
+
+/// One save as a run makes it: every third is the best as well.
+fn save(store: &mut Store, step: u64) -> Result<(), StoreError> {
+    let name = checkpoint_name(&PLAN, Position { epoch: 1, step, global_step: step });
+    if step.is_multiple_of(3) {
+        store.publish(BEST_MODEL, &archive(step))?;
+        store.publish_link(&name, BEST_MODEL)?;
+    } else {
+        store.publish(&name, &archive(step))?;
+    }
+    store.rotate(&Retention { max_checkpoints: 2, save_steps: 1, total_steps: 100 }, step)
+}
+
+/// The newest valid checkpoint of the folder, as the next process finds it.
+fn found(folder: &Path) -> u64 {
+    drop(Store::open(folder, Arc::new(Disk)).expect("the folder can be opened again"));
+    let candidates = Candidates { folder, source: &Source::None, source_only: false };
+    find(&candidates)
+        .expect("a valid checkpoint, or none")
+        .map_or(0, |found| found.checkpoint.position.global_step)
+}
+
+#[test]
+fn whatever_fails_and_whenever_nothing_reported_is_lost() {
+    const EIO: i32 = 5;
+    const ENOSPC: i32 = 28;
+    const SAVES: u64 = 8;
+    let mut states = 0;
+    for forever in [false, true] {
+        for error in [EIO, ENOSPC] {
+            for fails_at in 0.. {
+                let folder = tempfile::tempdir().expect("a folder");
+                let countdown = Arc::new(AtomicI64::new(fails_at));
+                let storage = Faulty { countdown: Arc::clone(&countdown), forever, error };
+                let mut reported = 0;
+                let mut failures = 0;
+                if let Ok(mut store) = Store::open(folder.path(), Arc::new(storage)) {
+                    for step in 1..=SAVES {
+                        match save(&mut store, step) {
+                            Ok(()) => reported = step,
+                            Err(error) => {
+                                failures += 1;
+                                let text = crate::store::chain(&error);
+                                assert!(text.contains("os error"), "the cause is not named: {text}");
+                            }
+                        }
+                    }
+                }
+                let newest = found(folder.path());
+                assert!(
+                    newest >= reported,
+                    "failing at operation {fails_at}: {newest} is older than {reported}"
+                );
+                assert!(forever || failures <= 1, "one failure of the disk fails {failures} saves");
+                states += 1;
+                // The countdown has not run out: there is no such operation.
+                if countdown.load(Ordering::SeqCst) > 0 {
+                    assert_eq!(reported, SAVES);
+                    break;
+                }
+            }
+        }
+    }
+    assert!(states > 150, "{states} states");
+}
