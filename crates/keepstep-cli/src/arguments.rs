@@ -86,6 +86,9 @@ pub(crate) struct TrainArguments {
     /// Allow starting below the newest checkpoint of the folder: later ones are moved to superseded/
     #[arg(long)]
     pub(crate) rewind: bool,
+    /// Write progress as JSON lines on standard output, for other programs
+    #[arg(long)]
+    pub(crate) json_progress: bool,
     /// Stop, with a checkpoint, before this much time has passed, for example 11h30m (session_time_limit)
     #[arg(long, value_name = "TIME")]
     pub(crate) time_limit: Option<keepstep_lm::config::TimeSpan>,

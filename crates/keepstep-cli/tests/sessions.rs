@@ -86,3 +86,37 @@ fn a_session_ends_within_its_time() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(said(&output).contains("Saved"), "{}", said(&output));
 }
+
+#[test]
+fn progress_for_other_programs() {
+    let lab = Lab::new();
+    expect(lab.train("run").args(["--stop-after", "7"]), 75);
+    let output = expect(lab.train("run").arg("--json-progress"), 0);
+    let lines: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect();
+    let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().expect("an event")).collect();
+    assert_eq!(events[..2], ["plan", "resumed"]);
+    assert_eq!(events.iter().filter(|event| **event == "update").count(), 5);
+    assert_eq!(events.last(), Some(&"finished"));
+    assert_eq!(lines[1]["global_step"], 7);
+    assert_eq!(lab.checkpoints("run"), lab.straight("straight"));
+}
+
+/// SIGTERM while text is being tokenized, before there is anything to save: it ends at once, and so does the next start.
+#[test]
+fn a_stop_while_tokenizing() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("corpus.txt"), support::text(6_000_000)).expect("the corpus");
+    let set = ["--set", "data.tokenizer={ bpe = 2000 }"];
+    let mut child =
+        lab.train("run").args(set).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+    std::thread::sleep(Duration::from_millis(300));
+    let began = std::time::Instant::now();
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(75), "after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(!lab.path("run").exists());
+}

@@ -2,13 +2,14 @@
 
 use super::{Failure, status};
 use crate::arguments::TrainArguments;
-use crate::progress::Progress;
+use crate::progress::{JsonProgress, Progress};
 use crate::signals::Signals;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
 use keepstep_lm::foreign::{ImportOptions, import, is_foreign_checkpoint};
-use keepstep_lm::trainer::{Control, Outcome, TrainError, train};
+use keepstep_lm::trainer::{Control, Observer, Outcome, TrainError, train};
+use serde_json::json;
 use std::path::PathBuf;
 
 pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
@@ -24,36 +25,54 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
         stop_at: arguments.stop_at,
         resume: resume(arguments, &config)?,
     };
+    if arguments.json_progress {
+        let mut json = JsonProgress;
+        let control = take_over(control, &config, &mut json)?;
+        let outcome = train(&config, &control, &mut json).map_err(|error| failure(&error))?;
+        json.write(&match &outcome {
+            Outcome::Finished { sample } => {
+                let sample = sample.as_ref().and_then(|sample| sample.as_ref().ok());
+                json!({ "event": "finished", "sample": sample })
+            }
+            Outcome::Stopped { .. } => json!({ "event": "stopped" }),
+        });
+        return Ok(status_of(&outcome, &signals));
+    }
     let mut progress = Progress::new();
     let control = take_over(control, &config, &mut progress)?;
     let outcome = train(&config, &control, &mut progress);
     progress.finish();
+    let outcome = outcome.map_err(|error| failure(&error))?;
+    match &outcome {
+        Outcome::Finished { sample: Some(Ok(text)) } => {
+            progress.say(&format!("Finished. The model continues {:?}:", config.sample.prompt));
+            super::print(&format!("{text}\n"))?;
+        }
+        Outcome::Finished { sample: Some(Err(message)) } => {
+            progress.say(&format!("Finished. No sample: {message}"))
+        }
+        Outcome::Finished { sample: None } => progress.say("Finished."),
+        Outcome::Stopped { checkpoint } => progress.say(match checkpoint {
+            Some(_) => "Stopped; nothing is lost. The same command goes on from here.",
+            None => "Stopped. The same command goes on.",
+        }),
+    }
+    Ok(status_of(&outcome, &signals))
+}
+
+/// After Ctrl-C it does not return: the signal is raised again, so that a shell's loop ends with it.
+fn status_of(outcome: &Outcome, signals: &Signals) -> u8 {
     match outcome {
-        Ok(Outcome::Finished { sample }) => {
-            match sample {
-                Some(Ok(text)) => {
-                    progress.say(&format!("Finished. The model continues {:?}:", config.sample.prompt));
-                    super::print(&format!("{text}\n"))?;
-                }
-                Some(Err(message)) => progress.say(&format!("Finished. No sample: {message}")),
-                None => progress.say("Finished."),
-            }
-            Ok(status::DONE)
-        }
-        Ok(Outcome::Stopped { checkpoint }) => {
-            progress.say(match checkpoint {
-                Some(_) => "Stopped; nothing is lost. The same command goes on from here.",
-                None => "Stopped. The same command goes on.",
-            });
+        Outcome::Finished { .. } => status::DONE,
+        Outcome::Stopped { .. } => {
             signals.raise_interrupt();
-            Ok(if signals.is_interrupted() { status::INTERRUPTED } else { status::RESUMABLE })
+            if signals.is_interrupted() { status::INTERRUPTED } else { status::RESUMABLE }
         }
-        Err(error) => Err(failure(&error)),
     }
 }
 
 /// A notebook's checkpoint as the source becomes the run's first checkpoint, once.
-fn take_over(mut control: Control, config: &Config, progress: &mut Progress) -> Result<Control, Failure> {
+fn take_over(mut control: Control, config: &Config, observer: &mut dyn Observer) -> Result<Control, Failure> {
     let Some(Resume::Newest(Source::Path(path))) = &control.resume else { return Ok(control) };
     if !is_foreign_checkpoint(path) {
         return Ok(control);
@@ -62,9 +81,9 @@ fn take_over(mut control: Control, config: &Config, progress: &mut Progress) -> 
     let folder = PathBuf::from(folder);
     let is_begun = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
     if !is_begun {
-        let made = import(path, config, &folder, &ImportOptions::default(), progress)
+        let made = import(path, config, &folder, &ImportOptions::default(), observer)
             .map_err(|error| failure(&error))?;
-        progress.say(&format!("Imported {} as {}", path.display(), made.display()));
+        observer.note(&format!("Imported {} as {}", path.display(), made.display()));
     }
     control.resume = Some(Resume::Newest(Source::None));
     Ok(control)

@@ -1,7 +1,9 @@
 //! What `train` shows while it runs: a bar on a terminal, plain lines elsewhere. All of it goes to standard error.
 
+mod json;
 mod line;
 
+pub(crate) use json::JsonProgress;
 pub(crate) use line::{Line, bar, clock};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

@@ -34,11 +34,12 @@ pub(super) fn pieces(text: &str) -> Vec<&str> {
     pieces
 }
 
-/// Encodes every file by itself, followed by the end-of-text token if there is one, and hands the tokens on in order.
+/// Encodes every file by itself, followed by the end-of-text token if there is one, and hands the tokens on in order. It
+/// ends early where `progress` says no.
 pub(super) fn encode(
     files: &[SourceFile],
     tokenizer: &Tokenizer,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> bool,
     mut write: impl FnMut(&[u32]) -> std::io::Result<()>,
 ) -> Result<std::io::Result<()>, CorpusError> {
     let total: u64 = files.iter().map(|file| file.text().len() as u64).sum();
@@ -59,8 +60,7 @@ pub(super) fn encode(
                 return Ok(Err(error));
             }
         }
-        progress(done, total);
-        Ok(Ok(()))
+        if progress(done, total) { Ok(Ok(())) } else { Err(CorpusError::Stopped) }
     };
     for (index, file) in files.iter().enumerate() {
         let pieces = pieces(file.text());

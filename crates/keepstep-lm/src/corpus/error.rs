@@ -73,6 +73,9 @@ pub enum CorpusError {
         /// Why.
         source: TokenizerError,
     },
+    /// A stop was asked for before all was tokenized.
+    #[error("stopped while tokenizing; nothing was written")]
+    Stopped,
     /// Too few windows.
     #[error(
         "the corpus has {num_tokens} tokens, which make {num_train_windows} training windows of model.block_size =          {block_size}, and batch_size = {batch_size} needs at least that many: use more text, a smaller          model.block_size or a smaller batch_size"

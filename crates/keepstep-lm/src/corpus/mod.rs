@@ -29,7 +29,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Encodes the files, or finds their tokens in the cache. `progress` is called with bytes done, of all; `note` with
+    /// Encodes the files, or finds their tokens in the cache. `progress` is called with bytes done, of all, and says
+    /// whether to go on; `note` is called with
     /// what people should know.
     ///
     /// # Errors
@@ -38,7 +39,7 @@ impl Corpus {
         files: &[SourceFile],
         tokenizer: &Tokenizer,
         config: &Config,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> bool,
         note: &mut dyn FnMut(String),
     ) -> Result<Corpus, CorpusError> {
         let fingerprint = fingerprint(files, tokenizer);

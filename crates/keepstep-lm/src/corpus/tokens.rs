@@ -35,7 +35,7 @@ impl Tokens {
         tokenizer: &Tokenizer,
         fingerprint: &str,
         cache: Option<&Path>,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> bool,
         note: &mut dyn FnMut(String),
     ) -> Result<Tokens, CorpusError> {
         let width = if tokenizer.vocab_size() <= 1 << 16 { 2 } else { 4 };
@@ -125,7 +125,7 @@ impl Tokens {
         files: &[SourceFile],
         tokenizer: &Tokenizer,
         width: usize,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<io::Result<()>, CorpusError> {
         let create = || {
             std::fs::create_dir_all(folder)?;
@@ -182,12 +182,12 @@ mod tests {
         std::fs::write(&text, "the run goes on ".repeat(9_000)).expect("a file");
         let paths = vec![text.display().to_string()];
         let files = collect(&DataConfig { paths, ..DataConfig::default() }).expect("files");
-        let tokenizer = Tokenizer::train_bpe(&[files[0].text()], 265, &mut |_, _| {}).expect("a tokenizer");
+        let tokenizer = Tokenizer::train_bpe(&[files[0].text()], 265, &mut |_, _| true).expect("a tokenizer");
         let cache = folder.path().join("cache");
         let get = |cache: Option<&Path>| {
             let mut notes = Vec::new();
             let tokens =
-                Tokens::of(&files, &tokenizer, "abc", cache, &mut |_, _| {}, &mut |note| notes.push(note))
+                Tokens::of(&files, &tokenizer, "abc", cache, &mut |_, _| true, &mut |note| notes.push(note))
                     .expect("tokens");
             let mut all = Vec::new();
             tokens.read(0, tokens.len() as usize, &mut all);

@@ -12,6 +12,7 @@ use keepstep::checkpoint::{Best, Checkpoint, Metrics};
 use keepstep::position::Plan;
 use keepstep_pt::{Dict, Dtype, File, Value};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// How a checkpoint is taken over.
 #[derive(Debug, Clone, Default)]
@@ -56,9 +57,10 @@ pub fn import(
     };
     let stated = Stated { epoch: int("epoch")?, step: int("step")?, global_step: int("global_step")? };
 
+    let never = AtomicBool::new(false);
     let files = corpus::collect(&config.data)?;
-    let tokenizer = prepare::tokenizer(config, &files, None, observer)?;
-    let corpus = prepare::corpus(config, &files, &tokenizer, observer)?;
+    let tokenizer = prepare::tokenizer(config, &files, None, observer, &never)?;
+    let corpus = prepare::corpus(config, &files, &tokenizer, observer, &never)?;
     let sizes = prepare::sizes(config, &corpus);
     let accumulation = sizes.gradient_accumulation_steps;
     let position =

@@ -50,6 +50,9 @@ pub enum TokenizerError {
         /// Its words.
         message: String,
     },
+    /// A stop was asked for while it was trained.
+    #[error("stopped while training the tokenizer; nothing was written")]
+    Stopped,
     /// A vocabulary cannot be reached.
     #[error(
         "`data.tokenizer` is {{ bpe = {wanted} }}, and the corpus has only enough for {found} entries: ask for at most that many"
@@ -104,16 +107,17 @@ impl Tokenizer {
 
     /// Trains a byte-level BPE of `vocab_size` entries on texts: 256 bytes, the merges, the end-of-text token last.
     ///
-    /// The result depends on the texts alone, not on threads or the process.
+    /// The result depends on the texts alone, not on threads or the process. `progress` is called with bytes counted, of
+    /// all, and says whether to go on.
     ///
     /// # Errors
     /// The texts have not enough for so many entries.
     pub fn train_bpe(
         texts: &[&str],
         vocab_size: usize,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Tokenizer, TokenizerError> {
-        let trained = train::train(texts, vocab_size - 1, progress);
+        let trained = train::train(texts, vocab_size - 1, progress).ok_or(TokenizerError::Stopped)?;
         let found = trained.vocab.len() + 1;
         if found < vocab_size {
             return Err(TokenizerError::SmallCorpus { wanted: vocab_size, found });
@@ -284,12 +288,12 @@ mod tests {
 
     #[test]
     fn trained_bpe() {
-        let tokenizer = Tokenizer::train_bpe(&[TEXT, TEXT], 270, &mut |_, _| {}).expect("a tokenizer");
+        let tokenizer = Tokenizer::train_bpe(&[TEXT, TEXT], 270, &mut |_, _| true).expect("a tokenizer");
         check(&tokenizer);
         assert_eq!(tokenizer.vocab_size(), 270);
         assert_eq!(tokenizer.end_of_text(), Some(269));
         assert!(tokenizer.encode(TEXT).expect("tokens").len() < TEXT.len());
-        let error = Tokenizer::train_bpe(&["ab"], 300, &mut |_, _| {}).expect_err("too few").to_string();
+        let error = Tokenizer::train_bpe(&["ab"], 300, &mut |_, _| true).expect_err("too few").to_string();
         assert!(error.contains("257"), "{error}");
     }
 

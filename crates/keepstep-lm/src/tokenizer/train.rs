@@ -22,17 +22,29 @@ type Pair = (u32, u32);
 /// Pairs that occur once are no pattern.
 const MIN_FREQUENCY: u64 = 2;
 
+/// Merges between two questions whether to go on.
+const PATIENCE: usize = 16;
+
 /// Texts that are split at a time, between two reports of progress.
 const BATCH: usize = 64;
 
-pub(super) fn train(texts: &[&str], vocab_size: usize, progress: &mut dyn FnMut(u64, u64)) -> Trained {
-    let mut trainer = Trainer::new(&count_words(texts, progress));
-    while trainer.vocab.len() < vocab_size && trainer.merge_next() {}
-    Trained { vocab: trainer.vocab, merges: trainer.merges }
+pub(super) fn train(
+    texts: &[&str],
+    vocab_size: usize,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Option<Trained> {
+    let mut trainer = Trainer::new(&count_words(texts, progress)?);
+    let total = texts.iter().map(|text| text.len() as u64).sum();
+    while trainer.vocab.len() < vocab_size && trainer.merge_next() {
+        if trainer.merges.len().is_multiple_of(PATIENCE) && !progress(total, total) {
+            return None;
+        }
+    }
+    Some(Trained { vocab: trainer.vocab, merges: trainer.merges })
 }
 
 /// How often each word occurs, words spelled in the alphabet of bytes.
-fn count_words(texts: &[&str], progress: &mut dyn FnMut(u64, u64)) -> BTreeMap<String, u64> {
+fn count_words(texts: &[&str], progress: &mut dyn FnMut(u64, u64) -> bool) -> Option<BTreeMap<String, u64>> {
     let total = texts.iter().map(|text| text.len() as u64).sum();
     let (mut done, mut counts) = (0, BTreeMap::new());
     for batch in texts.chunks(BATCH) {
@@ -41,9 +53,11 @@ fn count_words(texts: &[&str], progress: &mut dyn FnMut(u64, u64)) -> BTreeMap<S
             *counts.entry(word).or_default() += number;
         }
         done += batch.iter().map(|text| text.len() as u64).sum::<u64>();
-        progress(done, total);
+        if !progress(done, total) {
+            return None;
+        }
     }
-    counts
+    Some(counts)
 }
 
 fn count(text: &str) -> BTreeMap<String, u64> {
@@ -212,7 +226,8 @@ mod tests {
     #[test]
     fn it_does_what_counting_anew_does() {
         let text = "abababa aaaa aaab the theme then thesis banana bandana ananas the the aa ab abab bab";
-        let counts = count_words(&[text, "fn main() {\n    let mut main = main;\n}\n"], &mut |_, _| {});
+        let counts = count_words(&[text, "fn main() {\n    let mut main = main;\n}\n"], &mut |_, _| true)
+            .expect("counts");
         let mut trainer = Trainer::new(&counts);
         while trainer.vocab.len() < 330 && trainer.merge_next() {}
         let expected = obvious(&counts, 330);
@@ -225,8 +240,9 @@ mod tests {
         let texts = ["the one and the other", "another one", "on and on"];
         let mut back = texts;
         back.reverse();
-        let one = train(&texts, 270, &mut |_, _| {});
-        let other = train(&back, 270, &mut |_, _| {});
+        let one = train(&texts, 270, &mut |_, _| true).expect("merges");
+        let other = train(&back, 270, &mut |_, _| true).expect("merges");
+        assert!(train(&texts, 270, &mut |_, _| false).is_none());
         assert_eq!(one.merges, other.merges);
     }
 }

@@ -15,6 +15,7 @@ use keepstep::run::{Policy, Resume, Sizes};
 use keepstep::{Checkpoint, store::Source};
 use keepstep_pt::Value;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The key under which a checkpoint's config keeps the fingerprint of the weights that its run began with.
 pub(crate) const INIT_FROM: &str = "init_from";
@@ -50,6 +51,7 @@ pub(crate) fn tokenizer(
     files: &[SourceFile],
     checkpoint: Option<&Checkpoint>,
     observer: &mut dyn Observer,
+    stop: &AtomicBool,
 ) -> Result<Tokenizer, TrainError> {
     let spec = &config.data.tokenizer;
     let saved = checkpoint.filter(|checkpoint| {
@@ -72,9 +74,10 @@ pub(crate) fn tokenizer(
         (_, Some(checkpoint)) => from(checkpoint)?,
         (TokenizerSpec::Bytes, None) => Tokenizer::bytes(),
         (TokenizerSpec::Chars, None) => Tokenizer::chars(texts.iter().flat_map(|text| text.chars())),
-        (TokenizerSpec::Bpe(size), None) => {
-            Tokenizer::train_bpe(&texts, *size, &mut |done, total| observer.tokenizing(done, total))?
-        }
+        (TokenizerSpec::Bpe(size), None) => Tokenizer::train_bpe(&texts, *size, &mut |done, total| {
+            observer.tokenizing(done, total);
+            !stop.load(Ordering::SeqCst)
+        })?,
     })
 }
 
@@ -116,9 +119,13 @@ pub(crate) fn corpus(
     files: &[SourceFile],
     tokenizer: &Tokenizer,
     observer: &mut dyn Observer,
+    stop: &AtomicBool,
 ) -> Result<Corpus, TrainError> {
     let mut notes = Vec::new();
-    let mut progress = |done, total| observer.tokenizing(done, total);
+    let mut progress = |done, total| {
+        observer.tokenizing(done, total);
+        !stop.load(Ordering::SeqCst)
+    };
     let corpus = Corpus::new(files, tokenizer, config, &mut progress, &mut |note| notes.push(note))?;
     notes.iter().for_each(|note| observer.note(note));
     Ok(corpus)

@@ -7,10 +7,10 @@ use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, Upda
 use super::weights::Weights;
 use super::{groups, prepare};
 use crate::config::{Config, OnDivergence, OnSaveError};
-use crate::corpus::{self, Corpus};
+use crate::corpus::{self, Corpus, CorpusError};
 use crate::generate::{GenerateOptions, Generator};
 use crate::parameters::Layout;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError};
 use std::path::PathBuf;
@@ -61,7 +61,13 @@ pub fn train(config: &Config, control: &Control, observer: &mut dyn Observer) ->
         .num_threads(num_threads)
         .build()
         .map_err(|source| TrainError::Threads { num_threads, source })?;
-    pool.install(|| Session::open(config, control, observer)?.run())
+    pool.install(|| match Session::open(config, control, observer) {
+        Ok(session) => session.run(),
+        Err(TrainError::Corpus(CorpusError::Stopped) | TrainError::Tokenizer(TokenizerError::Stopped)) => {
+            Ok(Outcome::Stopped { checkpoint: None })
+        }
+        Err(error) => Err(error),
+    })
 }
 
 struct Session<'a> {
@@ -94,8 +100,8 @@ impl<'a> Session<'a> {
         };
         let files = corpus::collect(&config.data)?;
         let opening = Opening::look(&folder, prepare::policy(config, resume))?;
-        let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer)?;
-        let corpus = prepare::corpus(config, &files, &tokenizer, observer)?;
+        let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer, &control.stop)?;
+        let corpus = prepare::corpus(config, &files, &tokenizer, observer, &control.stop)?;
         let initial = prepare::initial(config, opening.checkpoint())?;
         let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
         let fingerprint = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
