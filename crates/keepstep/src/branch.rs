@@ -104,6 +104,10 @@ pub fn begin(checkpoint: &Checkpoint, folder: &Path) -> Result<PathBuf, BranchEr
 }
 
 fn refuse_used(folder: &Path) -> Result<(), BranchError> {
-    let is_empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    // An attempt that failed leaves the lock's file, or a temporary one.
+    let is_hidden = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
+    };
+    let is_empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.all(is_hidden));
     if is_empty { Ok(()) } else { Err(BranchError::NotEmpty { folder: folder.to_path_buf() }) }
 }

@@ -4,6 +4,7 @@ use super::{Failure, status};
 use crate::arguments::TrainArguments;
 use crate::progress::{JsonProgress, Progress};
 use crate::signals::Signals;
+use keepstep::name::Name;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
@@ -79,7 +80,10 @@ fn take_over(mut control: Control, config: &Config, observer: &mut dyn Observer)
     }
     let folder = keepstep_lm::config::expand(&config.output_dir).map_err(|error| Failure::of(2, &error))?;
     let folder = PathBuf::from(folder);
-    let is_begun = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+    let is_checkpoint = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| Name::parse(name).is_some()))
+    };
+    let is_begun = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.any(is_checkpoint));
     if !is_begun {
         let made = import(path, config, &folder, &ImportOptions::default(), observer)
             .map_err(|error| failure(&error))?;

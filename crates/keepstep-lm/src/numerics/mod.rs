@@ -30,11 +30,21 @@ mod tests {
     /// This binary again, on a processor without AVX-512: the same products, the same golden bits.
     #[test]
     fn on_a_haswell_processor() {
+        on("Haswell");
+    }
+
+    /// And on one without AVX2 and FMA: slow, but the same.
+    #[test]
+    fn on_a_nehalem_processor() {
+        on("Nehalem");
+    }
+
+    fn on(processor: &str) {
         if super::is_emulated() {
             return;
         }
         let output = Command::new("qemu-x86_64")
-            .args(["-cpu", "Haswell"])
+            .args(["-cpu", processor])
             .arg(std::env::current_exe().expect("this binary"))
             .args(["numerics::product", "bits_are_golden"])
             .env("KEEPSTEP_EMULATED", "1")

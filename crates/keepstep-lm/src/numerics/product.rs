@@ -189,7 +189,7 @@ impl<'a> Task<'a> {
         let by_rows = self.lhs.col_stride == 1 && self.rhs.row_stride == 1;
         if rows == 0 || cols == 0 || inner == 0 {
             Path::Empty
-        } else if rows == 1 || cols == 1 || inner <= 2 || (by_rows && rows * cols <= 256) {
+        } else if rows == 1 || cols == 1 || inner <= 2 || (by_rows && rows * cols <= 256) || lacks_fma() {
             Path::Own
         } else {
             Path::Gemm
@@ -276,6 +276,11 @@ impl<'a> Task<'a> {
             );
         }
     }
+}
+
+/// Whether the crate would round twice where the definition rounds once. Slow, but the same bits.
+fn lacks_fma() -> bool {
+    cfg!(target_arch = "x86_64") && !crate::numerics::vectorized::is_fast()
 }
 
 /// Columns that are computed side by side.
