@@ -161,3 +161,46 @@ fn the_journal_goes_on_in_the_new_folder() {
     let updates = text.lines().filter(|line| line.contains(r#""event":"update""#)).count() as u64;
     assert_eq!(updates, UPDATES);
 }
+
+/// A run that ends by its number of updates, within an epoch and at the end of one.
+#[test]
+fn total_steps_ends_a_run_anywhere() {
+    let lab = Lab::new();
+    for total in ["7", "8"] {
+        let set = ["--set", &format!("total_steps={total}")];
+        let straight = format!("straight{total}");
+        expect(lab.train(&straight).args(set), 0);
+        let expected = lab.checkpoints(&straight);
+        assert!(expected.keys().any(|name| name.ends_with(&format!("_global{total}.pt"))), "{expected:?}");
+        for stop in ["4", "6"] {
+            let run = format!("stopped{total} {stop}");
+            expect(lab.train(&run).args(set).args(["--stop-after", stop]), 75);
+            expect(lab.train(&run).args(set), 0);
+            assert_eq!(lab.checkpoints(&run), expected, "{total} updates, stopped after {stop}");
+        }
+        let output = expect(lab.train(&straight).args(set), 0);
+        assert!(said(&output).contains("NOTHING LEFT TO DO"), "{}", said(&output));
+        // More epochs change nothing where total_steps ends the run.
+        expect(lab.train(&straight).args(set).args(["--set", "epochs=9"]), 0);
+    }
+}
+
+/// Where the learning rate does not depend on the length, a finished run may be made longer.
+#[test]
+fn a_run_with_a_constant_rate_may_grow() {
+    let lab = Lab::new();
+    let constant = ["--set", "schedule.kind=constant_with_warmup"];
+    expect(lab.train("straight").args(constant), 0);
+    expect(lab.train("grown").args(constant).args(["--set", "epochs=2"]), 0);
+    expect(lab.train("grown").args(constant), 0);
+    let (straight, grown) = (lab.checkpoints("straight"), lab.checkpoints("grown"));
+    let after = |name: &&String| support::global_step(name).is_some_and(|step| step > 8);
+    assert_eq!(straight.keys().filter(after).count(), 2);
+    for name in straight.keys().filter(after) {
+        assert_eq!(grown.get(name), straight.get(name), "{name}");
+    }
+    // With a cosine it may not.
+    expect(lab.train("cosine").args(["--set", "epochs=2"]), 0);
+    let output = expect(&mut lab.train("cosine"), 2);
+    assert!(said(&output).contains("`epochs`"), "{}", said(&output));
+}
