@@ -1,38 +1,8 @@
 //! Files to tokens: pieces in parallel, results in order.
 
 use super::{CorpusError, SourceFile};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, pieces};
 use rayon::prelude::*;
-
-/// A piece of a file is at least this long, in bytes, unless the file ends.
-const PIECE: usize = 1 << 16;
-
-/// Pieces that are encoded before their tokens are handed on.
-const BATCH: usize = 64;
-
-/// Cuts a text after the first line that ends at or beyond `PIECE` bytes; a line of twice that length is cut after the
-/// character there. Only the text decides.
-pub(super) fn pieces(text: &str) -> Vec<&str> {
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while rest.len() > PIECE {
-        let window = &rest.as_bytes()[PIECE - 1..rest.len().min(2 * PIECE)];
-        let mut end = match window.iter().position(|&byte| byte == b'\n') {
-            Some(at) => PIECE + at,
-            None => rest.len().min(2 * PIECE),
-        };
-        while !rest.is_char_boundary(end) {
-            end += 1;
-        }
-        let (piece, tail) = rest.split_at(end);
-        pieces.push(piece);
-        rest = tail;
-    }
-    if !rest.is_empty() {
-        pieces.push(rest);
-    }
-    pieces
-}
 
 /// Encodes every file by itself, followed by the end-of-text token if there is one, and hands the tokens on in order. It
 /// ends early where `progress` says no.
@@ -67,7 +37,7 @@ pub(super) fn encode(
         let count = pieces.len();
         for (at, piece) in pieces.into_iter().enumerate() {
             batch.push((index, piece, at + 1 == count));
-            if batch.len() == BATCH
+            if batch.len() >= 4 * rayon::current_num_threads()
                 && let Err(error) = flush(&mut batch)?
             {
                 return Ok(Err(error));
@@ -75,28 +45,4 @@ pub(super) fn encode(
         }
     }
     flush(&mut batch)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_are_the_text() {
-        for text in [
-            String::new(),
-            "short".to_owned(),
-            "a line of some length\n".repeat(10_000),
-            "x".repeat(300_000),
-            "é".repeat(100_001),
-        ] {
-            let pieces = pieces(&text);
-            assert_eq!(pieces.concat(), text);
-            assert!(
-                pieces.iter().rev().skip(1).all(|piece| piece.len() >= PIECE && piece.len() <= 2 * PIECE + 3)
-            );
-        }
-        let lines = "a line of some length\n".repeat(10_000);
-        assert!(pieces(&lines).iter().all(|piece| piece.ends_with('\n')));
-    }
 }

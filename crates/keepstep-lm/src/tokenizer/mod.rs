@@ -1,7 +1,10 @@
 //! Text to tokens and back, as a `tokenizer.json` of Hugging Face's `tokenizers` describes it.
 
 mod bpe;
+mod pieces;
 mod train;
+
+pub(crate) use pieces::pieces;
 
 use std::path::{Path, PathBuf};
 use thiserror::Error;

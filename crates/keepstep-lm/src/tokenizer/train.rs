@@ -5,6 +5,7 @@
 //! on the order of a hash map. Here every choice is defined, and the splitting into words is the library's.
 
 use super::bpe::byte_alphabet;
+use super::pieces::pieces;
 use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -25,9 +26,6 @@ const MIN_FREQUENCY: u64 = 2;
 /// Merges between two questions whether to go on.
 const PATIENCE: usize = 16;
 
-/// Texts that are split at a time, between two reports of progress.
-const BATCH: usize = 64;
-
 pub(super) fn train(
     texts: &[&str],
     vocab_size: usize,
@@ -47,7 +45,8 @@ pub(super) fn train(
 fn count_words(texts: &[&str], progress: &mut dyn FnMut(u64, u64) -> bool) -> Option<BTreeMap<String, u64>> {
     let total = texts.iter().map(|text| text.len() as u64).sum();
     let (mut done, mut counts) = (0, BTreeMap::new());
-    for batch in texts.chunks(BATCH) {
+    let pieces: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
+    for batch in pieces.chunks(4 * rayon::current_num_threads()) {
         let parts: Vec<BTreeMap<String, u64>> = batch.par_iter().map(|text| count(text)).collect();
         for (word, number) in parts.into_iter().flatten() {
             *counts.entry(word).or_default() += number;

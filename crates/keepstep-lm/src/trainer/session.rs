@@ -133,6 +133,9 @@ impl<'a> Session<'a> {
             observer.resumed(&report);
         }
         run.loaded();
+        if let Some(text) = missing_room(&run, config, learner.num_parameters() as u64) {
+            observer.note(&text);
+        }
         Ok(Session {
             config,
             control,
@@ -312,6 +315,32 @@ impl<'a> Session<'a> {
             generator.generate(&sample.prompt, &options, &|| self.control.stop.load(Ordering::SeqCst));
         Some(written.map_err(|error| error.to_string()))
     }
+}
+
+/// Says it where the checkpoints that the run will hold at once do not fit on the disk. Each save checks again, by taking
+/// its room before it writes.
+fn missing_room(run: &Run, config: &Config, num_parameters: u64) -> Option<String> {
+    const BYTES_PER_PARAMETER: u64 = 12;
+    const REST: u64 = 64 << 10;
+    let room = run.room()?;
+    let one = num_parameters * BYTES_PER_PARAMETER + REST;
+    let left = run.plan().total_steps - run.position().global_step.min(run.plan().total_steps);
+    let saves = left / config.save_steps + left.div_ceil(run.plan().updates_per_epoch());
+    // Beside the newest: the best, and the one that is being written.
+    let files = (config.max_checkpoints as u64).min(saves) + 2;
+    let needed = one.saturating_mul(files).saturating_sub(room.stored_bytes);
+    if left == 0 || room.free_bytes >= needed {
+        return None;
+    }
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    Some(format!(
+        "THE DISK MAY BE TOO SMALL: {} are free, and this run's checkpoints need {} more ({files} of about {}): {} are \
+         missing. Make room, lower max_checkpoints, or choose another output_dir",
+        megabytes(room.free_bytes),
+        megabytes(needed),
+        megabytes(one),
+        megabytes(needed - room.free_bytes)
+    ))
 }
 
 /// Where the epoch of `position` ends, or the run within it.

@@ -274,6 +274,11 @@ impl Run {
         Ok(Some(path))
     }
 
+    /// The room on the disk of the run's folder.
+    pub fn room(&self) -> Option<crate::store::Room> {
+        self.store.room()
+    }
+
     /// What the comparison of updates that are made again has found since this was last asked.
     pub fn take_replayed(&mut self) -> Option<Replayed> {
         self.replayed.take()

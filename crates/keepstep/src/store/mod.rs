@@ -59,6 +59,15 @@ impl Retention {
     }
 }
 
+/// Room on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that may still be written.
+    pub free_bytes: u64,
+    /// Bytes of the checkpoints that are there.
+    pub stored_bytes: u64,
+}
+
 type Stamp = (u64, Option<std::time::SystemTime>);
 
 impl Store {
@@ -81,6 +90,18 @@ impl Store {
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Bytes that this process may still write to the folder's file system, and bytes of the checkpoints in it; None where
+    /// the system does not say.
+    pub fn room(&self) -> Option<Room> {
+        let free_bytes = storage::free_bytes(&self.folder)?;
+        let checkpoints = self.storage.list(&self.folder).ok()?;
+        let is_checkpoint = |path: &&PathBuf| {
+            file_name(path).is_some_and(|name| name == BEST_MODEL || Name::parse(name).is_some())
+        };
+        let len = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        Some(Room { free_bytes, stored_bytes: checkpoints.iter().filter(is_checkpoint).map(len).sum() })
     }
 
     /// Publishes an archive under a name, durably, and reads it back.

@@ -118,3 +118,16 @@ fn preallocate(file: &File, len_bytes: u64) -> io::Result<()> {
 fn preallocate(_: &File, _: u64) -> io::Result<()> {
     Ok(())
 }
+
+/// Bytes that this process may still write to the file system of a folder.
+#[cfg(unix)]
+pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
+    let status = rustix::fs::statvfs(folder).ok()?;
+    status.f_bavail.checked_mul(status.f_frsize)
+}
+
+/// Not known here.
+#[cfg(not(unix))]
+pub(super) fn free_bytes(_folder: &Path) -> Option<u64> {
+    None
+}
