@@ -1,9 +1,8 @@
 //! Other formats for a checkpoint's weights: safetensors, and a folder as the Hugging Face hub has it.
 
-use crate::config::{self, ConfigError};
 use crate::parameters::Layout;
-use crate::state_dict::{self, StateDictError};
-use crate::tokenizer::{TOKENIZER_FILE, Tokenizer, TokenizerError};
+use crate::tokenizer::TOKENIZER_FILE;
+use crate::trained::{TrainedModel, TrainedModelError};
 use keepstep::Checkpoint;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -24,15 +23,9 @@ pub enum Format {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// Its config is not one of a language model.
+    /// It holds no language model.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Its tokenizer cannot be used.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Its tensors are not those of its config.
-    #[error(transparent)]
-    State(#[from] StateDictError),
+    Checkpoint(#[from] TrainedModelError),
     /// The tensors cannot be laid out.
     #[error("the tensors cannot be written as safetensors")]
     Safetensors(#[from] safetensors::SafeTensorError),
@@ -57,12 +50,8 @@ pub fn export(
     format: Format,
     folder: &Path,
 ) -> Result<Vec<PathBuf>, ExportError> {
-    let config = config::from_functional(&checkpoint.identity.config, "-")?;
-    let tokenizer = Tokenizer::from_json(&checkpoint.identity.tokenizer, place)?;
-    let model = config.model_config(tokenizer.vocab_size());
+    let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
     let layout = Layout::new(&model);
-    let mut parameters = vec![0.0; layout.num_parameters()];
-    state_dict::load_model(&checkpoint.state.model, &layout, &mut parameters)?;
 
     let mut files = vec![("model.safetensors", weights(&layout, &parameters)?)];
     if format == Format::HuggingFace {

@@ -3,14 +3,13 @@
 //! A position is computed by the engine's own arithmetic, so that its logits have the bits that a whole forward pass
 //! would give.
 
-use crate::config::{self, ConfigError};
 use crate::engine::{attend, gelu, linear, normalize};
 use crate::model::ModelConfig;
 use crate::numerics::math::exp;
 use crate::numerics::product::{Into, Matrix, MatrixMut, product};
 use crate::parameters::{Layout, Views};
-use crate::state_dict::{self, StateDictError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::trained::{TrainedModel, TrainedModelError};
 use keepstep::Checkpoint;
 use keepstep::rng::{Purpose, Stream};
 use std::cmp::Ordering;
@@ -33,15 +32,12 @@ pub struct GenerateOptions {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GenerateError {
-    /// The checkpoint's config is not one of a language model.
+    /// The checkpoint holds no language model.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The checkpoint's tokenizer cannot be used, or not on this prompt.
+    Checkpoint(#[from] TrainedModelError),
+    /// The tokenizer cannot be used on this prompt.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The checkpoint's tensors are not those of its config.
-    #[error(transparent)]
-    State(#[from] StateDictError),
     /// There is nothing to continue.
     #[error(
         "the prompt is empty, and this tokenizer has no end-of-text token to begin with: give at least one character"
@@ -68,12 +64,7 @@ impl Generator {
     /// # Errors
     /// It is not one of a language model.
     pub fn from_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Generator, GenerateError> {
-        let config = config::from_functional(&checkpoint.identity.config, "-")?;
-        let tokenizer = Tokenizer::from_json(&checkpoint.identity.tokenizer, place)?;
-        let model = config.model_config(tokenizer.vocab_size());
-        let layout = Layout::new(&model);
-        let mut parameters = vec![0.0; layout.num_parameters()];
-        state_dict::load_model(&checkpoint.state.model, &layout, &mut parameters)?;
+        let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
         Ok(Generator { model, parameters, tokenizer })
     }
 

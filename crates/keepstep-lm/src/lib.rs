@@ -17,6 +17,7 @@ pub mod parameters;
 pub mod schedule;
 mod state_dict;
 pub mod tokenizer;
+pub mod trained;
 pub mod trainer;
 
 pub use config::Config;
