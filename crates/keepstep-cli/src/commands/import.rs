@@ -4,7 +4,7 @@ use super::{Failure, train::failure};
 use crate::arguments::{ImportArguments, StepIs};
 use crate::progress::Progress;
 use keepstep_lm::Config;
-use keepstep_lm::foreign::{Counting, ImportOptions, import};
+use keepstep_lm::foreign::{Counting, import};
 
 pub(crate) fn run(arguments: &ImportArguments) -> Result<(), Failure> {
     let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
@@ -14,7 +14,7 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<(), Failure> {
         round_down: arguments.round_down,
     };
     let mut progress = Progress::new();
-    let made = import(&arguments.file, &config, &arguments.out, &ImportOptions { counting }, &mut progress);
+    let made = import(&arguments.file, &config, &arguments.out, counting, &mut progress);
     progress.finish();
     let made = made.map_err(|error| failure(&error))?;
     super::print(&format!(

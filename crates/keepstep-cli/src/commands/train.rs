@@ -8,7 +8,7 @@ use keepstep::name::Name;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
-use keepstep_lm::foreign::{ImportOptions, import, is_foreign_checkpoint};
+use keepstep_lm::foreign::{Counting, import, is_foreign_checkpoint};
 use keepstep_lm::trainer::{Control, Observer, Outcome, TrainError, train};
 use serde_json::json;
 use std::path::PathBuf;
@@ -85,8 +85,8 @@ fn take_over(mut control: Control, config: &Config, observer: &mut dyn Observer)
     };
     let is_begun = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.any(is_checkpoint));
     if !is_begun {
-        let made = import(path, config, &folder, &ImportOptions::default(), observer)
-            .map_err(|error| failure(&error))?;
+        let made =
+            import(path, config, &folder, Counting::default(), observer).map_err(|error| failure(&error))?;
         observer.note(&format!("Imported {} as {}", path.display(), made.display()));
     }
     control.resume = Some(Resume::Newest(Source::None));

@@ -8,11 +8,13 @@ use super::{DropoutKey, Engine, LossSum, ROWS, gelu, head, layer_norm, linear};
 use crate::model::ModelConfig;
 use crate::parameters::{LayerViews, Layout, Views};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Forward and backward on all threads of the current rayon pool.
 pub struct CpuEngine {
     model: ModelConfig,
-    layout: Layout,
+    /// Shared, so that a pass can hold it beside the engine's buffers.
+    layout: Arc<Layout>,
     attention: Attention,
     activations: Activations,
     max_rows: usize,
@@ -25,7 +27,7 @@ impl CpuEngine {
         let max_rows = batch_size * model.block_size;
         CpuEngine {
             model: *model,
-            layout: Layout::new(model),
+            layout: Arc::new(Layout::new(model)),
             attention: Attention::new(model),
             activations: Activations::new(model, max_rows, recompute),
             max_rows,
@@ -191,7 +193,7 @@ impl Engine for CpuEngine {
         let inputs = self.inputs(tokens);
         let rows = inputs.rows();
         let width = rows * self.model.n_embd;
-        let layout = self.layout.clone();
+        let layout = Arc::clone(&self.layout);
         let weights = layout.views(parameters);
         let mut gradient = layout.views_mut(gradient);
         let dropout = Dropout::new(dropout, self.model.dropout);
@@ -222,7 +224,7 @@ impl Engine for CpuEngine {
     fn loss(&mut self, parameters: &[f32], tokens: &[u32]) -> LossSum {
         let inputs = self.inputs(tokens);
         let width = inputs.rows() * self.model.n_embd;
-        let layout = self.layout.clone();
+        let layout = Arc::clone(&self.layout);
         let weights = layout.views(parameters);
         self.forward(&weights, &inputs, Dropout::OFF);
         let Activations { ln_f, logits, .. } = &mut self.activations;

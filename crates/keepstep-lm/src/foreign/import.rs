@@ -14,19 +14,13 @@ use keepstep_pt::{Dict, Dtype, File, Value};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-/// How a checkpoint is taken over.
-#[derive(Debug, Clone, Default)]
-pub struct ImportOptions {
-    /// How it counts.
-    pub counting: Counting,
-}
-
 /// Whether a file is a checkpoint that a PyTorch loop saved, and not keepstep's own.
 pub fn is_foreign_checkpoint(path: &Path) -> bool {
-    let has = |key: &str| {
-        File::open(path).is_ok_and(|file| file.value().as_dict().is_some_and(|root| root.get(key).is_some()))
+    let is_foreign = |root: &Dict| {
+        let has = |key: &str| root.get(key).is_some();
+        !has("keepstep") && (has("model_state_dict") || has("model"))
     };
-    path.is_file() && !has("keepstep") && (has("model_state_dict") || has("model"))
+    path.is_file() && File::open(path).is_ok_and(|file| file.value().as_dict().is_some_and(is_foreign))
 }
 
 /// Makes a run of the file in `folder`, with the config's corpus and settings. Gives the checkpoint that `train` goes on
@@ -38,7 +32,7 @@ pub fn import(
     path: &Path,
     config: &Config,
     folder: &Path,
-    options: &ImportOptions,
+    counting: Counting,
     observer: &mut dyn Observer,
 ) -> Result<PathBuf, TrainError> {
     let foreign = |source: ForeignError| TrainError::Foreign { path: path.to_path_buf(), source };
@@ -63,14 +57,13 @@ pub fn import(
     let corpus = prepare::corpus(config, &files, &tokenizer, observer, &never)?;
     let sizes = prepare::sizes(config, &corpus);
     let accumulation = sizes.gradient_accumulation_steps;
-    let position =
-        interpret(stated, options.counting, sizes.steps_per_epoch, accumulation).map_err(foreign)?;
+    let position = interpret(stated, counting, sizes.steps_per_epoch, accumulation).map_err(foreign)?;
     let plan = Plan::new(sizes.steps_per_epoch, accumulation, sizes.length, position);
 
     let layout = Layout::new(&config.model_config(tokenizer.vocab_size()));
-    let mut state = Weights::initial(layout, config.seed);
-    let (layout, parameters) = (&state.layout.clone(), state.parameters.get_mut());
-    let linear = weights::load(&of_dict(model_dict), layout, parameters, false).map_err(foreign)?;
+    let mut state = Weights::zeros(layout);
+    let linear = weights::load(&of_dict(model_dict), &state.layout, state.parameters.get_mut(), false)
+        .map_err(foreign)?;
     let param_groups = optimizer::load(optimizer_dict, linear, &mut state).map_err(foreign)?;
 
     let mut identity = prepare::identity(config, &corpus, &tokenizer, None, None);

@@ -10,5 +10,5 @@ mod weights;
 
 pub use error::ForeignError;
 pub use hub::{Initial, hub_settings};
-pub use import::{ImportOptions, import, is_foreign_checkpoint};
+pub use import::{import, is_foreign_checkpoint};
 pub use position::Counting;

@@ -1,7 +1,7 @@
 //! Named tensors of a file, whatever its format.
 
 use super::ForeignError;
-use keepstep_pt::{Dict, Dtype, Tensor, Value};
+use keepstep_pt::{Dict, Dtype, Tensor};
 
 /// A tensor that can be read as float32.
 pub(super) struct Named<'a> {
@@ -46,14 +46,10 @@ impl Named<'_> {
 
 /// The tensors of a state dict.
 pub(super) fn of_dict(dict: &Dict) -> Vec<Named<'_>> {
-    let named = |(key, value): (&Value, &'_ Value)| {
-        let (name, tensor) = (key.as_str()?.to_owned(), value.as_tensor()?);
-        Some((name, tensor.shape().to_vec()))
-    };
     dict.iter()
         .filter_map(|(key, value)| {
-            let (name, shape) = named((key, value))?;
-            Some(Named { name, shape, source: Source::Pt(value.as_tensor()?) })
+            let (name, tensor) = (key.as_str()?.to_owned(), value.as_tensor()?);
+            Some(Named { name, shape: tensor.shape().to_vec(), source: Source::Pt(tensor) })
         })
         .collect()
 }

@@ -44,7 +44,7 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
     let layout = Layout::new(
         &new.model_config(Tokenizer::from_json(&identity.tokenizer, "the checkpoint")?.vocab_size()),
     );
-    let mut weights = Weights::initial(layout, new.seed);
+    let mut weights = Weights::zeros(layout);
     let state = |source: StateDictError| TrainError::State { path: path.to_path_buf(), source };
     let saved = groups::of(Some(&parent.identity.config), &old.optimizer, &weights.layout).map_err(state)?;
     weights.restore(&parent, &saved).map_err(state)?;

@@ -23,8 +23,6 @@ pub trait Observer: Send {
     fn evaluated(&mut self, report: &EvaluationReport) {}
     /// A checkpoint is durable and verified.
     fn saved(&mut self, path: &Path) {}
-    /// The end of an epoch.
-    fn epoch_finished(&mut self, epoch: u64, train_loss: Option<f64>) {}
 }
 
 /// An observer that shows nothing.

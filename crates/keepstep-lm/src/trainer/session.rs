@@ -109,13 +109,18 @@ impl<'a> Session<'a> {
         let sizes = prepare::sizes(config, &corpus);
         let plan = opening.check(&identity, sizes)?;
         let model = config.model_config(tokenizer.vocab_size());
-        let mut weights = Weights::initial(Layout::new(&model), config.seed);
+        let layout = Layout::new(&model);
+        let is_new = opening.checkpoint().is_none();
+        let mut weights = if is_new && initial.is_none() {
+            Weights::initial(layout, config.seed)
+        } else {
+            Weights::zeros(layout)
+        };
         let path = opening.path().unwrap_or(&folder).to_path_buf();
         let state = |source| TrainError::State { path: path.clone(), source };
         let groups = groups::of(saved.as_ref(), &config.optimizer, &weights.layout).map_err(state)?;
-        if let (Some((initial, _)), None) = (&initial, opening.checkpoint()) {
-            let layout = weights.layout.clone();
-            let loaded = initial.load(&layout, weights.parameters.get_mut());
+        if let (Some((initial, _)), true) = (&initial, is_new) {
+            let loaded = initial.load(&weights.layout, weights.parameters.get_mut());
             let path = PathBuf::from(config.init_from.clone().unwrap_or_default());
             loaded.map_err(|source| TrainError::Foreign { path, source })?;
         }

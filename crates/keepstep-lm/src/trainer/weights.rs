@@ -20,14 +20,14 @@ pub(crate) struct Weights {
 impl Weights {
     /// At position 0: computed from the seed.
     pub(crate) fn initial(layout: Layout, seed: u64) -> Weights {
+        let parameters = FlatBuffer::new(initial_parameters(&layout, seed));
+        Weights { parameters, ..Weights::zeros(layout) }
+    }
+
+    /// All 0, to be filled with what a file holds.
+    pub(crate) fn zeros(layout: Layout) -> Weights {
         let zeros = || FlatBuffer::new(vec![0.0; layout.num_parameters()]);
-        Weights {
-            parameters: FlatBuffer::new(initial_parameters(&layout, seed)),
-            exp_avg: zeros(),
-            exp_avg_sq: zeros(),
-            layout,
-            num_updates: 0,
-        }
+        Weights { parameters: zeros(), exp_avg: zeros(), exp_avg_sq: zeros(), num_updates: 0, layout }
     }
 
     /// Takes over a checkpoint's. Nothing of it is held twice: tensors are read into the buffers in place.
