@@ -19,7 +19,9 @@ usage: cargo xtask COMMAND
                          formatting, clippy, rustdoc and every test; installs what the tests need
                          (--quick leaves out the tests that need PyTorch, and says so; --all-torch opens the
                          checkpoints with an older PyTorch as well)
-  bench                  figures; `bench --against torch` measures PyTorch at the same work beside them
+  bench [NAME...] [--against torch]
+                         figures, all or those named (training, store, resume); with `--against torch` PyTorch is
+                         measured at the same work beside them
   quickstart --update    the quickstart's list of crates at the versions of Cargo.lock, and the README's figures
 ";
 
