@@ -50,6 +50,13 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// What it means for a `.pt` file that its source gives this error.
+    pub fn io(path: &Path, source: io::Error) -> ReadError {
+        Flaw::from(source).at(path)
+    }
+}
+
 /// An error without its path, inside the parsers.
 #[derive(Debug)]
 pub(crate) enum Flaw {
@@ -70,6 +77,8 @@ impl From<io::Error> for Flaw {
     fn from(error: io::Error) -> Flaw {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Flaw::Corrupt("it ends too early".to_owned()),
+            // What `open_regular` says; the system's own have no text inside.
+            io::ErrorKind::Unsupported if error.get_ref().is_some() => Flaw::Unsupported(error.to_string()),
             _ => Flaw::Io(error),
         }
     }

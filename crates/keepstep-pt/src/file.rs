@@ -3,8 +3,7 @@
 use crate::budget::Budget;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::zip_reader::{Directory, read};
-use crate::{ReadError, Value, pickle_reader, rebuild};
-use std::io;
+use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ pub(crate) struct Bytes {
 
 #[derive(Debug)]
 struct Source {
-    file: std::fs::File,
+    file: Arc<dyn ReadAt>,
     path: PathBuf,
     len: u64,
 }
@@ -30,7 +29,7 @@ impl Bytes {
         if end.is_none_or(|end| end > self.len) {
             return corrupt("something reaches beyond the end of the file");
         }
-        Ok(read_exact_at(&self.source.file, out, self.start + offset)?)
+        Ok(self.source.file.read_exact_at(out, self.start + offset)?)
     }
 
     pub(crate) fn part(&self, start: u64, len: u64) -> Bytes {
@@ -44,19 +43,6 @@ impl Bytes {
     pub(crate) fn file_len(&self) -> u64 {
         self.source.len
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &std::fs::File, out: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
-}
-
-#[cfg(not(unix))]
-fn read_exact_at(file: &std::fs::File, out: &mut [u8], offset: u64) -> io::Result<()> {
-    use std::io::{Read, Seek};
-    let mut file = file.try_clone()?;
-    file.seek(io::SeekFrom::Start(offset))?;
-    file.read_exact(out)
 }
 
 /// Whether a file's checksums hold.
@@ -84,7 +70,17 @@ impl File {
     /// See [`ReadError`]. Memory stays below twice the file's size plus 16 MB whatever the file says.
     pub fn open(path: impl AsRef<Path>) -> Result<File, ReadError> {
         let path = path.as_ref();
-        open(path).map_err(|flaw| flaw.at(path))
+        let file = open_regular(path).map_err(|error| ReadError::io(path, error))?;
+        File::from_source(path, Arc::new(file))
+    }
+
+    /// As [`File::open`], from any source. The path is what errors call it.
+    ///
+    /// # Errors
+    /// As [`File::open`].
+    pub fn from_source(path: impl AsRef<Path>, source: Arc<dyn ReadAt>) -> Result<File, ReadError> {
+        let path = path.as_ref();
+        open(path, source).map_err(|flaw| flaw.at(path))
     }
 
     /// The root.
@@ -133,17 +129,8 @@ impl File {
     }
 }
 
-fn open(path: &Path) -> Result<File, Flaw> {
-    // Asked before opening: to open a FIFO would wait for its writer.
-    let metadata = std::fs::metadata(path)?;
-    if metadata.is_dir() {
-        return unsupported("this is a folder, and a .pt file was expected");
-    }
-    if !metadata.is_file() {
-        return unsupported("this is no regular file, and a .pt file was expected");
-    }
-    let file = std::fs::File::open(path)?;
-    let len = file.metadata()?.len();
+fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
+    let len = file.len_bytes()?;
     let source = Source { file, path: path.to_path_buf(), len };
     let bytes = Bytes { source: Arc::new(source), start: 0, len };
     let mut budget = Budget::for_file(len);

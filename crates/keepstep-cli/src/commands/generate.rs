@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::arguments::GenerateArguments;
 use keepstep::name::BEST_MODEL;
-use keepstep::store::{Candidates, Source, find, load};
+use keepstep::store::{Candidates, Disk, Source, find, load};
 use keepstep_lm::generate::{GenerateOptions, Generator};
 use std::path::Path;
 
@@ -40,7 +40,7 @@ pub(super) fn checkpoint(path: &Path) -> Result<keepstep::Checkpoint, Failure> {
         return Ok(best);
     }
     let candidates = Candidates { folder: path, source: &Source::None, source_only: false };
-    match find(&candidates).map_err(|error| Failure::of(1, &error))? {
+    match find(&Disk, &candidates).map_err(|error| Failure::of(1, &error))? {
         Some(found) => Ok(found.checkpoint),
         None => Err(Failure::new(1, format!("{}: there is no checkpoint in this folder", path.display()))),
     }

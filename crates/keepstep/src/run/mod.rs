@@ -16,7 +16,7 @@ use crate::journal::{Journal, exact};
 use crate::name::{BEST_MODEL, Name, checkpoint_name};
 use crate::order::Order;
 use crate::position::{Plan, Position, Update};
-use crate::store::{Retention, Store};
+use crate::store::{Disk, Retention, Store};
 use keepstep_pt::Archive;
 use serde_json::json;
 use std::io;
@@ -309,7 +309,7 @@ impl Run {
 
     /// Whether the folder has a better best of this run: one from a later place, while updates are made again.
     fn has_better_best(&self) -> bool {
-        let Ok((file, checkpoint)) = crate::store::open(&self.store.folder().join(BEST_MODEL)) else {
+        let Ok((file, checkpoint)) = crate::store::open(&Disk, &self.store.folder().join(BEST_MODEL)) else {
             return false;
         };
         let better = checkpoint.metrics.best.zip(self.metrics.best).is_some_and(|(there, here)| {

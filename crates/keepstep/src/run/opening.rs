@@ -52,14 +52,18 @@ impl Opening {
     }
 
     fn look_in(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<Opening, RunError> {
-        let store = if folder.exists() { Some(Store::open(folder, Arc::clone(&storage))?) } else { None };
+        let store = if storage.metadata(folder).is_ok() {
+            Some(Store::open(folder, Arc::clone(&storage))?)
+        } else {
+            None
+        };
         let (source, source_only) = match &policy.resume {
             Resume::Newest(source) => (source.clone(), false),
             Resume::Rewind(Source::None) => return Err(RunError::RewindWhere),
             Resume::Rewind(source) => (source.clone(), true),
             Resume::Never => (Source::None, false),
         };
-        let found = store::find(&Candidates { folder, source: &source, source_only })?;
+        let found = store::find(&*storage, &Candidates { folder, source: &source, source_only })?;
         if policy.resume == Resume::Never && found.is_some() {
             return Err(RunError::NotEmpty { folder: folder.to_path_buf() });
         }
@@ -234,7 +238,7 @@ fn carry_journal(source: &Path, folder: &Path, notes: &mut Vec<String>) {
 fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Result<(), RunError> {
     let Some(best) = found.checkpoint.metrics.best else { return Ok(()) };
     let is_it = |path: &Path| {
-        let Ok((file, checkpoint)) = store::open(path) else { return false };
+        let Ok((file, checkpoint)) = store::open(&Disk, path) else { return false };
         checkpoint.position == best.position
             && !checkpoint.pending
             && checkpoint.is_same_run(&found.checkpoint)
@@ -242,7 +246,7 @@ fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Resu
     };
     let own = store.folder().join(BEST_MODEL);
     if own.exists()
-        && store::open(&own).is_ok_and(|(_, checkpoint)| checkpoint.is_same_run(&found.checkpoint))
+        && store::open(&Disk, &own).is_ok_and(|(_, checkpoint)| checkpoint.is_same_run(&found.checkpoint))
     {
         return Ok(());
     }

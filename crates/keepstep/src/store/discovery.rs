@@ -1,6 +1,6 @@
 //! Finding the checkpoint that a run continues from.
 
-use super::file_name;
+use super::{Disk, Storage, file_name};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::name::{BEST_MODEL, Name};
 use keepstep_pt::{File, ReadError, Value};
@@ -96,28 +96,29 @@ fn nothing_valid(passed: &[Passed]) -> String {
 ///
 /// # Errors
 /// A source that is missing or empty, or nothing but damaged files.
-pub fn find(candidates: &Candidates<'_>) -> Result<Option<Found>, SourceError> {
+pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option<Found>, SourceError> {
+    let is_folder = |path: &Path| storage.metadata(path).map(|metadata| metadata.is_folder).ok();
     let mut files = Vec::new();
-    if !candidates.source_only && candidates.folder.is_dir() {
-        collect(candidates.folder, &mut files)?;
+    if !candidates.source_only && is_folder(candidates.folder) == Some(true) {
+        collect(storage, candidates.folder, &mut files)?;
     }
     if let Source::Path(path) = candidates.source {
-        if path.is_dir() {
-            let before = files.len();
-            collect(path, &mut files)?;
-            if files.len() == before {
-                return Err(SourceError::Empty { path: path.clone() });
+        match is_folder(path) {
+            Some(true) => {
+                let before = files.len();
+                collect(storage, path, &mut files)?;
+                if files.len() == before {
+                    return Err(SourceError::Empty { path: path.clone() });
+                }
             }
-        } else if path.exists() {
-            files.push(path.clone());
-        } else {
-            return Err(SourceError::Missing { path: path.clone() });
+            Some(false) => files.push(path.clone()),
+            None => return Err(SourceError::Missing { path: path.clone() }),
         }
     }
     let mut passed = Vec::new();
     let mut opened = Vec::new();
     for path in files {
-        match open(&path) {
+        match open(storage, &path) {
             Ok((file, checkpoint)) => opened.push((path, file, checkpoint)),
             Err(error) => passed.push(Passed { path, reason: chain(&error) }),
         }
@@ -153,35 +154,37 @@ pub enum OpenError {
 /// # Errors
 /// It is damaged, or not one of keepstep's.
 pub fn load(path: &Path) -> Result<Checkpoint, OpenError> {
-    let (file, checkpoint) = open(path)?;
+    let (file, checkpoint) = open(&Disk, path)?;
     file.verify()?;
     Ok(checkpoint)
 }
 
 /// Opens a file and reads its root; the tensors' checksums are not yet checked.
-pub(crate) fn open(path: &Path) -> Result<(File, Checkpoint), OpenError> {
-    let file = File::open(path)?;
+pub(crate) fn open(storage: &dyn Storage, path: &Path) -> Result<(File, Checkpoint), OpenError> {
+    let file = open_file(storage, path)?;
     let checkpoint = Checkpoint::from_value(file.value())?;
     Ok((file, checkpoint))
 }
 
+/// Opens a file that need not be a checkpoint.
+pub(super) fn open_file(storage: &dyn Storage, path: &Path) -> Result<File, ReadError> {
+    let source = storage.open(path).map_err(|error| ReadError::io(path, error))?;
+    File::from_source(path, source)
+}
+
 /// The checkpoints of a folder, and its best model.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), SourceError> {
+fn collect(storage: &dyn Storage, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: folder.to_path_buf(), source };
-    let first = files.len();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if file_name(&path).is_some_and(|name| name == BEST_MODEL || Name::parse(name).is_some()) {
-            files.push(path);
-        }
-    }
-    files[first..].sort();
+    let is_candidate = |path: &PathBuf| {
+        file_name(path).is_some_and(|name| name == BEST_MODEL || Name::parse(name).is_some())
+    };
+    files.extend(storage.list(folder).map_err(unreadable)?.into_iter().filter(is_candidate));
     Ok(())
 }
 
 /// The global step that a file holds, if it can be opened at all.
-pub(super) fn stated_global_step(path: &Path) -> Option<u64> {
-    let file = File::open(path).ok()?;
+pub(super) fn stated_global_step(storage: &dyn Storage, path: &Path) -> Option<u64> {
+    let file = open_file(storage, path).ok()?;
     let step = file.value().as_dict()?.get("global_step").and_then(Value::as_int)?;
     u64::try_from(step).ok()
 }

@@ -1,11 +1,13 @@
 //! Every operation of the store fails once, or from then on: nothing that was reported as saved is lost.
 
-use super::{Candidates, Disk, Retention, Source, Storage, StorageFile, Store, StoreError, find};
+use super::{
+    Candidates, Disk, Lock, Metadata, Retention, Source, Storage, StorageFile, Store, StoreError, find,
+};
 use crate::checkpoint::{Checkpoint, Metrics, State};
 use crate::identity::Identity;
 use crate::name::{BEST_MODEL, checkpoint_name};
 use crate::position::{Plan, Position};
-use keepstep_pt::{Archive, Dict, Tensor, Value};
+use keepstep_pt::{Archive, Dict, ReadAt, Tensor, Value};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,6 +85,18 @@ impl Storage for Faulty {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         self.gate().and_then(|()| Disk.list(path))
     }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        self.gate().and_then(|()| Disk.open(path))
+    }
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        Disk.metadata(path)
+    }
+    fn lock(&self, folder: &Path) -> io::Result<Lock> {
+        Disk.lock(folder)
+    }
+    fn free_bytes(&self, folder: &Path) -> Option<u64> {
+        Disk.free_bytes(folder)
+    }
 }
 
 fn archive(global_step: u64) -> Archive {
@@ -118,7 +132,7 @@ fn save(store: &mut Store, step: u64) -> Result<(), StoreError> {
 fn found(folder: &Path) -> u64 {
     drop(Store::open(folder, Arc::new(Disk)).expect("the folder can be opened again"));
     let candidates = Candidates { folder, source: &Source::None, source_only: false };
-    find(&candidates)
+    find(&Disk, &candidates)
         .expect("a valid checkpoint, or none")
         .map_or(0, |found| found.checkpoint.position.global_step)
 }

@@ -16,11 +16,11 @@ mod storage;
 pub(crate) use discovery::open;
 pub use discovery::{Candidates, Found, OpenError, Passed, Source, SourceError, chain, find, load};
 pub use error::StoreError;
-pub use storage::{Disk, Storage, StorageFile};
+pub use lock::Lock;
+pub use storage::{Disk, Metadata, Storage, StorageFile};
 
 use crate::name::{BEST_MODEL, Name};
-use keepstep_pt::{Archive, File};
-use lock::Lock;
+use keepstep_pt::{Archive, ReadAt};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub struct Store {
     storage: Arc<dyn Storage>,
     _lock: Lock,
     /// Files that this process has read and found whole, with what the system said of them then.
-    verified: BTreeMap<PathBuf, Stamp>,
+    verified: BTreeMap<PathBuf, Metadata>,
 }
 
 /// Which scheduled checkpoints a folder keeps.
@@ -68,8 +68,6 @@ pub struct Room {
     pub stored_bytes: u64,
 }
 
-type Stamp = (u64, Option<std::time::SystemTime>);
-
 impl Store {
     /// Opens the folder, making it where it is not there, and removes what a killed process left half written.
     ///
@@ -78,7 +76,10 @@ impl Store {
     pub fn open(folder: &Path, storage: Arc<dyn Storage>) -> Result<Store, StoreError> {
         let unusable = |source| StoreError::Folder { folder: folder.to_path_buf(), source };
         storage.create_folder(folder).map_err(unusable)?;
-        let lock = Lock::acquire(folder)?;
+        let lock = storage.lock(folder).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => StoreError::Locked { folder: folder.to_path_buf() },
+            _ => unusable(source),
+        })?;
         for path in storage.list(folder).map_err(unusable)? {
             if is_temporary(&path) {
                 storage.remove(&path).map_err(|source| StoreError::Remove { path, source })?;
@@ -95,12 +96,12 @@ impl Store {
     /// Bytes that this process may still write to the folder's file system, and bytes of the checkpoints in it; None where
     /// the system does not say.
     pub fn room(&self) -> Option<Room> {
-        let free_bytes = storage::free_bytes(&self.folder)?;
+        let free_bytes = self.storage.free_bytes(&self.folder)?;
         let checkpoints = self.storage.list(&self.folder).ok()?;
         let is_checkpoint = |path: &&PathBuf| {
             file_name(path).is_some_and(|name| name == BEST_MODEL || Name::parse(name).is_some())
         };
-        let len = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let len = |path: &PathBuf| self.storage.metadata(path).map_or(0, |metadata| metadata.len_bytes);
         Some(Room { free_bytes, stored_bytes: checkpoints.iter().filter(is_checkpoint).map(len).sum() })
     }
 
@@ -123,9 +124,9 @@ impl Store {
     pub fn publish_copy(&mut self, name: &str, from: &Path) -> Result<PathBuf, StoreError> {
         let to = self.folder.join(name);
         let unreadable = |source| StoreError::Write { path: to.clone(), len_bytes: 0, source };
-        let mut source = std::fs::File::open(from).map_err(unreadable)?;
-        let len_bytes = source.metadata().map_err(unreadable)?.len();
-        self.publish_with(name, len_bytes, |file| io::copy(&mut source, file).map(|_| ()))
+        let source = self.storage.open(from).map_err(unreadable)?;
+        let len_bytes = source.len_bytes().map_err(unreadable)?;
+        self.publish_with(name, len_bytes, |file| copy(&*source, len_bytes, file))
     }
 
     /// Gives the content of `existing` a second name, or copies it where the file system has no hard links.
@@ -182,11 +183,11 @@ impl Store {
 
     /// Reads a file and checks every checksum, once per process.
     fn verify(&mut self, path: &Path) -> Result<(), StoreError> {
-        let stamp = stamp(path);
+        let stamp = self.storage.metadata(path).ok();
         if stamp.is_some() && self.verified.get(path).copied() == stamp {
             return Ok(());
         }
-        File::open(path)
+        discovery::open_file(&*self.storage, path)
             .and_then(|file| file.verify())
             .map_err(|source| StoreError::ReadBack { path: path.to_path_buf(), source })?;
         if let Some(stamp) = stamp {
@@ -238,7 +239,7 @@ impl Store {
     pub fn supersede(&mut self, global_step: u64) -> Result<Vec<PathBuf>, StoreError> {
         let unusable = |source| StoreError::Folder { folder: self.folder.clone(), source };
         let later = |path: &Path| match file_name(path)? {
-            BEST_MODEL => discovery::stated_global_step(path),
+            BEST_MODEL => discovery::stated_global_step(&*self.storage, path),
             name => Name::parse(name).map(|name| name.global_step),
         };
         let target = self.folder.join(SUPERSEDED);
@@ -272,7 +273,15 @@ fn file_name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.len(), metadata.modified().ok()))
+/// Copies the first `len_bytes` of a source.
+fn copy(source: &dyn ReadAt, len_bytes: u64, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut buffer = vec![0; len_bytes.min(1 << 18) as usize];
+    let mut done = 0;
+    while done < len_bytes {
+        let part = &mut buffer[..(len_bytes - done).min(1 << 18) as usize];
+        source.read_exact_at(part, done)?;
+        out.write_all(part)?;
+        done += part.len() as u64;
+    }
+    Ok(())
 }

@@ -1,9 +1,13 @@
 //! The few file operations that the store is made of: the seam at which tests fail them.
 
+use super::Lock;
+use keepstep_pt::{ReadAt, open_regular};
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Where a store keeps its files.
 ///
@@ -45,6 +49,34 @@ pub trait Storage: Debug + Send + Sync {
     /// # Errors
     /// The system's.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// Also for what is no file.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>>;
+    /// What the system says of a file or folder.
+    ///
+    /// # Errors
+    /// The system's.
+    fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// Keeps other writers out of a folder, as long as the lock lives.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where another process has it.
+    fn lock(&self, folder: &Path) -> io::Result<Lock>;
+    /// Bytes that this process may still write to the file system of a folder; None where the system does not say.
+    fn free_bytes(&self, folder: &Path) -> Option<u64>;
+}
+
+/// What the system says of a file or folder. A file that is replaced has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// Its size.
+    pub len_bytes: u64,
+    /// When it was last written, where the system says so.
+    pub modified: Option<SystemTime>,
 }
 
 /// A file that is being written.
@@ -92,6 +124,27 @@ impl Storage for Disk {
         files.sort();
         Ok(files)
     }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        Ok(Arc::new(open_regular(path)?))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let metadata = fs::metadata(path)?;
+        Ok(Metadata {
+            is_folder: metadata.is_dir(),
+            len_bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+        })
+    }
+
+    fn lock(&self, folder: &Path) -> io::Result<Lock> {
+        Lock::acquire(folder)
+    }
+
+    fn free_bytes(&self, folder: &Path) -> Option<u64> {
+        free_bytes(folder)
+    }
 }
 
 impl StorageFile for File {
@@ -119,15 +172,14 @@ fn preallocate(_: &File, _: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that this process may still write to the file system of a folder.
 #[cfg(unix)]
-pub(super) fn free_bytes(folder: &Path) -> Option<u64> {
+fn free_bytes(folder: &Path) -> Option<u64> {
     let status = rustix::fs::statvfs(folder).ok()?;
     status.f_bavail.checked_mul(status.f_frsize)
 }
 
 /// Not known here.
 #[cfg(not(unix))]
-pub(super) fn free_bytes(_folder: &Path) -> Option<u64> {
+fn free_bytes(_folder: &Path) -> Option<u64> {
     None
 }
