@@ -47,6 +47,7 @@ fn every_operational_key_changed_in_mid_run() {
         ("num_threads", "1".to_owned()),
         ("session_time_limit", "10h".to_owned()),
         ("recompute_activations", "true".to_owned()),
+        ("background_saving", "false".to_owned()),
         ("on_save_error", "continue".to_owned()),
         ("on_divergence", "stop".to_owned()),
         ("allow_other_numerics", "true".to_owned()),

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 /// A flat float32 buffer, shared with the checkpoint that is being written.
 ///
-/// Invariant: nobody else holds it while it is being changed. A checkpoint's values are dropped before training goes
-/// on, so [`FlatBuffer::get_mut`] finds it unshared.
+/// Invariant: what is shared never changes. An update writes to another buffer while a checkpoint holds this one.
 #[derive(Debug, Clone)]
 pub(crate) struct FlatBuffer(Arc<Values>);
 
@@ -16,6 +15,17 @@ struct Values(Vec<f32>);
 impl FlatBuffer {
     pub(crate) fn new(values: Vec<f32>) -> FlatBuffer {
         FlatBuffer(Arc::new(Values(values)))
+    }
+
+    /// A buffer to write to later, whose memory the system has given already. Its values mean nothing.
+    pub(crate) fn spare(len: usize) -> FlatBuffer {
+        FlatBuffer::new(vec![f32::NAN; len])
+    }
+
+    /// Whether a checkpoint holds it.
+    pub(crate) fn is_shared(&mut self) -> bool {
+        // Unlike the count alone, this makes what the other holder has done visible here.
+        Arc::get_mut(&mut self.0).is_none()
     }
 
     /// The values, to be changed. A buffer that something still shares is copied first, so that a checkpoint in the

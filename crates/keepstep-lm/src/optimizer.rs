@@ -5,6 +5,7 @@ use crate::numerics::math::powi;
 use crate::numerics::vectorized::vectorized;
 use crate::parameters::Layout;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// One of the optimizer's parameter groups, under PyTorch's names.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +55,17 @@ pub struct Buffers<'a> {
     pub exp_avg_sq: &'a mut [f32],
 }
 
+/// The values that an update begins with, where it does not change them in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    /// The parameters.
+    pub parameters: &'a [f32],
+    /// The first moment.
+    pub exp_avg: &'a [f32],
+    /// The second moment.
+    pub exp_avg_sq: &'a [f32],
+}
+
 /// One update's numbers, rounded once.
 #[derive(Debug, Clone, Copy)]
 struct Factors {
@@ -95,7 +107,54 @@ impl AdamW {
         factor: f64,
         count: u64,
     ) {
-        for group in &self.groups {
+        for (range, factors) in self.tensors(layout, clip, factor, count) {
+            buffers.parameters[range.clone()]
+                .par_chunks_mut(CHUNK)
+                .zip(buffers.exp_avg[range.clone()].par_chunks_mut(CHUNK))
+                .zip(buffers.exp_avg_sq[range.clone()].par_chunks_mut(CHUNK))
+                .zip(gradient[range].par_chunks(CHUNK))
+                .for_each(|(((parameters, exp_avg), exp_avg_sq), gradient)| {
+                    update(parameters, exp_avg, exp_avg_sq, gradient, factors);
+                });
+        }
+    }
+
+    /// As [`AdamW::step`], to the bit, but what `from` holds stays as it is: `into` is filled in whole.
+    #[expect(clippy::too_many_arguments, reason = "those of `step`, and where it begins")]
+    pub fn step_from(
+        &self,
+        layout: &Layout,
+        from: Values<'_>,
+        into: Buffers<'_>,
+        gradient: &[f32],
+        clip: f64,
+        factor: f64,
+        count: u64,
+    ) {
+        for (range, factors) in self.tensors(layout, clip, factor, count) {
+            into.parameters[range.clone()]
+                .par_chunks_mut(CHUNK)
+                .zip(into.exp_avg[range.clone()].par_chunks_mut(CHUNK))
+                .zip(into.exp_avg_sq[range.clone()].par_chunks_mut(CHUNK))
+                .zip(from.parameters[range.clone()].par_chunks(CHUNK))
+                .zip(from.exp_avg[range.clone()].par_chunks(CHUNK))
+                .zip(from.exp_avg_sq[range.clone()].par_chunks(CHUNK))
+                .zip(gradient[range].par_chunks(CHUNK))
+                .for_each(|((((((p_out, m_out), v_out), p), m), v), gradient)| {
+                    update_from(p, m, v, p_out, m_out, v_out, gradient, factors);
+                });
+        }
+    }
+
+    /// Each tensor's place with its group's numbers.
+    fn tensors(
+        &self,
+        layout: &Layout,
+        clip: f64,
+        factor: f64,
+        count: u64,
+    ) -> impl Iterator<Item = (Range<usize>, Factors)> {
+        self.groups.iter().flat_map(move |group| {
             let [beta1, beta2] = group.betas;
             let learning_rate = group.learning_rate * factor;
             let factors = Factors {
@@ -108,19 +167,23 @@ impl AdamW {
                 bias_correction2_sqrt: (1.0 - powi(beta2, count)).sqrt() as f32,
                 eps: group.eps as f32,
             };
-            for &index in &group.tensors {
+            group.tensors.iter().map(move |&index| {
                 let tensor = &layout.tensors()[index];
-                let range = tensor.offset..tensor.offset + tensor.len();
-                buffers.parameters[range.clone()]
-                    .par_chunks_mut(CHUNK)
-                    .zip(buffers.exp_avg[range.clone()].par_chunks_mut(CHUNK))
-                    .zip(buffers.exp_avg_sq[range.clone()].par_chunks_mut(CHUNK))
-                    .zip(gradient[range].par_chunks(CHUNK))
-                    .for_each(|(((parameters, exp_avg), exp_avg_sq), gradient)| {
-                        update(parameters, exp_avg, exp_avg_sq, gradient, factors);
-                    });
-            }
-        }
+                (tensor.offset..tensor.offset + tensor.len(), factors)
+            })
+        })
+    }
+}
+
+impl Factors {
+    /// Parameter and moments of one element after the update.
+    #[inline(always)]
+    fn apply(&self, parameter: f32, exp_avg: f32, exp_avg_sq: f32, gradient: f32) -> (f32, f32, f32) {
+        let g = gradient * self.clip;
+        let m = f32::mul_add(self.lerp, g - exp_avg, exp_avg);
+        let v = f32::mul_add(self.one_minus_beta2 * g, g, self.beta2 * exp_avg_sq);
+        let denominator = v.sqrt() / self.bias_correction2_sqrt + self.eps;
+        (parameter * self.decay - self.step_size * (m / denominator), m, v)
     }
 }
 
@@ -129,13 +192,30 @@ vectorized! {
         let len = parameters.len();
         let (exp_avg, exp_avg_sq, gradient) = (&mut exp_avg[..len], &mut exp_avg_sq[..len], &gradient[..len]);
         for index in 0..len {
-            let g = gradient[index] * factors.clip;
-            let m = f32::mul_add(factors.lerp, g - exp_avg[index], exp_avg[index]);
-            let v = f32::mul_add(factors.one_minus_beta2 * g, g, factors.beta2 * exp_avg_sq[index]);
-            let denominator = v.sqrt() / factors.bias_correction2_sqrt + factors.eps;
-            exp_avg[index] = m;
-            exp_avg_sq[index] = v;
-            parameters[index] = parameters[index] * factors.decay - factors.step_size * (m / denominator);
+            let (p, m, v) = factors.apply(parameters[index], exp_avg[index], exp_avg_sq[index], gradient[index]);
+            (parameters[index], exp_avg[index], exp_avg_sq[index]) = (p, m, v);
+        }
+    }
+}
+
+vectorized! {
+    fn update_from(
+        parameters: &[f32],
+        exp_avg: &[f32],
+        exp_avg_sq: &[f32],
+        parameters_out: &mut [f32],
+        exp_avg_out: &mut [f32],
+        exp_avg_sq_out: &mut [f32],
+        gradient: &[f32],
+        factors: Factors,
+    ) {
+        let len = parameters_out.len();
+        let (parameters, exp_avg, exp_avg_sq) = (&parameters[..len], &exp_avg[..len], &exp_avg_sq[..len]);
+        let (exp_avg_out, exp_avg_sq_out) = (&mut exp_avg_out[..len], &mut exp_avg_sq_out[..len]);
+        let gradient = &gradient[..len];
+        for index in 0..len {
+            let (p, m, v) = factors.apply(parameters[index], exp_avg[index], exp_avg_sq[index], gradient[index]);
+            (parameters_out[index], exp_avg_out[index], exp_avg_sq_out[index]) = (p, m, v);
         }
     }
 }
@@ -164,11 +244,20 @@ mod tests {
         let start: Vec<f32> = (0..len).map(|index| (index as f32 * 0.37).fract() - 0.5).collect();
         let (mut parameters, mut m, mut v) = (start.clone(), vec![0.0; len], vec![0.0; len]);
         let mut exact: Vec<[f64; 3]> = start.iter().map(|&value| [f64::from(value), 0.0, 0.0]).collect();
+        let mut elsewhere = [vec![f32::NAN; len], vec![f32::NAN; len], vec![f32::NAN; len]];
         for count in 1..=20_u64 {
             let gradient: Vec<f32> =
                 (0..len).map(|index| ((index as f32 + 1.0) * count as f32 * 0.61).fract() - 0.4).collect();
+            // The same into other buffers, which leaves these as they are.
+            let before = [parameters.clone(), m.clone(), v.clone()];
+            let [p_out, m_out, v_out] = &mut elsewhere;
+            let into = Buffers { parameters: p_out, exp_avg: m_out, exp_avg_sq: v_out };
+            let from = Values { parameters: &parameters, exp_avg: &m, exp_avg_sq: &v };
+            optimizer.step_from(&layout, from, into, &gradient, 0.5, 1.0, count);
+            assert_eq!(before, [parameters.clone(), m.clone(), v.clone()]);
             let buffers = Buffers { parameters: &mut parameters, exp_avg: &mut m, exp_avg_sq: &mut v };
             optimizer.step(&layout, buffers, &gradient, 0.5, 1.0, count);
+            assert_eq!(elsewhere, [parameters.clone(), m.clone(), v.clone()], "{count}");
             for tensor in layout.tensors() {
                 let decay = if tensor.decay { 0.1 } else { 0.0 };
                 for index in tensor.offset..tensor.offset + tensor.len() {

@@ -73,6 +73,28 @@ impl Journal {
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    /// What makes lines durable from another thread.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn syncer(&self) -> io::Result<Syncer> {
+        Ok(Syncer(self.file.try_clone()?))
+    }
+}
+
+/// Makes the lines of a journal durable, while others append to it.
+#[derive(Debug)]
+pub struct Syncer(File);
+
+impl Syncer {
+    /// Makes every line so far durable.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
 }
 
 /// The losses of updates after `global_step`, by their bits, as a journal has them; of updates made again the last.

@@ -40,6 +40,8 @@ settings! {
         operational session_time_limit: Option<TimeSpan> = None,
         /// Keep less between forward and backward and compute it again: less memory, more time, the same bits.
         operational recompute_activations: bool = false,
+        /// Whether training goes on while a checkpoint is being written; takes memory for the state once more.
+        operational background_saving: bool = true,
         /// Whether a run goes on after a checkpoint could not be saved.
         operational on_save_error: OnSaveError = OnSaveError::Stop,
         /// Whether a run ends where an update that is made again has another loss than the journal has.
@@ -181,9 +183,9 @@ impl ScheduleKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnSaveError {
-    /// It ends at once.
+    /// It ends after three failures in a row.
     Stop,
-    /// It goes on, and ends after three failures in a row.
+    /// It never ends for that.
     Continue,
 }
 

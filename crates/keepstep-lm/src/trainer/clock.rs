@@ -39,16 +39,21 @@ impl Clock {
         self.longest_evaluation = self.longest_evaluation.max(since.elapsed());
     }
 
-    pub(super) fn saved(&mut self, since: Instant) {
-        self.longest_save = self.longest_save.max(since.elapsed());
+    /// A save has begun: the next one by time is due this much later.
+    pub(super) fn saving(&mut self) {
         self.last_save = Instant::now();
+    }
+
+    /// A save has ended, or has taken so long already.
+    pub(super) fn saved(&mut self, took: Duration) {
+        self.longest_save = self.longest_save.max(took);
     }
 
     pub(super) fn save_is_due(&self) -> bool {
         self.save_every.is_some_and(|every| self.last_save.elapsed() >= every)
     }
 
-    /// Whether one more update, an evaluation and two saves might not end within the limit.
+    /// Whether one more update, an evaluation, the save that is under way and the last one might not end within the limit.
     pub(super) fn is_over(&self) -> bool {
         let needed = self.longest_update * 2 + self.longest_evaluation + self.longest_save * 2 + MARGIN;
         self.limit.is_some_and(|limit| self.started.elapsed() + needed.min(limit / 2) >= limit)

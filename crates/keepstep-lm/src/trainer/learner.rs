@@ -6,7 +6,7 @@ use crate::corpus::Corpus;
 use crate::engine::{CpuEngine, DropoutKey, Engine, LossSum};
 use crate::gradient::{GradientTree, clip_coefficient, global_norm};
 use crate::model::ModelConfig;
-use crate::optimizer::{AdamW, Buffers, ParamGroup};
+use crate::optimizer::{AdamW, ParamGroup};
 use crate::schedule::Schedule;
 use crate::state_dict::{self, StateDictError};
 use keepstep::checkpoint::{Checkpoint, State};
@@ -68,6 +68,16 @@ impl Learner {
         state_dict::check_scheduler(&checkpoint.state.scheduler, self.optimizer.groups(), global_step, factor)
     }
 
+    /// Takes memory for a second state: updates then go on, without a copy, while the first is being saved.
+    pub(super) fn add_spare(&mut self) {
+        self.weights.add_spare();
+    }
+
+    /// Whether an update needs no copy of what is being saved.
+    pub(super) fn has_room(&mut self) -> bool {
+        self.weights.has_room()
+    }
+
     /// The three state dicts after `global_step` updates, which share the learner's buffers.
     pub(super) fn state(&self, global_step: u64) -> State {
         self.weights.state(self.optimizer.groups(), &self.schedule, global_step)
@@ -107,12 +117,10 @@ impl Learner {
             check(loss.mean(), norm)?;
             let max_norm = config.optimizer.max_grad_norm;
             let clip = if max_norm > 0.0 { clip_coefficient(norm, max_norm) } else { 1.0 };
-            let buffers = Buffers {
-                parameters: weights.parameters.get_mut(),
-                exp_avg: weights.exp_avg.get_mut(),
-                exp_avg_sq: weights.exp_avg_sq.get_mut(),
-            };
-            optimizer.step(&weights.layout, buffers, gradient, clip, factor, count);
+            weights.update(|layout, from, into| match from {
+                Some(from) => optimizer.step_from(layout, from, into, gradient, clip, factor, count),
+                None => optimizer.step(layout, into, gradient, clip, factor, count),
+            });
             Ok(norm)
         })?;
         weights.num_updates = count;

@@ -8,6 +8,8 @@ mod learner;
 mod observer;
 pub(crate) mod prepare;
 mod session;
+#[cfg(test)]
+mod slow_disk;
 pub(crate) mod weights;
 
 pub use branch::branch;

@@ -1,6 +1,7 @@
 //! What a training run tells whoever watches it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Receives the events of a run. Nothing that an observer does can reach the run's result.
 ///
@@ -21,6 +22,8 @@ pub trait Observer: Send {
     fn evaluating(&mut self, done_batches: u64, total_batches: u64) {}
     /// An evaluation is complete.
     fn evaluated(&mut self, report: &EvaluationReport) {}
+    /// A save has begun and goes on in the background; so long did training stand still for it.
+    fn saving(&mut self, stalled: Duration) {}
     /// A checkpoint is durable and verified.
     fn saved(&mut self, path: &Path) {}
 }

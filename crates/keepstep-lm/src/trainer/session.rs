@@ -12,7 +12,8 @@ use crate::generate::{GenerateOptions, Generator};
 use crate::parameters::Layout;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use keepstep::position::{Plan, Position};
-use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError};
+use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError, Save, Saves};
+use keepstep::store::{Disk, Storage};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,12 +57,22 @@ pub enum Outcome {
 /// # Errors
 /// See [`TrainError`]. Whatever was saved before stays.
 pub fn train(config: &Config, control: &Control, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+    train_on(config, control, observer, Arc::new(Disk))
+}
+
+/// As [`train`], with checkpoints on another storage than the disk.
+pub(super) fn train_on(
+    config: &Config,
+    control: &Control,
+    observer: &mut dyn Observer,
+    storage: Arc<dyn Storage>,
+) -> Result<Outcome, TrainError> {
     let num_threads = config.num_threads.unwrap_or(0);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(num_threads)
         .build()
         .map_err(|source| TrainError::Threads { num_threads, source })?;
-    pool.install(|| match Session::open(config, control, observer) {
+    pool.install(|| match Session::open(config, control, observer, storage) {
         Ok(session) => session.run(),
         Err(TrainError::Corpus(CorpusError::Stopped) | TrainError::Tokenizer(TokenizerError::Stopped)) => {
             Ok(Outcome::Stopped { checkpoint: None })
@@ -82,6 +93,7 @@ struct Session<'a> {
     updates: u64,
     save_failures: u32,
     journal_failed: bool,
+    wait_said: bool,
     saved: Option<PathBuf>,
 }
 
@@ -91,6 +103,7 @@ impl<'a> Session<'a> {
         config: &'a Config,
         control: &'a Control,
         observer: &'a mut dyn Observer,
+        storage: Arc<dyn Storage>,
     ) -> Result<Session<'a>, TrainError> {
         let clock = Clock::new(config);
         let folder = prepare::output_dir(config)?;
@@ -99,7 +112,7 @@ impl<'a> Session<'a> {
             None => Resume::Newest(prepare::source(config)?),
         };
         let files = corpus::collect(&config.data)?;
-        let opening = Opening::look(&folder, prepare::policy(config, resume))?;
+        let opening = Opening::look_in(&folder, prepare::policy(config, resume), storage)?;
         let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer, &control.stop)?;
         let corpus = prepare::corpus(config, &files, &tokenizer, observer, &control.stop)?;
         let initial = prepare::initial(config, opening.checkpoint())?;
@@ -128,6 +141,9 @@ impl<'a> Session<'a> {
         if let Some(checkpoint) = opening.checkpoint() {
             learner.restore(checkpoint).map_err(state)?;
         }
+        if config.background_saving {
+            learner.add_spare();
+        }
         let mut run = opening.begin(identity, sizes)?;
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));
         prepare::publish_tokenizer(&folder, &tokenizer)?;
@@ -153,11 +169,27 @@ impl<'a> Session<'a> {
             updates: 0,
             save_failures: 0,
             journal_failed: false,
+            wait_said: false,
             saved: None,
         })
     }
 
+    /// Whatever ends it, a save that is under way is finished and said first.
     fn run(mut self) -> Result<Outcome, TrainError> {
+        let ended = self.train();
+        let saves = self.run.wait_for_saves();
+        match (ended, self.report(saves)) {
+            (Ok(outcome), reported) => reported.map(|()| outcome),
+            (Err(error), reported) => {
+                if let Err(also) = reported {
+                    self.observer.note(&keepstep::store::chain(&also));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn train(&mut self) -> Result<Outcome, TrainError> {
         loop {
             if self.run.evaluation_due() && !self.evaluate()? {
                 return self.stop();
@@ -172,7 +204,11 @@ impl<'a> Session<'a> {
             }
             let started = Instant::now();
             let order = self.run.order(update.epoch, self.corpus.num_train_windows());
-            let Session { run, learner, corpus, .. } = &mut self;
+            if !self.learner.has_room() {
+                let saves = self.run.wait_for_saves();
+                self.report(saves)?;
+            }
+            let Session { run, learner, corpus, .. } = &mut *self;
             let outcome =
                 learner.update(corpus, &order, &update, |loss, norm| run.check_finite(loss, norm))?;
             let progress = Progress {
@@ -182,12 +218,7 @@ impl<'a> Session<'a> {
                 grad_norm: outcome.grad_norm,
             };
             self.run.complete(&update, progress);
-            if let Some(error) = self.run.take_journal_failure()
-                && !std::mem::replace(&mut self.journal_failed, true)
-            {
-                self.observer
-                    .note(&format!("The journal cannot be written, the run goes on without it: {error}"));
-            }
+            self.say_journal();
             self.say_replayed()?;
             self.updates += 1;
             self.clock.updated(started);
@@ -205,6 +236,8 @@ impl<'a> Session<'a> {
                 num_tokens: outcome.loss.num_tokens,
             });
         }
+        let saves = self.run.wait_for_saves();
+        self.report(saves)?;
         self.run.stop("finished");
         let sample = self.sample();
         Ok(Outcome::Finished { sample })
@@ -251,56 +284,108 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
+    fn say_journal(&mut self) {
+        if let Some(error) = self.run.take_journal_failure()
+            && !std::mem::replace(&mut self.journal_failed, true)
+        {
+            self.observer
+                .note(&format!("The journal cannot be written, the run goes on without it: {error}"));
+        }
+    }
+
     fn settle(&mut self) -> Result<(), TrainError> {
-        let started = Instant::now();
+        let saves = self.run.saves();
+        self.report(saves)?;
+        if self.run.save_is_due() {
+            self.say_wait();
+        }
+        let began = Instant::now();
         let (learner, global_step) = (&self.learner, self.run.position().global_step);
-        let result = self.run.settle(|| learner.state(global_step));
-        self.report(started, result)
+        let saves = self.run.settle_in_background(|| learner.state(global_step));
+        self.begun(began, saves)
     }
 
     fn save_now(&mut self) -> Result<(), TrainError> {
-        let started = Instant::now();
+        self.say_wait();
+        let began = Instant::now();
         let (learner, global_step) = (&self.learner, self.run.position().global_step);
-        let result = self.run.save_now(|| learner.state(global_step));
-        self.report(started, result.map(|path| path.into_iter().collect()))
+        let saves = self.run.save_now_in_background(|| learner.state(global_step));
+        self.begun(began, saves)
+    }
+
+    /// A disk that does not keep up is said once.
+    fn say_wait(&mut self) {
+        if let Some(so_far) = self.run.is_saving()
+            && !std::mem::replace(&mut self.wait_said, true)
+        {
+            self.observer.note(&format!(
+                "A save is due, and the one before it is still being written, since {:.1} s: training waits for it, here \
+                 and wherever this happens again. Saving less often (save_steps) avoids it",
+                so_far.as_secs_f64()
+            ));
+        }
+    }
+
+    fn begun(&mut self, began: Instant, mut saves: Saves) -> Result<(), TrainError> {
+        if saves.begun {
+            self.clock.saving();
+            if self.config.background_saving {
+                self.observer.saving(began.elapsed());
+            } else {
+                saves.ended.extend(self.run.wait_for_saves().ended);
+            }
+        }
+        self.report(saves)
     }
 
     /// A save that failed is said loudly; a few in a row end the run, unless the config wants it to go on.
-    fn report(&mut self, started: Instant, result: Result<Vec<PathBuf>, RunError>) -> Result<(), TrainError> {
-        match result {
-            Ok(saved) => {
-                for path in &saved {
-                    self.observer.saved(path);
-                }
-                if let Some(path) = saved.into_iter().last() {
-                    self.clock.saved(started);
-                    self.save_failures = 0;
-                    self.saved = Some(path);
-                }
-                Ok(())
+    fn report(&mut self, saves: Saves) -> Result<(), TrainError> {
+        let mut fatal = None;
+        for save in saves.ended {
+            self.say_saved(&save);
+            let Err(error) = save.result else {
+                self.save_failures = 0;
+                continue;
+            };
+            self.save_failures += 1;
+            let is_bounded = self.config.on_save_error == OnSaveError::Stop;
+            let is_end = self.run.is_complete() && save.position == self.run.position();
+            if is_bounded && self.save_failures >= SAVE_FAILURES || is_end {
+                fatal = Some(error);
+                continue;
             }
-            Err(RunError::Store(error)) => {
-                self.save_failures += 1;
-                let is_bounded = self.config.on_save_error == OnSaveError::Stop;
-                if is_bounded && self.save_failures >= SAVE_FAILURES || self.run.is_complete() {
-                    return Err(RunError::Store(error).into());
-                }
-                let text = keepstep::store::chain(&error);
-                self.observer.note(&format!("NOT SAVED ({} in a row): {text}", self.save_failures));
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
+            let text = keepstep::store::chain(&error);
+            let what = if save.files.is_empty() { "NOT SAVED" } else { "NOT ALL SAVED" };
+            self.observer.note(&format!("{what} ({} in a row): {text}", self.save_failures));
         }
+        if let Some(so_far) = self.run.is_saving() {
+            self.clock.saved(so_far);
+        }
+        self.say_journal();
+        fatal.map_or(Ok(()), |error| Err(RunError::Store(error).into()))
     }
 
-    fn stop(mut self) -> Result<Outcome, TrainError> {
-        let (learner, global_step) = (&self.learner, self.run.position().global_step);
-        if let Some(path) = self.run.save_now(|| learner.state(global_step))? {
-            self.observer.saved(&path);
-            self.saved = Some(path);
+    fn say_saved(&mut self, save: &Save) {
+        for path in &save.files {
+            self.observer.saved(path);
         }
+        self.saved = save.files.last().cloned().or(self.saved.take());
+        self.clock.saved(save.took);
+    }
+
+    fn stop(&mut self) -> Result<Outcome, TrainError> {
+        let saves = self.run.wait_for_saves();
+        // Here another save follows, which alone decides.
+        if let Err(error) = self.report(saves) {
+            self.observer.note(&format!("NOT SAVED: {}", keepstep::store::chain(&error)));
+        }
+        let (learner, global_step) = (&self.learner, self.run.position().global_step);
+        let mut saves = self.run.save_now_in_background(|| learner.state(global_step));
+        saves.ended.extend(self.run.wait_for_saves().ended);
+        saves.ended.iter().for_each(|save| self.say_saved(save));
+        saves.check().map_err(RunError::Store)?;
         self.run.stop(if self.clock.is_over() { "time limit" } else { "signal" });
-        Ok(Outcome::Stopped { checkpoint: self.saved })
+        Ok(Outcome::Stopped { checkpoint: self.saved.clone() })
     }
 
     fn sample(&self) -> Option<Result<String, String>> {

@@ -25,6 +25,12 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// The thread that saves cannot be started.
+    #[error("the thread that saves cannot be started")]
+    Writer {
+        /// Why not.
+        source: io::Error,
+    },
     /// The checkpoint belongs to another function.
     #[error("{path}: {}", differing(path, differences))]
     Config {

@@ -4,45 +4,61 @@ mod error;
 mod opening;
 mod policy;
 mod replay;
+mod saver;
+mod saves;
+#[cfg(test)]
+mod slow_storage;
+mod writer;
 
 pub use error::RunError;
 pub use opening::{Opening, Sizes};
 pub use policy::{Policy, Resume};
 pub use replay::Replayed;
+pub use saves::{Save, Saves};
 
-use crate::checkpoint::{Ancestor, Best, Checkpoint, Metrics, State};
+use crate::checkpoint::{Best, Checkpoint, Metrics, State};
 use crate::identity::Identity;
 use crate::journal::{Journal, exact};
-use crate::name::{BEST_MODEL, Name, checkpoint_name};
+use crate::name::{Name, checkpoint_name};
 use crate::order::Order;
 use crate::position::{Plan, Position, Update};
-use crate::store::{Disk, Retention, Store};
-use keepstep_pt::Archive;
+use crate::store::{Retention, Room, Storage};
+use saver::{Job, Snapshot};
 use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use writer::Writer;
 
 /// A run under way.
 ///
 /// The loop asks for the [`Run::next_update`], makes it, reports it with [`Run::complete`], evaluates where
-/// [`Run::evaluation_due`], and lets [`Run::settle`] do the saving.
+/// [`Run::evaluation_due`], and lets [`Run::settle`] do the saving, or [`Run::settle_in_background`], while which training
+/// goes on.
+///
+/// # Durability
+/// Whatever ends a run, a save that is under way is finished first: dropping the run waits for it.
 #[derive(Debug)]
 pub struct Run {
-    identity: Identity,
+    seed: u64,
     plan: Plan,
     policy: Policy,
     origin: Position,
-    store: Store,
+    folder: PathBuf,
+    storage: Arc<dyn Storage>,
+    writer: Writer,
+    /// Saves that have ended and nobody was told of.
+    ended: Vec<Save>,
     journal: Journal,
     resumed: Option<(PathBuf, Checkpoint)>,
     notes: Vec<String>,
     position: Position,
     metrics: Metrics,
     num_updates: u64,
-    lineage: Vec<Ancestor>,
     evaluation_due: bool,
     is_new_best: bool,
-    /// The position has not been settled: best and scheduled checkpoint may be still to be made.
+    /// The position has not been settled: best and scheduled checkpoint may be still to be made, or could not be.
     unsettled: bool,
     last_saved: Option<PathBuf>,
     journal_failure: Option<io::Error>,
@@ -126,7 +142,7 @@ impl Run {
 
     /// The order in which `epoch` visits `num_samples` samples.
     pub fn order(&self, epoch: u64, num_samples: u64) -> Order {
-        Order::new(self.identity.seed, epoch, num_samples)
+        Order::new(self.seed, epoch, num_samples)
     }
 
     /// The update to be made next, or None at the end of the run.
@@ -142,6 +158,8 @@ impl Run {
         for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
             if !value.is_finite() {
                 self.note("not_finite", json!({ "what": what, "global_step": self.position.global_step }));
+                // The save under way may become the last good one.
+                self.finish_save();
                 let (position, last) = (self.position, self.last_saved.clone());
                 return Err(RunError::NotFinite { what, value, position, last });
             }
@@ -215,32 +233,38 @@ impl Run {
     /// is written. Gives what was written.
     ///
     /// # Errors
-    /// A file could not be published; everything older is untouched.
+    /// A file could not be published; everything older is untouched. A best that could not be made durable is tried again
+    /// with the next save, before its checkpoint.
     pub fn settle(&mut self, state: impl FnOnce() -> State) -> Result<Vec<PathBuf>, RunError> {
-        if !self.unsettled {
-            return Ok(Vec::new());
-        }
+        let begun = self.settle_in_background(state);
+        let ended = self.wait_for_saves();
+        Ok(Saves { ended: begun.ended.into_iter().chain(ended.ended).collect(), ..ended }.check()?)
+    }
+
+    /// As [`Run::settle`], but the writing is left to a thread of its own while training goes on. At most one save is under
+    /// way: where another one is due it is waited for. Gives the earlier saves that have ended, and [`Run::wait_for_saves`]
+    /// the last.
+    ///
+    /// What `state` gives must not change later: copies, or shares of buffers that the next update does not write to. They
+    /// are dropped before the save is reported, but for those of a best that could not be made durable: they are kept until
+    /// it is, or until there is a better one.
+    pub fn settle_in_background(&mut self, state: impl FnOnce() -> State) -> Saves {
         let name = checkpoint_name(&self.plan, self.position);
         let due = self.is_scheduled(&name);
-        let mut saved = Vec::new();
-        if self.is_new_best && !self.has_better_best() {
-            let archive = self.archive(state(), false);
-            self.sync_journal();
-            saved.push(self.store.publish(BEST_MODEL, &archive)?);
-            if due {
-                saved.push(self.store.publish_link(&name, BEST_MODEL)?);
-            }
-        } else if due {
-            let archive = self.archive(state(), false);
-            self.sync_journal();
-            saved.push(self.store.publish(&name, &archive)?);
+        if !self.save_is_due() {
+            self.unsettled = false;
+            return self.saves();
         }
-        if due {
-            self.store.rotate(&self.retention(), self.position.global_step)?;
-        }
+        let waited = self.finish_save();
+        self.begin_save(state, false, due.then_some(name), due.then(|| self.retention()));
         self.unsettled = false;
-        self.report(&saved);
-        Ok(saved)
+        Saves { begun: true, waited, ..self.saves() }
+    }
+
+    /// Whether [`Run::settle`] has something to save at this position.
+    pub fn save_is_due(&self) -> bool {
+        let name = checkpoint_name(&self.plan, self.position);
+        self.unsettled && (self.is_new_best || self.is_scheduled(&name))
     }
 
     /// Saves off schedule, for a stop or on request: where a scheduled checkpoint was not just made. A due evaluation
@@ -249,34 +273,97 @@ impl Run {
     /// # Errors
     /// As [`Run::settle`].
     pub fn save_now(&mut self, state: impl FnOnce() -> State) -> Result<Option<PathBuf>, RunError> {
+        let begun = self.save_now_in_background(state);
+        let ended = self.wait_for_saves();
+        let saves = Saves { ended: begun.ended.into_iter().chain(ended.ended).collect(), ..ended };
+        Ok(saves.check()?.pop().filter(|_| begun.begun))
+    }
+
+    /// As [`Run::save_now`], in the background: see [`Run::settle_in_background`].
+    pub fn save_now_in_background(&mut self, state: impl FnOnce() -> State) -> Saves {
         let name = checkpoint_name(&self.plan, self.position);
-        let is_there = self.last_saved.as_ref() == Some(&self.store.folder().join(&name));
-        if self.position == self.origin || is_there && !self.unsettled {
-            return Ok(None);
+        let waited = self.finish_save();
+        let is_there = self.last_saved.as_ref() == Some(&self.folder.join(&name)) && !self.unsettled;
+        if self.position == self.origin || is_there {
+            return Saves { waited, ..self.saves() };
         }
-        self.sync_journal();
-        let path = if self.metrics.best.is_some_and(|best| best.position == self.position)
-            && !self.unsettled
-            && self.is_new_best
-        {
-            self.store.publish_link(&name, BEST_MODEL)?
-        } else {
-            let archive = self.archive(state(), self.evaluation_due);
-            self.store.publish(&name, &archive)?
+        // Only the off-schedule files before this one go; no scheduled one does before the next scheduled save.
+        let retention = Retention { max_checkpoints: usize::MAX, ..self.retention() };
+        let retention = (!self.is_scheduled(&name)).then_some(retention);
+        self.begin_save(state, self.evaluation_due, Some(name), retention);
+        Saves { begun: true, waited, ..self.saves() }
+    }
+
+    /// The saves that have ended since this was last asked. It does not wait.
+    pub fn saves(&mut self) -> Saves {
+        let save = self.writer.poll();
+        self.ended(save);
+        Saves { ended: std::mem::take(&mut self.ended), ..Saves::default() }
+    }
+
+    /// As [`Run::saves`], once nothing is under way any more.
+    pub fn wait_for_saves(&mut self) -> Saves {
+        let waited = self.finish_save();
+        Saves { waited, ..self.saves() }
+    }
+
+    /// How long the save under way has been going on; None where there is none.
+    pub fn is_saving(&self) -> Option<Duration> {
+        self.writer.under_way()
+    }
+
+    fn begin_save(
+        &mut self,
+        state: impl FnOnce() -> State,
+        pending: bool,
+        name: Option<String>,
+        retention: Option<Retention>,
+    ) {
+        let snapshot = Snapshot {
+            position: self.position,
+            state: state(),
+            metrics: self.metrics,
+            num_updates: self.num_updates,
+            pending,
         };
-        let retention = self.retention();
-        if Name::parse(&name).is_some_and(|name| !retention.is_scheduled(&name)) {
-            // Only the off-schedule files before this one go; no scheduled one does before the next scheduled save.
-            self.store
-                .rotate(&Retention { max_checkpoints: usize::MAX, ..retention }, self.position.global_step)?;
+        let is_new_best = self.is_new_best && self.unsettled;
+        self.writer.submit(Job { snapshot: Arc::new(snapshot), is_new_best, name, retention });
+    }
+
+    /// Waits for the save under way; says how long that was.
+    fn finish_save(&mut self) -> Option<Duration> {
+        self.writer.under_way()?;
+        let began = Instant::now();
+        let save = self.writer.wait();
+        self.ended(save);
+        Some(began.elapsed())
+    }
+
+    /// Keeps what has become of a save.
+    fn ended(&mut self, save: Option<Save>) {
+        let Some(mut save) = save else { return };
+        for path in &save.files {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let seconds = (save.took.as_secs_f64() * 1e3).round() / 1e3;
+            self.note(
+                "save",
+                json!({ "file": name, "global_step": save.position.global_step, "seconds": seconds }),
+            );
+            self.last_saved = Some(path.clone());
         }
-        self.report(std::slice::from_ref(&path));
-        Ok(Some(path))
+        self.journal_failure = save.journal_failure.take().or(self.journal_failure.take());
+        if let Err(error) = &save.result {
+            let (step, error) = (save.position.global_step, crate::store::chain(error));
+            self.note("save_failed", json!({ "global_step": step, "error": error }));
+            // It can be tried again as long as the run is there.
+            self.unsettled |= save.position == self.position;
+        }
+        self.ended.push(save);
     }
 
     /// The room on the disk of the run's folder.
-    pub fn room(&self) -> Option<crate::store::Room> {
-        self.store.room()
+    pub fn room(&self) -> Option<Room> {
+        Room::of(&*self.storage, &self.folder)
     }
 
     /// What the comparison of updates that are made again has found since this was last asked.
@@ -289,8 +376,9 @@ impl Run {
         self.journal_failure.take()
     }
 
-    /// Ends the session.
+    /// Ends the session, once a save that is under way has ended.
     pub fn stop(&mut self, reason: &str) {
+        self.finish_save();
         self.note("stop", json!({ "reason": reason, "global_step": self.position.global_step }));
         self.sync_journal();
     }
@@ -307,43 +395,6 @@ impl Run {
         }
     }
 
-    /// Whether the folder has a better best of this run: one from a later place, while updates are made again.
-    fn has_better_best(&self) -> bool {
-        let Ok((file, checkpoint)) = crate::store::open(&Disk, &self.store.folder().join(BEST_MODEL)) else {
-            return false;
-        };
-        let better = checkpoint.metrics.best.zip(self.metrics.best).is_some_and(|(there, here)| {
-            there.val_loss < here.val_loss && there.position.global_step > here.position.global_step
-        });
-        let same_run = checkpoint.identity == self.identity
-            && checkpoint.origin == self.origin
-            && checkpoint.lineage == self.lineage;
-        better && same_run && file.verify().is_ok()
-    }
-
-    fn archive(&self, state: State, pending: bool) -> Archive {
-        let checkpoint = Checkpoint {
-            position: self.position,
-            state,
-            metrics: self.metrics,
-            identity: self.identity.clone(),
-            plan: self.plan,
-            origin: self.origin,
-            num_updates: self.num_updates,
-            pending,
-            lineage: self.lineage.clone(),
-        };
-        Archive::new(&checkpoint.to_value())
-    }
-
-    fn report(&mut self, saved: &[PathBuf]) {
-        for path in saved {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            self.note("save", json!({ "file": name, "global_step": self.position.global_step }));
-            self.last_saved = Some(path.clone());
-        }
-    }
-
     /// No run ends because its journal cannot be written.
     fn note(&mut self, event: &str, fields: serde_json::Value) {
         if let Err(error) = self.journal.append(event, fields) {
@@ -354,6 +405,21 @@ impl Run {
     fn sync_journal(&mut self) {
         if let Err(error) = self.journal.sync() {
             self.journal_failure = Some(error);
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Whoever is unwinding has heard of something worse, and the writer finishes what it has all the same.
+        if std::thread::panicking() {
+            return;
+        }
+        self.finish_save();
+        for save in &self.ended {
+            if let Err(error) = &save.result {
+                eprintln!("keepstep: {}", crate::store::chain(error));
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Between looking for a checkpoint and continuing from it: the place for a loop's own checks.
 
 use super::replay::Replay;
+use super::saver::{Constants, Saver};
+use super::writer::Writer;
 use super::{Policy, Resume, Run, RunError};
 use crate::checkpoint::{Checkpoint, Metrics};
 use crate::identity::{Identity, differences};
@@ -51,7 +53,11 @@ impl Opening {
         Opening::look_in(folder, policy, Arc::new(Disk))
     }
 
-    fn look_in(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<Opening, RunError> {
+    /// As [`Opening::look`], on another storage than the disk.
+    ///
+    /// # Errors
+    /// As [`Opening::look`].
+    pub fn look_in(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<Opening, RunError> {
         let store = if storage.metadata(folder).is_ok() {
             Some(Store::open(folder, Arc::clone(&storage))?)
         } else {
@@ -138,8 +144,9 @@ impl Opening {
         if let Some(source) = found.as_ref().and_then(|found| found.path.parent()) {
             carry_journal(source, &folder, &mut notes);
         }
-        let journal = Journal::open(&folder)
-            .map_err(|source| RunError::Journal { path: folder.join(JOURNAL), source })?;
+        let unusable = |source| RunError::Journal { path: folder.join(JOURNAL), source };
+        let journal = Journal::open(&folder).map_err(unusable)?;
+        let syncer = journal.syncer().map_err(unusable)?;
         let resumed = found.map(|found| (found.path, found.checkpoint));
         let (position, metrics, num_updates, pending, lineage) = match &resumed {
             Some((_, checkpoint)) => (
@@ -151,12 +158,18 @@ impl Opening {
             ),
             None => (Position::START, Metrics::default(), 0, false, Vec::new()),
         };
+        let seed = identity.seed;
+        let storage = Arc::clone(store.storage());
+        let saver = Saver::new(store, syncer, Constants { identity, plan, origin, lineage });
+        let writer = Writer::start(saver).map_err(|source| RunError::Writer { source })?;
         Run::start(Run {
-            identity,
+            seed,
             plan,
             policy,
             origin,
-            store,
+            storage,
+            writer,
+            ended: Vec::new(),
             journal,
             last_saved: resumed.as_ref().map(|(path, _)| path.clone()),
             resumed,
@@ -164,13 +177,13 @@ impl Opening {
             position,
             metrics,
             num_updates,
-            lineage,
             evaluation_due: pending,
             is_new_best: false,
             unsettled: pending,
             journal_failure: None,
             replay: Replay::new(journal::losses_after(&folder, position.global_step)),
             replayed: None,
+            folder,
         })
     }
 }
@@ -245,9 +258,10 @@ fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Resu
             && file.verify().is_ok()
     };
     let own = store.folder().join(BEST_MODEL);
-    if own.exists()
-        && store::open(&Disk, &own).is_ok_and(|(_, checkpoint)| checkpoint.is_same_run(&found.checkpoint))
-    {
+    let there = store::open(&**store.storage(), &own).ok().map(|(_, checkpoint)| checkpoint);
+    let there = there.filter(|checkpoint| checkpoint.is_same_run(&found.checkpoint));
+    // A later one is better: updates that are made again will come to it.
+    if there.as_ref().is_some_and(|there| there.position.global_step >= best.position.global_step) {
         return Ok(());
     }
     let beside = found.path.with_file_name(BEST_MODEL);
@@ -258,8 +272,15 @@ fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Resu
             return Ok(());
         }
     }
+    let until_then = there.map_or(String::new(), |there| {
+        format!(
+            "is of {} (val_loss {:.4}) and ",
+            there.position,
+            there.metrics.best.map_or(f64::NAN, |best| best.val_loss)
+        )
+    });
     notes.push(format!(
-        "The best model so far (val_loss {:.4} at {}) is not at hand: {} will hold the next better one",
+        "The best model so far (val_loss {:.4} at {}) is not at hand: {} {until_then}will hold the next better one",
         best.val_loss,
         best.position,
         own.display()

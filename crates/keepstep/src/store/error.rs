@@ -43,6 +43,14 @@ pub enum StoreError {
         /// Why.
         source: ReadError,
     },
+    /// The best model that is there may be a better one.
+    #[error("{path}: the best model that is there cannot be read, so that it is not replaced")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ReadError,
+    },
     /// An old file could not be removed or moved.
     #[error("{path}: the file cannot be removed or moved")]
     Remove {

@@ -8,20 +8,25 @@ use crate::identity::Identity;
 use crate::name::{BEST_MODEL, checkpoint_name};
 use crate::position::{Plan, Position};
 use keepstep_pt::{Archive, Dict, ReadAt, Tensor, Value};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 const PLAN: Plan = Plan { steps_per_epoch: 100, gradient_accumulation_steps: 1, total_steps: 100 };
 
 /// The disk, until the countdown has run out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Faulty {
     countdown: Arc<AtomicI64>,
     /// Whether it fails from then on, as after a crash, or once.
     forever: bool,
     error: i32,
+    /// Whether each write takes a part of what it is given.
+    short: bool,
+    /// Files whose sync has failed.
+    distrusted: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl Faulty {
@@ -33,10 +38,15 @@ impl Faulty {
             Ok(())
         }
     }
+
+    fn distrusted(&self, path: &Path) -> bool {
+        self.distrusted.lock().expect("a lock").contains(path)
+    }
 }
 
 struct FaultyFile {
     file: Box<dyn StorageFile>,
+    path: PathBuf,
     gate: Faulty,
 }
 
@@ -47,7 +57,8 @@ impl Write for FaultyFile {
             let _ = self.file.write(&bytes[..bytes.len() / 2]);
             return Err(error);
         }
-        self.file.write(bytes)
+        let len = if self.gate.short { bytes.len().div_ceil(3) } else { bytes.len() };
+        self.file.write(&bytes[..len])
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
@@ -56,7 +67,14 @@ impl Write for FaultyFile {
 
 impl StorageFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
-        self.gate.gate()?;
+        assert!(!self.gate.distrusted(&self.path), "{} is synced once more", self.path.display());
+        if let Err(error) = self.gate.gate() {
+            // An interrupted sync has said nothing of the content.
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.gate.distrusted.lock().expect("a lock").insert(self.path.clone());
+            }
+            return Err(error);
+        }
         self.file.sync()
     }
 }
@@ -66,11 +84,13 @@ impl Storage for Faulty {
         self.gate().and_then(|()| Disk.create_folder(path))
     }
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
+        assert!(!self.distrusted(path), "{} is written once more", path.display());
         self.gate()?;
-        let gate = Faulty { countdown: Arc::clone(&self.countdown), ..*self };
-        Ok(Box::new(FaultyFile { file: Disk.create(path, len_bytes)?, gate }))
+        let (file, path, gate) = (Disk.create(path, len_bytes)?, path.to_path_buf(), self.clone());
+        Ok(Box::new(FaultyFile { file, path, gate }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        assert!(!self.distrusted(from), "{} is trusted", from.display());
         self.gate().and_then(|()| Disk.rename(from, to))
     }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -137,46 +157,73 @@ fn found(folder: &Path) -> u64 {
         .map_or(0, |found| found.checkpoint.position.global_step)
 }
 
+const EINTR: i32 = 4;
+const EIO: i32 = 5;
+const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+const EDQUOT: i32 = 122;
+const SAVES: u64 = 8;
+
+/// Saves on a storage that fails at one operation, or from there on: the last save that was reported, how many failed, and
+/// whether it came to that operation.
+fn saves(folder: &Path, fails_at: i64, forever: bool, error: i32, short: bool) -> (u64, u64, bool) {
+    let countdown = Arc::new(AtomicI64::new(fails_at));
+    let storage =
+        Faulty { countdown: Arc::clone(&countdown), forever, error, short, distrusted: Arc::default() };
+    let mut reported = 0;
+    let mut failures = 0;
+    if let Ok(mut store) = Store::open(folder, Arc::new(storage)) {
+        for step in 1..=SAVES {
+            match save(&mut store, step) {
+                Ok(()) => reported = step,
+                Err(failure) => {
+                    failures += 1;
+                    let text = crate::store::chain(&failure);
+                    assert!(text.contains(&format!("(os error {error})")), "the cause is not named: {text}");
+                    assert!(text.starts_with(&folder.display().to_string()), "the file is not named: {text}");
+                }
+            }
+        }
+    }
+    (reported, failures, countdown.load(Ordering::SeqCst) < 0)
+}
+
 #[test]
 fn whatever_fails_and_whenever_nothing_reported_is_lost() {
-    const EIO: i32 = 5;
-    const ENOSPC: i32 = 28;
-    const SAVES: u64 = 8;
     let mut states = 0;
     for forever in [false, true] {
-        for error in [EIO, ENOSPC] {
+        for error in [EIO, ENOSPC, EDQUOT, EROFS, EMFILE, EINTR] {
             for fails_at in 0.. {
                 let folder = tempfile::tempdir().expect("a folder");
-                let countdown = Arc::new(AtomicI64::new(fails_at));
-                let storage = Faulty { countdown: Arc::clone(&countdown), forever, error };
-                let mut reported = 0;
-                let mut failures = 0;
-                if let Ok(mut store) = Store::open(folder.path(), Arc::new(storage)) {
-                    for step in 1..=SAVES {
-                        match save(&mut store, step) {
-                            Ok(()) => reported = step,
-                            Err(error) => {
-                                failures += 1;
-                                let text = crate::store::chain(&error);
-                                assert!(text.contains("os error"), "the cause is not named: {text}");
-                            }
-                        }
-                    }
-                }
+                let (reported, failures, came_to_it) = saves(folder.path(), fails_at, forever, error, false);
                 let newest = found(folder.path());
                 assert!(
                     newest >= reported,
                     "failing at operation {fails_at}: {newest} is older than {reported}"
                 );
                 assert!(forever || failures <= 1, "one failure of the disk fails {failures} saves");
+                // What a signal interrupts is begun again.
+                assert!(forever || error != EINTR || reported == SAVES && failures == 0);
                 states += 1;
-                // The countdown has not run out: there is no such operation.
-                if countdown.load(Ordering::SeqCst) > 0 {
+                if !came_to_it {
                     assert_eq!(reported, SAVES);
                     break;
                 }
             }
         }
     }
-    assert!(states > 150, "{states} states");
+    assert!(states > 450, "{states} states");
+}
+
+#[test]
+fn short_writes_are_completed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(saves(folder.path(), i64::MAX, false, EIO, true), (SAVES, 0, false));
+    assert_eq!(found(folder.path()), SAVES);
+    for path in Disk.list(folder.path()).expect("the folder") {
+        if path.extension().is_some_and(|extension| extension == "pt") {
+            crate::store::load(&path).expect("a checkpoint");
+        }
+    }
 }

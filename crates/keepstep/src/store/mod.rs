@@ -7,10 +7,12 @@
 //! opening removes.
 
 mod discovery;
+mod disk_file;
 mod error;
 #[cfg(test)]
 mod faults;
 mod lock;
+mod patient;
 mod storage;
 
 pub(crate) use discovery::open;
@@ -21,6 +23,7 @@ pub use storage::{Disk, Metadata, Storage, StorageFile};
 
 use crate::name::{BEST_MODEL, Name};
 use keepstep_pt::{Archive, ReadAt};
+use patient::Patient;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -37,6 +40,8 @@ pub struct Store {
     _lock: Lock,
     /// Files that this process has read and found whole, with what the system said of them then.
     verified: BTreeMap<PathBuf, Metadata>,
+    /// Writes that have failed: each later one has a file of its own, so that none goes on in one that the disk failed.
+    failures: u64,
 }
 
 /// Which scheduled checkpoints a folder keeps.
@@ -68,6 +73,20 @@ pub struct Room {
     pub stored_bytes: u64,
 }
 
+impl Room {
+    /// Bytes that this process may still write to the folder's file system, and bytes of the checkpoints in it; None where
+    /// the system does not say.
+    pub(crate) fn of(storage: &dyn Storage, folder: &Path) -> Option<Room> {
+        let free_bytes = storage.free_bytes(folder)?;
+        let checkpoints = storage.list(folder).ok()?;
+        let is_checkpoint = |path: &&PathBuf| {
+            file_name(path).is_some_and(|name| name == BEST_MODEL || Name::parse(name).is_some())
+        };
+        let len = |path: &PathBuf| storage.metadata(path).map_or(0, |metadata| metadata.len_bytes);
+        Some(Room { free_bytes, stored_bytes: checkpoints.iter().filter(is_checkpoint).map(len).sum() })
+    }
+}
+
 impl Store {
     /// Opens the folder, making it where it is not there, and removes what a killed process left half written.
     ///
@@ -75,6 +94,7 @@ impl Store {
     /// Another process writes to it, or it cannot be used.
     pub fn open(folder: &Path, storage: Arc<dyn Storage>) -> Result<Store, StoreError> {
         let unusable = |source| StoreError::Folder { folder: folder.to_path_buf(), source };
+        let storage: Arc<dyn Storage> = Arc::new(Patient(storage));
         storage.create_folder(folder).map_err(unusable)?;
         let lock = storage.lock(folder).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => StoreError::Locked { folder: folder.to_path_buf() },
@@ -85,7 +105,17 @@ impl Store {
                 storage.remove(&path).map_err(|source| StoreError::Remove { path, source })?;
             }
         }
-        Ok(Store { folder: folder.to_path_buf(), storage, _lock: lock, verified: BTreeMap::new() })
+        Ok(Store {
+            folder: folder.to_path_buf(),
+            storage,
+            _lock: lock,
+            verified: BTreeMap::new(),
+            failures: 0,
+        })
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
     }
 
     /// The folder.
@@ -93,16 +123,9 @@ impl Store {
         &self.folder
     }
 
-    /// Bytes that this process may still write to the folder's file system, and bytes of the checkpoints in it; None where
-    /// the system does not say.
+    /// The room on the disk of the folder.
     pub fn room(&self) -> Option<Room> {
-        let free_bytes = self.storage.free_bytes(&self.folder)?;
-        let checkpoints = self.storage.list(&self.folder).ok()?;
-        let is_checkpoint = |path: &&PathBuf| {
-            file_name(path).is_some_and(|name| name == BEST_MODEL || Name::parse(name).is_some())
-        };
-        let len = |path: &PathBuf| self.storage.metadata(path).map_or(0, |metadata| metadata.len_bytes);
-        Some(Room { free_bytes, stored_bytes: checkpoints.iter().filter(is_checkpoint).map(len).sum() })
+        Room::of(&*self.storage, &self.folder)
     }
 
     /// Publishes an archive under a name, durably, and reads it back.
@@ -140,11 +163,15 @@ impl Store {
         if self.storage.link(&from, &temporary).is_err() {
             return self.publish_copy(name, &from);
         }
-        let moved =
-            self.storage.rename(&temporary, &path).and_then(|()| self.storage.sync_folder(&self.folder));
+        let known = self.verified.get(&from).copied().filter(|_| self.is_verified(&from));
+        let moved = self.put_in_place(&temporary, &path);
         // Renaming one name of a file to another name of the same file does nothing: the first must still go.
         let _ = self.storage.remove(&temporary);
         moved.map_err(|source| StoreError::Write { path: path.clone(), len_bytes: 0, source })?;
+        // It is one file: what was read back under one name need not be read under the other.
+        if let Some(known) = known.filter(|known| self.stamp(&path) == Some(*known)) {
+            self.verified.insert(path.clone(), known);
+        }
         self.verify(&path)?;
         Ok(path)
     }
@@ -156,17 +183,35 @@ impl Store {
         write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
     ) -> Result<PathBuf, StoreError> {
         let (path, temporary) = (self.folder.join(name), self.temporary(name));
-        let written = self.write(&temporary, len_bytes, write).and_then(|()| {
-            self.storage.rename(&temporary, &path)?;
-            self.storage.sync_folder(&self.folder)
-        });
-        if let Err(source) = written {
-            let _ = self.storage.remove(&temporary);
-            return Err(StoreError::Write { path, len_bytes, source });
+        if let Err(source) = self.write(&temporary, len_bytes, write) {
+            return Err(self.failed(&temporary, StoreError::Write { path, len_bytes, source }));
+        }
+        // What has the name goes with the rename, and nothing goes before what replaces it has been read back.
+        let replaces = self.stamp(&path).is_some();
+        if replaces && let Err(StoreError::ReadBack { source, .. }) = self.verify(&temporary) {
+            return Err(self.failed(&temporary, StoreError::ReadBack { path, source }));
+        }
+        let known = self.verified.remove(&temporary);
+        if let Err(source) = self.put_in_place(&temporary, &path) {
+            return Err(self.failed(&temporary, StoreError::Write { path, len_bytes, source }));
         }
         self.verified.remove(&path);
+        if let Some(known) = known.filter(|known| self.stamp(&path) == Some(*known)) {
+            self.verified.insert(path.clone(), known);
+        }
         self.verify(&path)?;
         Ok(path)
+    }
+
+    fn put_in_place(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        self.storage.rename(temporary, path)?;
+        self.storage.sync_folder(&self.folder)
+    }
+
+    fn failed(&mut self, temporary: &Path, error: StoreError) -> StoreError {
+        self.failures += 1;
+        let _ = self.storage.remove(temporary);
+        error
     }
 
     fn write(
@@ -175,18 +220,30 @@ impl Store {
         len_bytes: u64,
         write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut file = BufWriter::with_capacity(1 << 20, self.storage.create(temporary, len_bytes)?);
+        let file = self.storage.create(temporary, len_bytes)?;
+        // Smaller writes are gathered; an archive's parts are of this size and go past the buffer.
+        let mut file = BufWriter::with_capacity(1 << 18, file);
         write(&mut file)?;
         let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync()
     }
 
+    /// What the system says of a file; another one under the same name has another.
+    fn stamp(&self, path: &Path) -> Option<Metadata> {
+        self.storage.metadata(path).ok()
+    }
+
+    fn is_verified(&self, path: &Path) -> bool {
+        let stamp = self.stamp(path);
+        stamp.is_some() && self.verified.get(path).copied() == stamp
+    }
+
     /// Reads a file and checks every checksum, once per process.
     fn verify(&mut self, path: &Path) -> Result<(), StoreError> {
-        let stamp = self.storage.metadata(path).ok();
-        if stamp.is_some() && self.verified.get(path).copied() == stamp {
+        if self.is_verified(path) {
             return Ok(());
         }
+        let stamp = self.stamp(path);
         discovery::open_file(&*self.storage, path)
             .and_then(|file| file.verify())
             .map_err(|source| StoreError::ReadBack { path: path.to_path_buf(), source })?;
@@ -261,7 +318,10 @@ impl Store {
     }
 
     fn temporary(&self, name: &str) -> PathBuf {
-        self.folder.join(format!(".{name}.tmp"))
+        self.folder.join(match self.failures {
+            0 => format!(".{name}.tmp"),
+            failures => format!(".{failures}.{name}.tmp"),
+        })
     }
 }
 

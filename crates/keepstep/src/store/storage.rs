@@ -1,6 +1,7 @@
 //! The few file operations that the store is made of: the seam at which tests fail them.
 
 use super::Lock;
+use super::disk_file::DiskFile;
 use keepstep_pt::{ReadAt, open_regular};
 use std::fmt::Debug;
 use std::fs::{self, File};
@@ -100,7 +101,7 @@ impl Storage for Disk {
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
         let file = File::create(path)?;
         preallocate(&file, len_bytes)?;
-        Ok(Box::new(file))
+        Ok(Box::new(DiskFile::new(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -144,12 +145,6 @@ impl Storage for Disk {
 
     fn free_bytes(&self, folder: &Path) -> Option<u64> {
         free_bytes(folder)
-    }
-}
-
-impl StorageFile for File {
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_all()
     }
 }
 

@@ -1,0 +1,270 @@
+//! Saving in the background on a storage that is slow, fails or breaks.
+
+use super::{Opening, Policy, Progress, Run, RunError, Sizes};
+use crate::checkpoint::State;
+use crate::identity::Identity;
+use crate::name::BEST_MODEL;
+use crate::store::{Disk, Lock, Metadata, Storage, StorageFile, load};
+use keepstep_pt::{Dict, ReadAt, Tensor, Value};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// What the next syncs of files do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Syncs {
+    Work,
+    /// They do not return before this is changed.
+    Hang,
+    Fail,
+    Panic,
+}
+
+/// The disk, but for its syncs.
+#[derive(Debug, Clone)]
+struct Slow(Arc<(Mutex<Syncs>, Condvar)>);
+
+struct SlowFile(Box<dyn StorageFile>, Slow);
+
+impl Slow {
+    fn new(syncs: Syncs) -> Slow {
+        Slow(Arc::new((Mutex::new(syncs), Condvar::new())))
+    }
+
+    fn set(&self, syncs: Syncs) {
+        *self.0.0.lock().expect("a lock") = syncs;
+        self.0.1.notify_all();
+    }
+
+    /// From another thread, once this one may be waiting.
+    fn set_soon(&self, syncs: Syncs) {
+        let storage = self.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(60));
+            storage.set(syncs);
+        });
+    }
+}
+
+impl Write for SlowFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl StorageFile for SlowFile {
+    fn sync(&mut self) -> io::Result<()> {
+        let (syncs, changed) = &*(self.1).0;
+        let syncs = syncs.lock().expect("a lock");
+        let syncs = *changed.wait_while(syncs, |syncs| *syncs == Syncs::Hang).expect("a lock");
+        match syncs {
+            Syncs::Fail => Err(io::Error::from_raw_os_error(5)),
+            Syncs::Panic => panic!("the writer breaks"),
+            _ => self.0.sync(),
+        }
+    }
+}
+
+impl Storage for Slow {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.create_folder(path)
+    }
+    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(SlowFile(Disk.create(path, len_bytes)?, self.clone())))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.link(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.sync_folder(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        Disk.list(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        Disk.open(path)
+    }
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        Disk.metadata(path)
+    }
+    fn lock(&self, folder: &Path) -> io::Result<Lock> {
+        Disk.lock(folder)
+    }
+    fn free_bytes(&self, folder: &Path) -> Option<u64> {
+        Disk.free_bytes(folder)
+    }
+}
+
+/// A run of 12 updates in two epochs that saves every second.
+fn open(folder: &Path, storage: &Slow) -> Run {
+    let policy = Policy { save_steps: 2, eval_steps: Some(3), ..Policy::default() };
+    Opening::look_in(folder, policy, Arc::new(storage.clone()))
+        .and_then(|opening| opening.begin(Identity::new(1), Sizes::new(6, 2)))
+        .expect("a run")
+}
+
+fn state(run: &Run) -> State {
+    let mut model = Dict::new();
+    model.insert("weight", Tensor::from_slice(&[run.position().global_step as f32; 8], vec![8]));
+    State { model: model.into(), optimizer: Value::None, scheduler: Value::None }
+}
+
+/// One update, and an evaluation where one is due: better each time.
+fn advance(run: &mut Run) {
+    let update = run.next_update().expect("an update");
+    let progress = Progress { loss_sum: 1.0, num_tokens: 1, learning_rate: 0.1, grad_norm: 1.0 };
+    run.complete(&update, progress);
+    if run.evaluation_due() {
+        let val_loss = 1.0 / run.position().global_step as f64;
+        assert!(run.evaluated(val_loss));
+    }
+}
+
+fn names(files: &[PathBuf]) -> Vec<&str> {
+    files.iter().filter_map(|path| path.file_name()?.to_str()).collect()
+}
+
+fn hashes(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = Disk.list(folder).expect("the folder");
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "pt"));
+    files
+        .map(|path| {
+            let bytes = std::fs::read(&path).expect("a file");
+            (path.strip_prefix(folder).expect("a file of the folder").to_path_buf(), bytes)
+        })
+        .collect()
+}
+
+#[test]
+fn training_goes_on_while_a_save_is_under_way_and_the_next_save_waits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = Slow::new(Syncs::Hang);
+    let mut run = open(folder.path(), &storage);
+    advance(&mut run);
+    advance(&mut run);
+    let saved = state(&run);
+    assert!(run.save_is_due());
+    let begun = run.settle_in_background(|| saved);
+    assert!(begun.begun && begun.waited.is_none() && begun.ended.is_empty());
+    // An update while the disk hangs.
+    advance(&mut run);
+    assert!(run.is_saving().is_some() && run.saves().ended.is_empty());
+    assert!(hashes(folder.path()).is_empty(), "a name before the content is durable");
+    storage.set_soon(Syncs::Work);
+    let saved = state(&run);
+    let next = run.settle_in_background(|| saved);
+    assert!(next.begun && next.waited.is_some());
+    assert_eq!(names(&next.check().expect("the first")), ["checkpoint_epoch1_step2_global2.pt"]);
+    assert_eq!(names(&run.wait_for_saves().check().expect("the second")), [BEST_MODEL]);
+    let first = load(&folder.path().join("checkpoint_epoch1_step2_global2.pt")).expect("a checkpoint");
+    let values = first.state.model.as_dict().and_then(|dict| dict.get("weight")?.as_tensor()).cloned();
+    assert_eq!(values.expect("the weight").to_vec::<f32>().expect("its values"), [2.0; 8]);
+    assert!(run.is_saving().is_none());
+}
+
+#[test]
+fn dropping_a_run_finishes_its_save() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = Slow::new(Syncs::Hang);
+    let mut run = open(folder.path(), &storage);
+    advance(&mut run);
+    advance(&mut run);
+    let saved = state(&run);
+    let _ = run.settle_in_background(|| saved);
+    storage.set_soon(Syncs::Work);
+    drop(run);
+    load(&folder.path().join("checkpoint_epoch1_step2_global2.pt")).expect("a checkpoint");
+    // The folder is free for the next.
+    assert_eq!(open(folder.path(), &storage).position().global_step, 2);
+}
+
+#[test]
+fn the_files_are_those_of_saving_in_the_foreground() {
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    for (folder, background) in folders.iter().zip([true, false]) {
+        let mut run = open(folder.path(), &Slow::new(Syncs::Work));
+        while !run.is_complete() {
+            advance(&mut run);
+            let saved = state(&run);
+            if background {
+                run.settle_in_background(|| saved).check().expect("what has ended");
+            } else {
+                run.settle(|| saved).expect("a save");
+            }
+        }
+        run.wait_for_saves().check().expect("the last");
+    }
+    let [one, other] = folders.each_ref().map(|folder| hashes(folder.path()));
+    assert!(one.len() >= 5 && one == other);
+}
+
+#[test]
+fn a_best_that_could_not_be_saved_comes_before_any_later_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = Slow::new(Syncs::Work);
+    let mut run = open(folder.path(), &storage);
+    for step in 1..=3 {
+        advance(&mut run);
+        if step == 3 {
+            storage.set(Syncs::Fail);
+        }
+        let saved = state(&run);
+        let result = run.settle(|| saved);
+        assert_eq!(result.is_err(), step == 3);
+    }
+    assert_eq!(run.metrics().best.expect("a best").position.global_step, 3);
+    // The best is owed, and the checkpoint that would speak of it is not published while it is.
+    advance(&mut run);
+    let saved = state(&run);
+    let error = run.settle(|| saved).expect_err("the disk fails");
+    assert!(error.to_string().contains(BEST_MODEL), "{error}");
+    assert!(!folder.path().join("checkpoint_epoch1_step4_global4.pt").exists());
+    // The disk works again: first the best of step 3, then the checkpoint of step 4.
+    storage.set(Syncs::Work);
+    let saved = state(&run);
+    let files = run.save_now(|| saved).expect("a save");
+    assert_eq!(names(files.as_slice()), ["checkpoint_epoch1_step4_global4.pt"]);
+    let best = load(&folder.path().join(BEST_MODEL)).expect("the best");
+    assert_eq!((best.position.global_step, best.metrics.best), (3, run.metrics().best));
+}
+
+#[test]
+fn the_save_under_way_is_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = Slow::new(Syncs::Hang);
+    let mut run = open(folder.path(), &storage);
+    advance(&mut run);
+    advance(&mut run);
+    let saved = state(&run);
+    let _ = run.settle_in_background(|| saved);
+    storage.set_soon(Syncs::Work);
+    let error = run.check_finite(f64::NAN, 1.0).expect_err("not finite");
+    let RunError::NotFinite { last: Some(last), .. } = error else { panic!("{error}") };
+    assert_eq!(names(&[last]), ["checkpoint_epoch1_step2_global2.pt"]);
+    assert_eq!(run.wait_for_saves().ended.len(), 1, "it is told all the same");
+}
+
+#[test]
+fn a_panic_of_the_writer_is_the_run_s() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = Slow::new(Syncs::Panic);
+    let mut run = open(folder.path(), &storage);
+    advance(&mut run);
+    advance(&mut run);
+    let saved = state(&run);
+    let _ = run.settle_in_background(|| saved);
+    let panic = catch_unwind(AssertUnwindSafe(|| run.wait_for_saves())).expect_err("a panic");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the writer breaks"));
+}
