@@ -17,10 +17,13 @@ use keepstep::store::{Disk, Storage};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Saves that may fail one after the other before a run ends, where the config does not say to go on.
 const SAVE_FAILURES: u32 = 3;
+
+/// A wait for the disk that is worth a line.
+const NOTABLE_WAIT: Duration = Duration::from_millis(100);
 
 /// How a session is steered from outside.
 #[derive(Debug, Clone, Default)]
@@ -296,9 +299,6 @@ impl<'a> Session<'a> {
     fn settle(&mut self) -> Result<(), TrainError> {
         let saves = self.run.saves();
         self.report(saves)?;
-        if self.run.save_is_due() {
-            self.say_wait();
-        }
         let began = Instant::now();
         let (learner, global_step) = (&self.learner, self.run.position().global_step);
         let saves = self.run.settle_in_background(|| learner.state(global_step));
@@ -306,27 +306,23 @@ impl<'a> Session<'a> {
     }
 
     fn save_now(&mut self) -> Result<(), TrainError> {
-        self.say_wait();
         let began = Instant::now();
         let (learner, global_step) = (&self.learner, self.run.position().global_step);
         let saves = self.run.save_now_in_background(|| learner.state(global_step));
         self.begun(began, saves)
     }
 
-    /// A disk that does not keep up is said once.
-    fn say_wait(&mut self) {
-        if let Some(so_far) = self.run.is_saving()
+    fn begun(&mut self, began: Instant, mut saves: Saves) -> Result<(), TrainError> {
+        // A disk that does not keep up is said once.
+        if let Some(waited) = saves.waited.filter(|waited| *waited >= NOTABLE_WAIT)
             && !std::mem::replace(&mut self.wait_said, true)
         {
             self.observer.note(&format!(
-                "A save is due, and the one before it is still being written, since {:.1} s: training waits for it, here \
-                 and wherever this happens again. Saving less often (save_steps) avoids it",
-                so_far.as_secs_f64()
+                "A save was due while the one before it was still being written: training waited {:.1} s for it, as it \
+                 will wherever this happens again. Saving less often (save_steps) avoids it",
+                waited.as_secs_f64()
             ));
         }
-    }
-
-    fn begun(&mut self, began: Instant, mut saves: Saves) -> Result<(), TrainError> {
         if saves.begun {
             self.clock.saving();
             if self.config.background_saving {

@@ -143,14 +143,14 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn training_goes_on_while_the_disk_works_and_a_due_save_waits_and_says_so_once() {
     let folder = tempfile::tempdir().expect("a folder");
-    let slow = disk(150, 0);
+    let slow = disk(300, 0);
     let (outcome, heard) = run(&config(folder.path(), 10), &Control::default(), &slow);
     outcome.expect("a finished run");
     // The save of update 10 was told of later, and the run is complete only after its last one.
     let (updates, first) = &heard.saved[0];
     assert!(first.ends_with("global10.pt") && *updates > 10, "{first} after {updates}");
     assert!(heard.saved.last().expect("the last").1.ends_with("global40.pt"));
-    let said = heard.notes.iter().filter(|note| note.contains("training waits for it")).count();
+    let said = heard.notes.iter().filter(|note| note.contains("training waited")).count();
     assert_eq!(said, 1, "{:?}", heard.notes);
 
     // The same files as without.
