@@ -1,0 +1,364 @@
+//! Matrix products whose every bit is defined.
+//!
+//! An element of the result is, for each slice of at most 512 of the inner dimension, a chain of fused multiply-adds in
+//! ascending order that begins at 0; the slices are added in ascending order. It does not matter which kernel computes
+//! it, on how many threads, or with which vectors. Our own kernel does that with AVX2 and FMA. With AVX-512 the kernels
+//! of the `gemm` crate do, except in a few paths for small shapes, which are kept out of (see `Path`).
+
+#[cfg(target_arch = "x86_64")]
+mod kernel;
+mod loops;
+#[cfg(target_arch = "x86_64")]
+mod pack;
+#[cfg(test)]
+mod tests;
+
+use gemm_common::Parallelism;
+use rayon::prelude::*;
+
+/// The crate cuts the inner dimension by cache sizes, but never below this, so that slices of this length are not cut.
+const SLICE: usize = 512;
+
+/// Fewer multiply-adds than this are not worth a second thread.
+const SERIAL: usize = 1 << 16;
+
+/// A matrix that is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+/// A matrix that is written: rows lie `row_stride` apart, columns one.
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Matrix<'a> {
+        Matrix::strided(data, rows, cols, cols)
+    }
+
+    /// Row-major with rows `row_stride` apart.
+    ///
+    /// # Panics
+    /// If the matrix reaches beyond the data.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Matrix<'a> {
+        check(data.len(), rows, cols, row_stride);
+        Matrix { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The transpose; nothing moves.
+    #[must_use]
+    pub fn transposed(self) -> Matrix<'a> {
+        Matrix {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+impl<'a> MatrixMut<'a> {
+    /// Row-major.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> MatrixMut<'a> {
+        MatrixMut::strided(data, rows, cols, cols)
+    }
+
+    /// Row-major with rows `row_stride` apart.
+    ///
+    /// # Panics
+    /// If the matrix reaches beyond the data.
+    pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> MatrixMut<'a> {
+        check(data.len(), rows, cols, row_stride);
+        MatrixMut { data, rows, cols, row_stride }
+    }
+}
+
+fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
+    let needed = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
+    assert!(cols <= row_stride || rows <= 1, "rows overlap");
+    assert!(needed <= len, "a matrix of {rows} x {cols} reaches beyond its data");
+}
+
+/// What a product does with what is in the result already.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Into<'a> {
+    /// Replaces it.
+    Replace,
+    /// Adds to it.
+    Add,
+    /// Replaces it by this row, of the result's width, plus the product.
+    Bias(&'a [f32]),
+}
+
+impl<'a> Into<'a> {
+    /// The same for the columns from `col` on.
+    #[inline(always)]
+    fn from(self, col: usize) -> Into<'a> {
+        match self {
+            Into::Bias(bias) => Into::Bias(&bias[col..]),
+            other => other,
+        }
+    }
+}
+
+/// `out = lhs · rhs`, or `out += lhs · rhs`, on all threads of the current pool.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn product(out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    let threads = rayon::current_num_threads();
+    if threads == 1 || lhs.rows * lhs.cols * rhs.cols < SERIAL {
+        return serial_product(out, into, lhs, rhs);
+    }
+    let task = Task::new(out, lhs, rhs);
+    // Each thread computes a part of the result: no element's sum is shared.
+    let by_rows = task.rows >= task.cols;
+    let len = if by_rows { task.rows } else { task.cols };
+    let part = len.div_ceil(threads).next_multiple_of(if by_rows { 6 } else { 16 });
+    (0..len.div_ceil(part)).into_par_iter().for_each(|index| {
+        let (start, end) = (index * part, len.min((index + 1) * part));
+        let (sub, into) = if by_rows {
+            (task.row_range(start, end), into)
+        } else {
+            (task.col_range(start, end), into.from(start))
+        };
+        // SAFETY: the parts are disjoint, and `out` is borrowed mutably until all are done.
+        unsafe { sub.run(into, Backend::of_processor()) };
+    });
+}
+
+/// The same on this thread alone.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn serial_product(out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    let task = Task::new(out, lhs, rhs);
+    // SAFETY: `out` is borrowed mutably until it is done.
+    unsafe { task.run(into, Backend::of_processor()) };
+}
+
+/// A product, or a part of one.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    out: *mut f32,
+    out_stride: usize,
+    rows: usize,
+    cols: usize,
+    lhs: Matrix<'a>,
+    rhs: Matrix<'a>,
+}
+
+// SAFETY: tasks that run at the same time write to disjoint parts.
+unsafe impl Send for Task<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Task<'_> {}
+
+/// Who computes products of more than one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    /// Our loops.
+    Loops,
+    /// Our kernel, with AVX2 and FMA.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "it is written for one architecture"))]
+    Kernel,
+    /// The `gemm` crate: with AVX-512, and on other architectures.
+    Gemm,
+}
+
+impl Backend {
+    /// The fastest of this processor.
+    #[inline]
+    fn of_processor() -> Backend {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::arch::is_x86_feature_detected!("avx512f") {
+                Backend::Gemm
+            } else if crate::numerics::vectorized::is_fast() {
+                Backend::Kernel
+            } else {
+                // The crate would round twice where the definition rounds once.
+                Backend::Loops
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        Backend::Gemm
+    }
+}
+
+/// Which code computes a slice of a product.
+enum Path {
+    /// Nothing to add up.
+    Empty,
+    /// Our loops: one row, and, instead of the crate, one column, an inner dimension of 1 or 2, and small products of
+    /// rows by rows. There it sums across the lanes of a vector, or rounds twice.
+    Loops,
+    Kernel,
+    Gemm,
+}
+
+impl<'a> Task<'a> {
+    fn new(out: MatrixMut<'_>, lhs: Matrix<'a>, rhs: Matrix<'a>) -> Task<'a> {
+        assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols), "the result's shape");
+        assert_eq!(lhs.cols, rhs.rows, "the inner dimension");
+        let MatrixMut { data, rows, cols, row_stride } = out;
+        Task { out: data.as_mut_ptr(), out_stride: row_stride, rows, cols, lhs, rhs }
+    }
+
+    fn row_range(mut self, start: usize, end: usize) -> Task<'a> {
+        self.out = self.out.wrapping_add(start * self.out_stride);
+        self.lhs.data = &self.lhs.data[start * self.lhs.row_stride..];
+        self.lhs.rows = end - start;
+        self.rows = end - start;
+        self
+    }
+
+    fn col_range(mut self, start: usize, end: usize) -> Task<'a> {
+        self.out = self.out.wrapping_add(start);
+        self.rhs.data = &self.rhs.data[start * self.rhs.col_stride..];
+        self.rhs.cols = end - start;
+        self.cols = end - start;
+        self
+    }
+
+    fn inner_range(mut self, start: usize, end: usize) -> Task<'a> {
+        self.lhs.data = &self.lhs.data[start * self.lhs.col_stride..];
+        self.rhs.data = &self.rhs.data[start * self.rhs.row_stride..];
+        self.lhs.cols = end - start;
+        self.rhs.rows = end - start;
+        self
+    }
+
+    fn path(&self, backend: Backend) -> Path {
+        let (rows, cols, inner) = (self.rows, self.cols, self.lhs.cols);
+        let by_rows = self.lhs.col_stride == 1 && self.rhs.row_stride == 1;
+        if rows == 0 || cols == 0 || inner == 0 {
+            return Path::Empty;
+        }
+        match backend {
+            _ if rows == 1 => Path::Loops,
+            Backend::Loops => Path::Loops,
+            Backend::Kernel => Path::Kernel,
+            Backend::Gemm if cols == 1 || inner <= 2 || (by_rows && rows * cols <= 256) => Path::Loops,
+            Backend::Gemm => Path::Gemm,
+        }
+    }
+
+    /// # Safety
+    /// Nothing else touches the result's elements meanwhile, and the processor has what the backend needs.
+    unsafe fn run(self, into: Into<'_>, backend: Backend) {
+        let inner = self.lhs.cols;
+        if inner == 0 {
+            // SAFETY: handed on.
+            unsafe { self.begin(into) };
+        }
+        for start in (0..inner).step_by(SLICE) {
+            let slice = self.inner_range(start, inner.min(start + SLICE));
+            let into = if start == 0 { into } else { Into::Add };
+            match slice.path(backend) {
+                Path::Empty => {}
+                // SAFETY: handed on.
+                Path::Loops => unsafe { slice.loops(into) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: handed on, and the slice is not longer than it may be.
+                Path::Kernel => unsafe { kernel::run(&slice, into) },
+                #[cfg(not(target_arch = "x86_64"))]
+                Path::Kernel => unreachable!("it is written for one architecture"),
+                // SAFETY: handed on.
+                Path::Gemm => unsafe { slice.gemm(into) },
+            }
+        }
+    }
+
+    /// What the result is before the first slice.
+    ///
+    /// # Safety
+    /// As [`Task::run`].
+    unsafe fn begin(&self, into: Into<'_>) {
+        for row in 0..self.rows {
+            // SAFETY: the row is the result's, and nothing else touches it.
+            let out =
+                unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_stride), self.cols) };
+            match into {
+                Into::Replace => out.fill(0.0),
+                Into::Bias(bias) => out.copy_from_slice(&bias[..self.cols]),
+                Into::Add => {}
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Task::run`].
+    unsafe fn loops(&self, into: Into<'_>) {
+        for row in 0..self.rows {
+            // SAFETY: the row is the result's, and nothing else touches it.
+            let out =
+                unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_stride), self.cols) };
+            let lhs = &self.lhs.data[row * self.lhs.row_stride..];
+            if self.rhs.col_stride == 1 {
+                loops::row_by_matrix(
+                    out,
+                    into,
+                    lhs,
+                    self.lhs.col_stride,
+                    self.rhs.data,
+                    self.rhs.row_stride,
+                    self.rhs.rows,
+                );
+            } else {
+                loops::row_by_rows(out, into, lhs, self.lhs.col_stride, self.rhs);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Task::run`].
+    unsafe fn gemm(&self, into: Into<'_>) {
+        let into = match into {
+            Into::Bias(_) => {
+                // SAFETY: handed on.
+                unsafe { self.begin(into) };
+                Into::Add
+            }
+            other => other,
+        };
+        let kernel = gemm_f32::gemm::f32::get_gemm_fn();
+        let stride = |stride: usize| stride as isize;
+        // The crate's kernels run down columns: the transposed product makes the result's rows its columns.
+        // SAFETY: the matrices lie within their data, as their constructors and the ranges have checked.
+        unsafe {
+            kernel(
+                self.cols,
+                self.rows,
+                self.lhs.cols,
+                self.out,
+                stride(self.out_stride),
+                1,
+                into == Into::Add,
+                self.rhs.data.as_ptr(),
+                stride(self.rhs.row_stride),
+                stride(self.rhs.col_stride),
+                self.lhs.data.as_ptr(),
+                stride(self.lhs.row_stride),
+                stride(self.lhs.col_stride),
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
+    }
+}
