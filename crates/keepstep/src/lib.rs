@@ -44,6 +44,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Run::settle_in_background`] in the place of `settle` lets the loop go on while the disk works: `.check()` on what it
+//! gives, and on [`Run::wait_for_saves`] at the end, says what has been saved and what has failed.
 
 pub mod branch;
 pub mod checkpoint;
