@@ -11,6 +11,7 @@ mod disk_file;
 mod error;
 #[cfg(test)]
 mod faults;
+mod folder;
 mod lock;
 mod patient;
 mod storage;
@@ -95,7 +96,7 @@ impl Store {
     pub fn open(folder: &Path, storage: Arc<dyn Storage>) -> Result<Store, StoreError> {
         let unusable = |source| StoreError::Folder { folder: folder.to_path_buf(), source };
         let storage: Arc<dyn Storage> = Arc::new(Patient(storage));
-        storage.create_folder(folder).map_err(unusable)?;
+        folder::make(&*storage, folder).map_err(unusable)?;
         let lock = storage.lock(folder).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => StoreError::Locked { folder: folder.to_path_buf() },
             _ => unusable(source),
@@ -220,6 +221,8 @@ impl Store {
         len_bytes: u64,
         write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
     ) -> io::Result<()> {
+        // What is left under this name may be another file's second name.
+        let _ = self.storage.remove(temporary);
         let file = self.storage.create(temporary, len_bytes)?;
         // Smaller writes are gathered; an archive's parts are of this size and go past the buffer.
         let mut file = BufWriter::with_capacity(1 << 18, file);
@@ -303,7 +306,7 @@ impl Store {
         let mut moved = Vec::new();
         for path in self.storage.list(&self.folder).map_err(unusable)? {
             if later(&path).is_some_and(|step| step > global_step) {
-                self.storage.create_folder(&target).map_err(unusable)?;
+                folder::make(&*self.storage, &target).map_err(unusable)?;
                 let to = target.join(file_name(&path).unwrap_or_default());
                 let renamed = self.storage.rename(&path, &to);
                 renamed.map_err(|source| StoreError::Remove { path, source })?;

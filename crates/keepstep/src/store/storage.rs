@@ -20,10 +20,10 @@ pub trait Storage: Debug + Send + Sync {
     /// # Errors
     /// As the operating system gives them; likewise below.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
-    /// Makes an empty file, replacing any, with room for `len_bytes`.
+    /// Makes an empty file with room for `len_bytes`.
     ///
     /// # Errors
-    /// No room, before anything is written.
+    /// No room, before anything is written; or the name is taken.
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>>;
     /// Gives a file another name in the same folder, replacing what had it.
     ///
@@ -99,7 +99,7 @@ impl Storage for Disk {
     }
 
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
-        let file = File::create(path)?;
+        let file = File::create_new(path)?;
         preallocate(&file, len_bytes)?;
         Ok(Box::new(DiskFile::new(file)))
     }

@@ -1,0 +1,30 @@
+//! A folder that is there after a crash.
+
+use super::Storage;
+use std::io;
+use std::path::Path;
+
+/// Makes a folder and its parents, each durable before anything is put into it.
+///
+/// # Durability
+/// A folder is an entry of its parent, which has to be synced: a file is lost with its folder, however durable itself.
+///
+/// # Errors
+/// A folder cannot be made, or its parent not synced.
+pub(super) fn make(storage: &dyn Storage, folder: &Path) -> io::Result<()> {
+    let parent = match folder.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    if storage.metadata(folder).is_ok() {
+        // Who made it may have been killed before this. A parent that may not be read was not made by us.
+        let _ = storage.sync_folder(parent);
+        return Ok(());
+    }
+    if parent != Path::new(".") {
+        make(storage, parent)?;
+    }
+    storage.create_folder(folder)?;
+    storage.sync_folder(parent)
+}
