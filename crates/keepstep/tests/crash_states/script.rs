@@ -145,7 +145,9 @@ impl Session {
             expect.superseded =
                 moved.map(|(path, _)| hash(tree.content(&path).expect("it is there"))).collect();
             expect.reported = expect.reported.min(target);
-            let best = if is_later(expect.best) { 0 } else { expect.best };
+            // The best that is there may be later than the last that was reported.
+            let there = known.valid(&tree).get(&Path::new(FOLDER).join(BEST_MODEL)).copied();
+            let best = if there.is_some_and(is_later) { 0 } else { expect.best };
             expect.best = best;
             note(&expect);
             store.supersede(target).expect("later ones are moved");
