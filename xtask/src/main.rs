@@ -2,12 +2,14 @@
 //!
 //! - `test` is everything that a change must pass; `.ci/run` calls it and nothing else.
 //! - `bench` measures, side by side in one run.
+//! - `soak` runs the long forms of the store's tests.
 //! - `quickstart` regenerates the quickstart's list of crates and the figures that the README shows.
 
 mod bench;
 mod command;
 mod machine;
 mod quickstart;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -22,6 +24,10 @@ usage: cargo xtask COMMAND
   bench [NAME...] [--against torch]
                          figures, all or those named (training, store, resume); with `--against torch` PyTorch is
                          measured at the same work beside them
+  soak kill-loop [--kills N] [--seed N]
+                         SIGKILL, 10,000 times, of a process that saves, rotates and moves the best
+  soak crash-states [--states N] [--seed N] [--round N]
+                         a million distinct states in which a crash may leave the disk (--round replays one)
   quickstart --update    the quickstart's list of crates at the versions of Cargo.lock, and the README's figures
 ";
 
@@ -31,6 +37,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("test") => test::run(rest),
         Some("bench") => bench::main(rest),
+        Some("soak") => soak::main(rest),
         Some("quickstart") => quickstart::run(rest),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");

@@ -162,7 +162,14 @@ pub fn load(path: &Path) -> Result<Checkpoint, OpenError> {
 /// Opens a file and reads its root; the tensors' checksums are not yet checked.
 pub(crate) fn open(storage: &dyn Storage, path: &Path) -> Result<(File, Checkpoint), OpenError> {
     let file = open_file(storage, path)?;
-    let checkpoint = Checkpoint::from_value(file.value())?;
+    let checkpoint = match Checkpoint::from_value(file.value()) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            // What decayed may still parse: then that is the reason to be told.
+            file.verify()?;
+            return Err(error.into());
+        }
+    };
     Ok((file, checkpoint))
 }
 

@@ -47,7 +47,7 @@ fn found(storage: &Memory, newest: Option<&(PathBuf, u64)>) -> Result<(), String
 
 /// The next process opens the folder and makes one save.
 fn goes_on(storage: &Memory, known: &Known, step: u64) -> Result<(), String> {
-    const KEPT: usize = 2;
+    const KEPT: usize = 3;
     let folder = Path::new(FOLDER);
     let mut store = Store::open(folder, Arc::new(storage.clone())).map_err(|error| error.to_string())?;
     let tree = storage.tree();

@@ -137,11 +137,24 @@ impl Session {
         let mut store = Store::open(Path::new(FOLDER), Arc::new(memory.clone())).expect("the folder");
         let mut step = known.newest(&memory.tree()).map_or(0, |(_, step)| step);
         expect.begun = expect.begun.max(step);
+        // A rewind that was cut short and is not made again leaves the rest to rotation.
+        let aside = Path::new(FOLDER).join(SUPERSEDED);
+        let tree = memory.tree();
+        let lies_aside = |content: &u64| {
+            let names = tree.names.keys().filter(|path| path.parent() == Some(&aside));
+            names.filter_map(|path| tree.content(path)).any(|there| hash(there) == *content)
+        };
+        expect.superseded.retain(lies_aside);
         note(&expect);
         if let Some(target) = script.rewind.and_then(|back| earlier(&memory.tree(), known, back)) {
             let tree = memory.tree();
             let is_later = |step: u64| step > target;
-            let moved = known.valid(&tree).into_iter().filter(|(_, step)| is_later(*step));
+            // What was never reported may still be lost.
+            let was_reported = |path: &Path, step: u64| {
+                step <= if path.ends_with(BEST_MODEL) { expect.best } else { expect.reported }
+            };
+            let moved = known.valid(&tree).into_iter();
+            let moved = moved.filter(|(path, step)| is_later(*step) && was_reported(path, *step));
             expect.superseded =
                 moved.map(|(path, _)| hash(tree.content(&path).expect("it is there"))).collect();
             expect.reported = expect.reported.min(target);
@@ -162,7 +175,8 @@ impl Session {
         }
         for &(updates, is_best) in &script.saves {
             step += updates;
-            expect.begun = step;
+            // A best that was made before a crash may be later still.
+            expect.begun = expect.begun.max(step);
             note(&expect);
             save(&mut store, step, &known.archive(step, branch), is_best, &script.retention).expect("a save");
             expect.reported = step;

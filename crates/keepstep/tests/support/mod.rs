@@ -13,7 +13,8 @@ use keepstep::store::{Retention, Store, StoreError};
 use keepstep_pt::{Archive, Dict, Tensor, Value};
 
 /// The last position is the end of the only epoch.
-pub const PLAN: Plan = Plan { steps_per_epoch: 1000, gradient_accumulation_steps: 1, total_steps: 1000 };
+pub const PLAN: Plan =
+    Plan { steps_per_epoch: 1 << 40, gradient_accumulation_steps: 1, total_steps: 1 << 40 };
 
 pub fn position(global_step: u64) -> Position {
     Position { epoch: 1, step: global_step, global_step }
@@ -22,7 +23,7 @@ pub fn position(global_step: u64) -> Position {
 /// The checkpoint at a step. The branch makes others of the same step; `num_elements` sets the size.
 pub fn checkpoint(global_step: u64, branch: u64, num_elements: usize) -> Checkpoint {
     let mut model = Dict::new();
-    let value = (global_step * 1000 + branch) as f32;
+    let value = (global_step % 10_000 * 1000 + branch) as f32;
     let values: Vec<f32> = (0..num_elements).map(|index| value + index as f32).collect();
     model.insert("weight", Tensor::from_slice(&values, vec![num_elements]));
     let best = Some(Best { position: position(global_step), val_loss: 1.0 / (global_step + 1) as f64 });

@@ -1,0 +1,98 @@
+//! A checkpoint that decays on the disk: every bit, every length, and many places of a large one.
+
+mod support;
+
+use keepstep::checkpoint::Checkpoint;
+use keepstep::store::{Candidates, Found, Source, find};
+use keepstep_pt::Value;
+use std::path::Path;
+use std::sync::Arc;
+use support::memory::{Memory, Tree};
+use support::random::Random;
+use support::{archive, bytes, checkpoint, name};
+
+const FOLDER: &str = "/run";
+
+/// A folder with the whole checkpoint 1 and this content in the place of checkpoint 2.
+fn find_beside(content: Vec<u8>, older: &Arc<Vec<u8>>) -> Found {
+    let folder = Path::new(FOLDER);
+    let tree = Tree {
+        folders: [Path::new("/").to_path_buf(), folder.to_path_buf()].into(),
+        names: [(folder.join(name(1)), 1), (folder.join(name(2)), 2)].into(),
+        contents: [(1, Arc::clone(older)), (2, Arc::new(content))].into(),
+    };
+    let candidates = Candidates { folder, source: &Source::None, source_only: false };
+    find(&Memory::of(tree), &candidates).expect("the older is whole").expect("there are two")
+}
+
+/// Whether the damage was noticed. Noticed, the older one is found and the reason is said; unnoticed, nothing that is
+/// loaded has changed.
+fn is_noticed(found: &Found, whole: &Value, damage: &str) -> bool {
+    let step = found.checkpoint.position.global_step;
+    if step == 2 {
+        assert!(found.passed.is_empty(), "{damage}");
+        assert!(found.checkpoint.to_value() == *whole, "{damage} changes what is loaded, unnoticed");
+        return false;
+    }
+    assert_eq!(step, 1, "{damage}");
+    let [passed] = &found.passed[..] else { panic!("{damage}: {:?}", found.passed) };
+    assert!(passed.path.ends_with(name(2)), "{damage}: {passed:?}");
+    assert!(
+        passed.reason.contains(&name(2)) && passed.reason.len() > name(2).len() + 20,
+        "{damage}: {passed:?}"
+    );
+    true
+}
+
+fn newest(num_elements: usize) -> (Checkpoint, Vec<u8>, Arc<Vec<u8>>) {
+    let older = Arc::new(bytes(&archive(1, 1, 16)));
+    (checkpoint(2, 1, num_elements), bytes(&archive(2, 1, num_elements)), older)
+}
+
+#[test]
+fn every_bit_flipped() {
+    let (checkpoint, content, older) = newest(16);
+    let whole = checkpoint.to_value();
+    let mut noticed = 0;
+    for bit in 0..content.len() * 8 {
+        let mut damaged = content.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        noticed += usize::from(is_noticed(&find_beside(damaged, &older), &whole, &format!("bit {bit}")));
+    }
+    let all = content.len() * 8;
+    println!("{noticed} of {all} flipped bits are noticed, and the others change nothing that is loaded");
+    assert!(noticed * 2 > all, "{noticed} of {all}");
+}
+
+#[test]
+fn every_truncation() {
+    let (checkpoint, content, older) = newest(16);
+    let whole = checkpoint.to_value();
+    for len in 0..content.len() {
+        let found = find_beside(content[..len].to_vec(), &older);
+        assert!(is_noticed(&found, &whole, &format!("the first {len} bytes")));
+    }
+    // Zeros, as where the size reached the disk and the data did not.
+    for len in 0..content.len() - 1 {
+        let mut damaged = content[..len].to_vec();
+        damaged.resize(content.len(), 0);
+        let is_changed = damaged != content;
+        let found = find_beside(damaged, &older);
+        assert!(is_noticed(&found, &whole, &format!("the first {len} bytes, then zeros")) || !is_changed);
+    }
+}
+
+#[test]
+fn random_bits_of_a_large_one() {
+    const FLIPS: usize = 200;
+    let (checkpoint, content, older) = newest(4 << 20);
+    let whole = checkpoint.to_value();
+    let mut random = Random::new(1);
+    for _ in 0..FLIPS {
+        let bit = random.below(content.len() as u64 * 8) as usize;
+        let mut damaged = content.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        // All but a few kilobytes of it are the tensor's, where every bit counts.
+        assert!(is_noticed(&find_beside(damaged, &older), &whole, &format!("bit {bit}")));
+    }
+}
