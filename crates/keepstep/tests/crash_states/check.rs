@@ -58,7 +58,7 @@ fn goes_on(storage: &Memory, known: &Known, step: u64) -> Result<(), String> {
     let valid = known.valid(&tree);
     let next = step + 1;
     // Not in what is known: whatever holds it was written just now.
-    let is_best = step % 2 == 0;
+    let is_best = step.is_multiple_of(2);
     save(&mut store, next, &archive(next, 999, 16), is_best, &retention(KEPT, 1))
         .map_err(|error| format!("the next save: {error}"))?;
     let tree = storage.tree();
