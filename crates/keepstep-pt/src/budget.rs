@@ -25,6 +25,23 @@ impl Budget {
         }
     }
 
+    /// Makes room for `more` items in a vector: what it holds is charged, and while it moves, both places are.
+    pub(crate) fn reserve<T>(&mut self, items: &mut Vec<T>, more: usize) -> Result<(), Flaw> {
+        let (held, needed) = (items.capacity(), items.len() + more);
+        if needed > held {
+            let capacity = needed.max(2 * held).max(4);
+            self.take(capacity.saturating_mul(size_of::<T>()))?;
+            items.reserve_exact(capacity - items.len());
+            self.give_back(held * size_of::<T>());
+        }
+        Ok(())
+    }
+
+    /// What may still be taken.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
     /// Gives back what was freed.
     pub(crate) fn give_back(&mut self, bytes: usize) {
         self.left = self.left.saturating_add(bytes as u64);

@@ -39,6 +39,10 @@ impl Dict {
         }
     }
 
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.entries.reserve_exact(more);
+    }
+
     /// The value of a string key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         if self.entries.len() <= SCANNED {
@@ -73,11 +77,11 @@ impl Dict {
 
     fn position(&self, key: &Value) -> Option<usize> {
         if self.entries.len() <= SCANNED {
-            return self.entries.iter().position(|(other, _)| other == key);
+            return self.entries.iter().position(|(other, _)| same_key(other, key));
         }
         let hash = hash(key);
         let same_hash = self.index.range((hash, 0)..=(hash, usize::MAX));
-        same_hash.map(|&(_, at)| at).find(|&at| self.entries[at].0 == *key)
+        same_hash.map(|&(_, at)| at).find(|&at| same_key(&self.entries[at].0, key))
     }
 }
 
@@ -87,14 +91,42 @@ impl PartialEq for Dict {
     }
 }
 
-/// Equal values have equal hashes; the hasher's keys are constants, and no order depends on it.
+/// Whether Python takes them for one key: `1`, `1.0` and `True` are.
+fn same_key(one: &Value, other: &Value) -> bool {
+    match (number(one), number(other)) {
+        (Some(one), Some(other)) => one == other,
+        (None, None) => match (one, other) {
+            (Value::Tuple(one), Value::Tuple(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same_key(one, other))
+            }
+            _ => one == other,
+        },
+        _ => false,
+    }
+}
+
+/// The whole number that a key is equal to.
+fn number(value: &Value) -> Option<i64> {
+    match value {
+        Value::Bool(value) => Some(i64::from(*value)),
+        Value::Int(value) => Some(*value),
+        // The cast saturates, so the way back shows whether it held.
+        Value::Float(value) if *value == *value as i64 as f64 && value.abs() < 9.2e18 => Some(*value as i64),
+        _ => None,
+    }
+}
+
+/// Equal keys have equal hashes; the hasher's keys are constants, and no order depends on it.
 fn hash(value: &Value) -> u64 {
     fn feed(value: &Value, hasher: &mut DefaultHasher) {
+        if let Some(number) = number(value) {
+            return number.hash(hasher);
+        }
         match value {
-            Value::Bool(value) => value.hash(hasher),
-            Value::Int(value) => value.hash(hasher),
-            Value::Str(value) => value.hash(hasher),
-            Value::Float(value) => (value + 0.0).to_bits().hash(hasher),
+            Value::Str(text) => text.hash(hasher),
+            Value::Float(value) => value.to_bits().hash(hasher),
+            Value::BigInt(bytes) | Value::Bytes(bytes) => bytes.hash(hasher),
+            Value::Global(name) => name.hash(hasher),
             Value::Tuple(items) => items.iter().for_each(|item| feed(item, hasher)),
             _ => {}
         }
@@ -127,6 +159,25 @@ mod tests {
                 let expected = model.iter().find(|(other, _)| *other == key).map(|(_, value)| Value::Int(*value));
                 prop_assert_eq!(dict.get_key(&Value::Int(key)), expected.as_ref());
             }
+        }
+    }
+
+    #[test]
+    fn keys_that_python_takes_for_one_are_one() {
+        for many in [0_i64, 100] {
+            let mut dict = Dict::new();
+            (0..many).for_each(|number| dict.insert(1000 + number, number));
+            dict.insert(1_i64, "int");
+            dict.insert(true, "bool");
+            dict.insert(1.0, "float");
+            dict.insert(Value::Tuple(vec![Value::Bool(false)]), "tuple");
+            dict.insert(Value::Tuple(vec![Value::Float(-0.0)]), "the same tuple");
+            assert_eq!(dict.len() as i64, many + 2);
+            let (key, value) = dict.iter().nth(many as usize).expect("an entry");
+            assert_eq!((key, value), (&Value::Int(1), &Value::from("float")));
+            assert_eq!(dict.get_key(&Value::Float(1.5)), None);
+            dict.insert(f64::INFINITY, "infinite");
+            assert_eq!(dict.get_key(&Value::Int(i64::MAX)), None);
         }
     }
 

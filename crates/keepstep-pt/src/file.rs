@@ -6,6 +6,7 @@ use crate::zip_reader::{Directory, read};
 use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A part of an open file.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ struct Source {
     file: Arc<dyn ReadAt>,
     path: PathBuf,
     len: u64,
+    /// What is left of the memory that the file may take, once it is parsed.
+    spare_bytes: AtomicU64,
 }
 
 impl Bytes {
@@ -40,8 +43,8 @@ impl Bytes {
         &self.source.path
     }
 
-    pub(crate) fn file_len(&self) -> u64 {
-        self.source.len
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.source.spare_bytes.load(Relaxed)
     }
 }
 
@@ -131,7 +134,7 @@ impl File {
 
 fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
     let len = file.len_bytes()?;
-    let source = Source { file, path: path.to_path_buf(), len };
+    let source = Source { file, path: path.to_path_buf(), len, spare_bytes: AtomicU64::new(0) };
     let bytes = Bytes { source: Arc::new(source), start: 0, len };
     let mut budget = Budget::for_file(len);
     check_kind(&bytes)?;
@@ -152,16 +155,36 @@ fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
             );
         }
     }
+    check_version(&bytes, &directory)?;
+    let before = budget.left();
     budget.take(usize::try_from(entry.size).unwrap_or(usize::MAX))?;
     let mut pickle = vec![0; entry.size as usize];
     bytes.read_exact_at(&mut pickle, entry.payload)?;
     let graph = pickle_reader::parse(&pickle, &mut budget)?;
+    let for_parsing = before - budget.left();
     let find = |key: &str| {
         let entry = directory.find(&format!("data/{key}"))?;
         Some(bytes.part(entry.payload, entry.size))
     };
     let value = rebuild::rebuild(&graph, &find, &mut budget)?;
+    budget.give_back(for_parsing as usize);
+    bytes.source.spare_bytes.store(budget.left(), Relaxed);
     Ok(File { bytes, directory, value })
+}
+
+/// The version of PyTorch's archives, which `torch.load` wants too.
+fn check_version(bytes: &Bytes, directory: &Directory) -> Result<(), Flaw> {
+    let Some(entry) = directory.find("version").or_else(|| directory.find(".data/version")) else {
+        return unsupported("it is a zip archive, but not one of PyTorch's: it has no version");
+    };
+    let mut text = [0; 3];
+    let len = entry.size.min(3) as usize;
+    bytes.read_exact_at(&mut text[..len], entry.payload)?;
+    let version = std::str::from_utf8(&text[..len]).ok().and_then(|text| text.trim_end().parse::<u8>().ok());
+    match version {
+        Some(1..=10) => Ok(()),
+        _ => unsupported("it is an archive of a version that is not known"),
+    }
 }
 
 /// Names the older formats, which are not archives.

@@ -4,6 +4,7 @@
 use crate::budget::Budget;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::opcode::*;
+use crate::{Dtype, value::shortest_int};
 use std::collections::BTreeMap;
 
 /// An index into [`Graph::nodes`].
@@ -12,44 +13,80 @@ pub(crate) type Id = u32;
 /// What a pickle builds, before anything is made of it. Nodes refer to each other by index, so that sharing costs
 /// nothing and no nesting can overflow the stack when it is dropped.
 #[derive(Debug)]
-pub(crate) enum Node {
+pub(crate) enum Node<'a> {
     None,
     Bool(bool),
     Int(i64),
-    BigInt(Vec<u8>),
+    /// Two's complement, little-endian, as few bytes as hold the sign, and more than 8.
+    BigInt(&'a [u8]),
     Float(f64),
-    Str(String),
-    Bytes(Vec<u8>),
+    Str(&'a str),
+    /// A name of [`is_known`].
     Global(String),
-    List(Vec<Id>),
-    Tuple(Vec<Id>),
+    List(Box<Vec<Id>>),
+    Tuple(Box<[Id]>),
     /// Keys and values in turn.
-    Dict(Vec<Id>),
-    /// A callable and its arguments, and the items that were set on the result.
-    Call {
-        callable: Id,
-        arguments: Id,
-        items: Vec<Id>,
-    },
+    Dict(Box<Vec<Id>>),
+    Call(Box<Call>),
     Persistent(Id),
 }
 
+/// A callable and its arguments, and the items that were set on the result.
 #[derive(Debug)]
-pub(crate) struct Graph {
-    pub(crate) nodes: Vec<Node>,
+pub(crate) struct Call {
+    pub(crate) callable: Id,
+    pub(crate) arguments: Id,
+    pub(crate) items: Vec<Id>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Graph<'a> {
+    pub(crate) nodes: Vec<Node<'a>>,
     pub(crate) root: Id,
 }
 
-/// What each node and each reference is charged, growth of vectors included.
-const NODE_BYTES: usize = 2 * size_of::<Node>();
-const ID_BYTES: usize = 2 * size_of::<Id>();
+/// The names that have a meaning here. Any other is refused where it is met, even if nothing would be made of it.
+fn is_known(name: &str) -> bool {
+    const NAMES: [&str; 21] = [
+        "__builtin__.bytearray",
+        "__builtin__.bytes",
+        "__builtin__.complex",
+        "__builtin__.set",
+        "_codecs.encode",
+        "builtins.bytearray",
+        "builtins.bytes",
+        "builtins.complex",
+        "builtins.set",
+        "collections.Counter",
+        ORDERED_DICT,
+        "torch.Size",
+        "torch.Tensor",
+        "torch._tensor._rebuild_from_type_v2",
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_tensor_v3",
+        "torch.device",
+        "torch.nn.parameter.Parameter",
+        "torch.serialization._get_layout",
+    ];
+    NAMES.contains(&name)
+        || name == UNTYPED_STORAGE
+        || name.strip_prefix("torch.").is_some_and(|name| {
+            Dtype::by_name(name).is_some() || Dtype::by_storage_name(name).is_some()
+        })
+}
 
-pub(crate) fn parse(bytes: &[u8], budget: &mut Budget) -> Result<Graph, Flaw> {
+pub(crate) const ORDERED_DICT: &str = "collections.OrderedDict";
+pub(crate) const UNTYPED_STORAGE: &str = "torch.storage.UntypedStorage";
+
+pub(crate) fn parse<'a>(bytes: &'a [u8], budget: &mut Budget) -> Result<Graph<'a>, Flaw> {
     let mut machine = Machine {
         bytes,
         at: 0,
         budget,
         nodes: Vec::new(),
+        frozen: Vec::new(),
         stack: Vec::new(),
         marks: Vec::new(),
         memo: BTreeMap::new(),
@@ -61,17 +98,19 @@ pub(crate) fn parse(bytes: &[u8], budget: &mut Budget) -> Result<Graph, Flaw> {
     Ok(Graph { root, nodes: machine.nodes })
 }
 
-struct Machine<'a> {
+struct Machine<'a, 'b> {
     bytes: &'a [u8],
     at: usize,
-    budget: &'a mut Budget,
-    nodes: Vec<Node>,
+    budget: &'b mut Budget,
+    nodes: Vec<Node<'a>>,
+    /// Which nodes an argument of a call holds: Python has made something of them by then, so they change no more.
+    frozen: Vec<bool>,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: BTreeMap<u32, Id>,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> Machine<'a, '_> {
     fn run(&mut self) -> Result<Id, Flaw> {
         if self.take(1)? != [PROTO] {
             return corrupt("the pickle does not begin with a protocol");
@@ -126,45 +165,47 @@ impl<'a> Machine<'a> {
                 let len = u32::from_le_bytes(self.array()?) as usize;
                 let text = self.take(len)?;
                 let Ok(text) = std::str::from_utf8(text) else { return corrupt("a string is not UTF-8") };
-                self.budget.take(len)?;
-                self.push(Node::Str(text.to_owned()))
+                self.push(Node::Str(text))
             }
+            // Of Python 2. `torch.load` takes it for UTF-8 as well.
             SHORT_BINSTRING => {
                 let [len] = self.array()?;
-                self.byte_string(len.into())
-            }
-            BINSTRING => {
-                let len = u32::from_le_bytes(self.array()?) as usize;
-                self.byte_string(len)
+                let text = self.take(len.into())?;
+                let Ok(text) = std::str::from_utf8(text) else { return corrupt("a string is not UTF-8") };
+                self.push(Node::Str(text))
             }
             GLOBAL => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.budget.take(module.len() + name.len())?;
-                self.push(Node::Global(format!("{module}.{name}")))
+                self.budget.take(2 * (module.len() + name.len() + 1))?;
+                let name = format!("{module}.{name}");
+                if !is_known(&name) {
+                    return unsupported(format!(
+                        "it names `{name}`, which is more than data; only plain values are read"
+                    ));
+                }
+                self.push(Node::Global(name))
             }
-            EMPTY_LIST => self.push(Node::List(Vec::new())),
-            EMPTY_TUPLE => self.push(Node::Tuple(Vec::new())),
-            EMPTY_DICT => self.push(Node::Dict(Vec::new())),
+            EMPTY_LIST => {
+                self.budget.take(size_of::<Vec<Id>>())?;
+                self.push(Node::List(Box::default()))
+            }
+            EMPTY_TUPLE => self.push(Node::Tuple(Box::default())),
+            EMPTY_DICT => {
+                self.budget.take(size_of::<Vec<Id>>())?;
+                self.push(Node::Dict(Box::default()))
+            }
             MARK => {
-                self.budget.take(2 * size_of::<usize>())?;
+                self.budget.reserve(&mut self.marks, 1)?;
                 self.marks.push(self.stack.len());
                 Ok(())
             }
             TUPLE => {
                 let items = self.pop_mark()?;
-                self.push(Node::Tuple(items))
-            }
-            LIST => {
-                let items = self.pop_mark()?;
-                self.push(Node::List(items))
-            }
-            DICT => {
-                let items = self.pop_mark()?;
-                self.push_dict(items)
+                self.push(Node::Tuple(items.into_boxed_slice()))
             }
             TUPLE1 | TUPLE2 | TUPLE3 => {
                 let items = self.pop_many(usize::from(opcode - TUPLE1) + 1)?;
-                self.push(Node::Tuple(items))
+                self.push(Node::Tuple(items.into_boxed_slice()))
             }
             APPEND => {
                 let item = self.pop()?;
@@ -202,22 +243,23 @@ impl<'a> Machine<'a> {
                 let id = self.pop()?;
                 self.push(Node::Persistent(id))
             }
-            REDUCE | NEWOBJ => {
+            REDUCE => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
-                self.push(Node::Call { callable, arguments, items: Vec::new() })
+                if !matches!(self.nodes[callable as usize], Node::Global(_)) {
+                    return corrupt("the pickle calls something that is no name");
+                }
+                self.freeze(arguments)?;
+                self.budget.take(size_of::<Call>())?;
+                self.push(Node::Call(Box::new(Call { callable, arguments, items: Vec::new() })))
             }
-            // State that a constructor's result is given: kept out, nothing that is read has any that matters.
             BUILD => {
                 self.pop()?;
-                self.top().map(|_| ())
-            }
-            POP => self.pop().map(|_| ()),
-            POP_MARK => self.pop_mark().map(|_| ()),
-            DUP => {
-                let top = self.top()?;
-                self.push_id(top)
+                self.build()
             }
             0x8b => unsupported("it holds an int of more than 255 bytes"),
+            POP | POP_MARK | DUP | LIST | DICT | BINSTRING | NEWOBJ => unsupported(format!(
+                "it uses the opcode 0x{opcode:02x}, which PyTorch's files do not have"
+            )),
             0x8c..=0x98 => unsupported("it uses opcodes of a newer pickle protocol than PyTorch writes"),
             other => {
                 corrupt(format!("the pickle has an unknown opcode 0x{other:02x} at byte {}", self.at - 1))
@@ -251,22 +293,17 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn byte_string(&mut self, len: usize) -> Result<(), Flaw> {
-        let bytes = self.take(len)?;
-        self.budget.take(len)?;
-        self.push(Node::Bytes(bytes.to_vec()))
-    }
-
-    fn push(&mut self, node: Node) -> Result<(), Flaw> {
-        self.budget.take(NODE_BYTES)?;
+    fn push(&mut self, node: Node<'a>) -> Result<(), Flaw> {
+        self.budget.reserve(&mut self.nodes, 1)?;
+        self.budget.reserve(&mut self.frozen, 1)?;
         let Ok(id) = Id::try_from(self.nodes.len()) else { return unsupported("it holds too many values") };
         self.nodes.push(node);
+        self.frozen.push(false);
         self.push_id(id)
     }
 
     fn push_id(&mut self, id: Id) -> Result<(), Flaw> {
-        // The stack's own growth, and the container that the reference ends up in.
-        self.budget.take(2 * ID_BYTES)?;
+        self.budget.reserve(&mut self.stack, 1)?;
         self.stack.push(id);
         Ok(())
     }
@@ -291,16 +328,64 @@ impl<'a> Machine<'a> {
 
     fn pop_many(&mut self, count: usize) -> Result<Vec<Id>, Flaw> {
         match self.stack.len().checked_sub(count) {
-            Some(start) if start >= self.floor() => Ok(self.stack.split_off(start)),
+            Some(start) if start >= self.floor() => self.split_off(start),
             _ => corrupt("the pickle takes more from its stack than there is"),
         }
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Id>, Flaw> {
         match self.marks.pop() {
-            Some(mark) => Ok(self.stack.split_off(mark)),
+            Some(mark) => self.split_off(mark),
             None => corrupt("the pickle closes a mark that it has not set"),
         }
+    }
+
+    fn split_off(&mut self, start: usize) -> Result<Vec<Id>, Flaw> {
+        let mut items = Vec::new();
+        self.budget.take((self.stack.len() - start) * size_of::<Id>())?;
+        items.reserve_exact(self.stack.len() - start);
+        items.extend(self.stack.drain(start..));
+        Ok(items)
+    }
+
+    fn top_to_change(&self) -> Result<Id, Flaw> {
+        let top = self.top()?;
+        if self.frozen[top as usize] {
+            return unsupported("it changes a list or a dict after something was made of it");
+        }
+        Ok(top)
+    }
+
+    /// State given to an object. An OrderedDict's is its attributes, which are no part of its value; whatever else has
+    /// state is not read.
+    fn build(&self) -> Result<(), Flaw> {
+        if let Node::Call(call) = &self.nodes[self.top()? as usize]
+            && let Node::Global(name) = &self.nodes[call.callable as usize]
+            && name == ORDERED_DICT
+        {
+            return Ok(());
+        }
+        unsupported("it gives state to something other than an OrderedDict")
+    }
+
+    /// Everything that the arguments of a call hold stays as it is from here on.
+    fn freeze(&mut self, arguments: Id) -> Result<(), Flaw> {
+        let mut reached = vec![arguments];
+        while let Some(id) = reached.pop() {
+            if std::mem::replace(&mut self.frozen[id as usize], true) {
+                continue;
+            }
+            let items: &[Id] = match &self.nodes[id as usize] {
+                Node::List(items) | Node::Dict(items) => items,
+                Node::Tuple(items) => items,
+                Node::Call(call) => &call.items,
+                _ => continue,
+            };
+            self.budget.reserve(&mut reached, items.len())?;
+            reached.extend(items);
+        }
+        self.budget.give_back(reached.capacity() * size_of::<Id>());
+        Ok(())
     }
 
     fn put(&mut self, at: u32) -> Result<(), Flaw> {
@@ -317,40 +402,45 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn push_dict(&mut self, items: Vec<Id>) -> Result<(), Flaw> {
-        if items.len().is_multiple_of(2) {
-            self.push(Node::Dict(items))
-        } else {
-            corrupt("a dict has a key without a value")
-        }
-    }
-
     fn extend_list(&mut self, new: Vec<Id>) -> Result<(), Flaw> {
-        let top = self.top()?;
+        let top = self.top_to_change()?;
         match &mut self.nodes[top as usize] {
-            Node::List(items) => items.extend(new),
-            _ => return corrupt("the pickle appends to something that is no list"),
+            Node::List(items) => extend(self.budget, items, new),
+            _ => corrupt("the pickle appends to something that is no list"),
         }
-        Ok(())
     }
 
     fn extend_dict(&mut self, new: Vec<Id>) -> Result<(), Flaw> {
         if !new.len().is_multiple_of(2) {
             return corrupt("a dict has a key without a value");
         }
-        let top = self.top()?;
+        let top = self.top_to_change()?;
         match &mut self.nodes[top as usize] {
-            Node::Dict(items) | Node::Call { items, .. } => items.extend(new),
-            _ => return corrupt("the pickle sets items of something that is no dict"),
+            Node::Dict(items) => extend(self.budget, items, new),
+            Node::Call(call) => extend(self.budget, &mut call.items, new),
+            _ => corrupt("the pickle sets items of something that is no dict"),
         }
-        Ok(())
     }
 }
 
+/// Adds items that are charged already.
+fn extend(budget: &mut Budget, items: &mut Vec<Id>, new: Vec<Id>) -> Result<(), Flaw> {
+    if items.is_empty() {
+        budget.give_back(items.capacity() * size_of::<Id>());
+        *items = new;
+    } else {
+        budget.reserve(items, new.len())?;
+        items.extend(&new);
+        budget.give_back(new.capacity() * size_of::<Id>());
+    }
+    Ok(())
+}
+
 /// Two's complement, little-endian; empty is 0.
-fn long(bytes: &[u8]) -> Node {
+fn long(bytes: &[u8]) -> Node<'_> {
+    let bytes = shortest_int(bytes);
     if bytes.len() > 8 {
-        return Node::BigInt(bytes.to_vec());
+        return Node::BigInt(bytes);
     }
     let negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
     let mut value = [if negative { 0xff } else { 0 }; 8];

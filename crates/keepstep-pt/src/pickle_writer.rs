@@ -5,6 +5,7 @@
 //! object.
 
 use crate::opcode::*;
+use crate::value::shortest_int;
 use crate::{Dict, Storage, Tensor, Value};
 use std::collections::BTreeMap;
 
@@ -33,6 +34,7 @@ pub(crate) fn pickle(value: &Value) -> Pickle {
         next: 0,
         storages: Vec::new(),
         keys: BTreeMap::new(),
+        tensors: Vec::new(),
     };
     writer.value(value);
     writer.out.push(STOP);
@@ -46,6 +48,8 @@ struct Writer {
     storages: Vec<Storage>,
     /// The index of each storage, by identity.
     keys: BTreeMap<usize, usize>,
+    /// Every tensor that the memo knows by its address, so that no other can come to lie there.
+    tensors: Vec<Tensor>,
 }
 
 impl Writer {
@@ -105,15 +109,7 @@ impl Writer {
 
     /// Two's complement in as few bytes as hold the sign.
     fn long(&mut self, bytes: &[u8]) {
-        let mut bytes = bytes;
-        while let [rest @ .., before, last] = bytes {
-            let sign = before & 0x80 != 0;
-            if (*last == 0 && !sign) || (*last == 0xff && sign) {
-                bytes = &bytes[..rest.len() + 1];
-            } else {
-                break;
-            }
-        }
+        let mut bytes = shortest_int(bytes);
         if bytes == [0] {
             bytes = &[];
         }
@@ -265,6 +261,7 @@ impl Writer {
             }
             writer.tuple(usize::MAX);
             writer.out.push(REDUCE);
+            writer.tensors.push(tensor.clone());
         });
     }
 

@@ -3,30 +3,39 @@
 use crate::budget::Budget;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::file::Bytes;
-use crate::pickle_reader::{Graph, Id, Node};
+use crate::pickle_reader::{Graph, Id, Node, ORDERED_DICT, UNTYPED_STORAGE};
 use crate::{Dict, Dtype, Storage, Tensor, Value};
 use std::collections::BTreeMap;
 
 /// Deeper nesting than any real file has; it also ends the walk where a value contains itself.
 const DEEPEST: usize = 200;
 
+/// What an entry of a dict takes, its place in the index included.
+const ENTRY_BYTES: usize = 2 * size_of::<Value>() + 48;
+
+/// From here on a float may equal an int of more than 64 bits.
+const LARGE: f64 = 9_223_372_036_854_775_808.0;
+
+/// The types that `_rebuild_from_type_v2` may make of a tensor and that change no value.
+const TENSOR_TYPES: [&str; 2] = ["torch.Tensor", "torch.nn.parameter.Parameter"];
+
 /// Finds the bytes of a storage's entry.
 pub(crate) type FindEntry<'a> = dyn Fn(&str) -> Option<Bytes> + 'a;
 
-pub(crate) fn rebuild(graph: &Graph, find: &FindEntry<'_>, budget: &mut Budget) -> Result<Value, Flaw> {
+pub(crate) fn rebuild(graph: &Graph<'_>, find: &FindEntry<'_>, budget: &mut Budget) -> Result<Value, Flaw> {
     Builder { graph, find, budget, storages: BTreeMap::new(), tensors: BTreeMap::new() }.value(graph.root, 0)
 }
 
 struct Builder<'a> {
-    graph: &'a Graph,
+    graph: &'a Graph<'a>,
     find: &'a FindEntry<'a>,
     budget: &'a mut Budget,
-    storages: BTreeMap<(String, Dtype), Storage>,
+    storages: BTreeMap<(&'a str, Dtype), Storage>,
     tensors: BTreeMap<Id, Tensor>,
 }
 
 impl<'a> Builder<'a> {
-    fn node(&self, id: Id) -> &'a Node {
+    fn node(&self, id: Id) -> &'a Node<'a> {
         &self.graph.nodes[id as usize]
     }
 
@@ -36,29 +45,24 @@ impl<'a> Builder<'a> {
                 "its values are nested more than {DEEPEST} deep, or contain themselves"
             ));
         }
-        // Twice: the vector that a value goes into grows by doubling.
-        self.budget.take(2 * size_of::<Value>())?;
         Ok(match self.node(id) {
             Node::None => Value::None,
             Node::Bool(value) => Value::Bool(*value),
             Node::Int(value) => Value::Int(*value),
-            Node::BigInt(bytes) => Value::BigInt(bytes.clone()),
+            Node::BigInt(bytes) => {
+                self.budget.take(bytes.len())?;
+                Value::BigInt(bytes.to_vec())
+            }
             Node::Float(value) => Value::Float(*value),
             Node::Str(text) => {
                 self.budget.take(text.len())?;
-                Value::Str(text.clone())
-            }
-            Node::Bytes(bytes) => {
-                self.budget.take(bytes.len())?;
-                Value::Bytes(bytes.clone())
+                Value::Str((*text).to_owned())
             }
             Node::Global(name) => self.global(name)?,
             Node::List(items) => Value::List(self.values(items, depth)?),
             Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
             Node::Dict(items) => Value::Dict(self.dict(items, depth)?),
-            Node::Call { callable, arguments, items } => {
-                self.call(id, *callable, *arguments, items, depth)?
-            }
+            Node::Call(call) => self.call(id, call.callable, call.arguments, &call.items, depth)?,
             Node::Persistent(_) => {
                 return unsupported("it holds a storage outside a tensor, which is not read");
             }
@@ -66,28 +70,36 @@ impl<'a> Builder<'a> {
     }
 
     fn values(&mut self, ids: &[Id], depth: usize) -> Result<Vec<Value>, Flaw> {
-        ids.iter().map(|&id| self.value(id, depth + 1)).collect()
+        let mut values = Vec::new();
+        self.budget.take(ids.len().saturating_mul(size_of::<Value>()))?;
+        values.reserve_exact(ids.len());
+        for &id in ids {
+            values.push(self.value(id, depth + 1)?);
+        }
+        Ok(values)
     }
 
     fn dict(&mut self, items: &[Id], depth: usize) -> Result<Dict, Flaw> {
         let mut dict = Dict::new();
+        self.insert(&mut dict, items, depth)?;
+        Ok(dict)
+    }
+
+    fn insert(&mut self, dict: &mut Dict, items: &[Id], depth: usize) -> Result<(), Flaw> {
+        self.budget.take((items.len() / 2).saturating_mul(ENTRY_BYTES))?;
+        dict.reserve(items.len() / 2);
         for pair in items.chunks_exact(2) {
             let key = self.value(pair[0], depth + 1)?;
-            if matches!(key, Value::List(_) | Value::Dict(_) | Value::OrderedDict(_)) {
-                return corrupt("a dict has a key that cannot be one");
-            }
-            self.budget.take(48)?;
+            check_key(&key)?;
             dict.insert(key, self.value(pair[1], depth + 1)?);
         }
-        Ok(dict)
+        Ok(())
     }
 
     fn global(&self, name: &str) -> Result<Value, Flaw> {
         match name.strip_prefix("torch.") {
             Some(dtype) if Dtype::by_name(dtype).is_some() => Ok(Value::Global(name.to_owned())),
-            _ => {
-                unsupported(format!("it names `{name}`, which is more than data; only plain values are read"))
-            }
+            _ => unsupported(format!("it holds `{name}` itself, which is no plain value")),
         }
     }
 
@@ -105,29 +117,24 @@ impl<'a> Builder<'a> {
         let Node::Tuple(arguments) = self.node(arguments) else {
             return corrupt(format!("`{name}` is called with something that is no tuple"));
         };
-        if !items.is_empty() && !matches!(name.as_str(), "collections.OrderedDict" | "collections.Counter") {
+        if !items.is_empty() && !matches!(name.as_str(), ORDERED_DICT | "collections.Counter") {
             return corrupt(format!("items are set on what `{name}` makes"));
         }
-        match (name.as_str(), arguments.as_slice()) {
-            ("collections.OrderedDict", []) => Ok(Value::OrderedDict(self.dict(items, depth)?)),
-            ("collections.OrderedDict", [pairs]) => self.ordered_pairs(*pairs, items, depth),
-            ("collections.Counter", [] | [_]) => {
-                let mut all = Dict::new();
-                if let [counts] = arguments.as_slice()
-                    && let Value::Dict(dict) = self.value(*counts, depth + 1)?
-                {
-                    all = dict;
-                }
-                for (key, value) in self.dict(items, depth)?.iter() {
-                    all.insert(key.clone(), value.clone());
-                }
-                Ok(Value::Dict(all))
-            }
-            ("torch._utils._rebuild_tensor_v2", [storage, offset, shape, strides, _, _])
-            | ("torch._utils._rebuild_tensor_v2", [storage, offset, shape, strides, _, _, _]) => {
+        match (name.as_str(), &arguments[..]) {
+            (ORDERED_DICT, []) => Ok(Value::OrderedDict(self.dict(items, depth)?)),
+            (ORDERED_DICT, [pairs]) => self.ordered_pairs(*pairs, items, depth),
+            ("collections.Counter", [] | [_]) => self.counter(arguments, items, depth),
+            ("torch._utils._rebuild_tensor_v2", [storage, offset, shape, strides, _, _, metadata @ ..])
+                if metadata.len() <= 1 =>
+            {
+                self.check_metadata(metadata)?;
                 self.tensor(id, None, [*storage, *offset, *shape, *strides])
             }
-            ("torch._utils._rebuild_tensor_v3", [storage, offset, shape, strides, _, _, dtype, ..]) => {
+            (
+                "torch._utils._rebuild_tensor_v3",
+                [storage, offset, shape, strides, _, _, dtype, metadata @ ..],
+            ) if metadata.len() <= 1 => {
+                self.check_metadata(metadata)?;
                 let Node::Global(dtype) = self.node(*dtype) else {
                     return corrupt("a tensor's dtype is no name");
                 };
@@ -136,45 +143,95 @@ impl<'a> Builder<'a> {
                 };
                 self.tensor(id, Some(dtype), [*storage, *offset, *shape, *strides])
             }
-            ("torch._utils._rebuild_parameter", [data, ..])
-            | ("torch._utils._rebuild_parameter_with_state", [data, ..])
-            | ("torch._tensor._rebuild_from_type_v2", [_, _, data, ..]) => self.value(*data, depth + 1),
+            ("torch._utils._rebuild_parameter", [data, _, _])
+            | ("torch._utils._rebuild_parameter_with_state", [data, _, _, _]) => {
+                let data = self.value(*data, depth + 1)?;
+                self.a_tensor(data)
+            }
+            ("torch._tensor._rebuild_from_type_v2", [function, kind, arguments, _]) => {
+                match self.node(*kind) {
+                    Node::Global(kind) if TENSOR_TYPES.contains(&kind.as_str()) => {
+                        let data = self.call(id, *function, *arguments, &[], depth + 1)?;
+                        self.a_tensor(data)
+                    }
+                    _ => unsupported("it holds a tensor of a type of its own, which is not read"),
+                }
+            }
             ("_codecs.encode", [text, encoding]) => match (self.node(*text), self.node(*encoding)) {
-                (Node::Str(text), Node::Str(encoding)) if encoding == "latin1" => latin1(text),
+                (Node::Str(text), Node::Str(encoding)) if matches!(*encoding, "latin1" | "latin-1") => {
+                    self.budget.take(text.len())?;
+                    latin1(text)
+                }
                 _ => corrupt("bytes are encoded in an unknown way"),
             },
             ("__builtin__.bytes" | "builtins.bytes" | "__builtin__.bytearray" | "builtins.bytearray", []) => {
                 Ok(Value::Bytes(Vec::new()))
             }
-            ("__builtin__.bytearray" | "builtins.bytearray", [bytes, ..]) => {
+            ("__builtin__.bytearray" | "builtins.bytearray", [bytes]) => {
                 match self.value(*bytes, depth + 1)? {
                     Value::Bytes(bytes) => Ok(Value::Bytes(bytes)),
                     _ => corrupt("a bytearray is made of something else than bytes"),
                 }
             }
             ("torch.Size", [sizes]) => match self.value(*sizes, depth + 1)? {
-                Value::Tuple(sizes) => Ok(Value::Tuple(sizes)),
-                _ => corrupt("a size is made of something else than a tuple"),
+                Value::Tuple(sizes) if sizes.iter().all(|size| size.as_int().is_some()) => {
+                    Ok(Value::Tuple(sizes))
+                }
+                _ => corrupt("a size is made of something else than a tuple of ints"),
             },
-            (
-                "torch.device"
-                | "__builtin__.complex"
-                | "builtins.complex"
-                | "__builtin__.set"
-                | "builtins.set"
-                | "torch.serialization._get_layout",
-                _,
-            ) => Ok(Value::Object { name: name.clone(), arguments: self.values(arguments, depth)? }),
-            (known, _)
-                if known.starts_with("torch._utils._rebuild_tensor_v")
-                    || known == "collections.OrderedDict" =>
-            {
-                corrupt(format!("`{known}` is called with {} arguments", arguments.len()))
-            }
-            _ => {
-                unsupported(format!("it calls `{name}`, which is more than data; only plain values are read"))
-            }
+            _ => self.object(name, arguments, depth),
         }
+    }
+
+    /// What has no value of its own kind here: a constructor with arguments that it can have.
+    fn object(&mut self, name: &str, arguments: &[Id], depth: usize) -> Result<Value, Flaw> {
+        let values = self.values(arguments, depth)?;
+        let fits = match name.rsplit('.').next() {
+            Some("device") => matches!(&*values, [Value::Str(_)] | [Value::Str(_), Value::Int(_)]),
+            Some("complex") => matches!(&*values, [Value::Float(_), Value::Float(_)]),
+            Some("set") => {
+                if let [Value::List(items)] = &*values {
+                    items.iter().try_for_each(check_key)?;
+                }
+                matches!(&*values, [] | [Value::List(_)])
+            }
+            Some("_get_layout") => matches!(&*values, [Value::Str(_)]),
+            _ => false,
+        };
+        if fits {
+            self.budget.take(name.len())?;
+            Ok(Value::Object { name: name.to_owned(), arguments: values })
+        } else {
+            unsupported(format!("it calls `{name}` in a way that PyTorch's files do not"))
+        }
+    }
+
+    fn a_tensor(&self, value: Value) -> Result<Value, Flaw> {
+        match value {
+            Value::Tensor(_) => Ok(value),
+            _ => corrupt("a parameter is made of something else than a tensor"),
+        }
+    }
+
+    /// Bits that say that a tensor's values are the conjugates or negatives of what is stored.
+    fn check_metadata(&self, metadata: &[Id]) -> Result<(), Flaw> {
+        match metadata.first().map(|&id| self.node(id)) {
+            None | Some(Node::None) => Ok(()),
+            Some(Node::Dict(items)) if items.is_empty() => Ok(()),
+            _ => unsupported("it holds a tensor that is stored conjugated or negated, which is not read"),
+        }
+    }
+
+    fn counter(&mut self, arguments: &[Id], items: &[Id], depth: usize) -> Result<Value, Flaw> {
+        let mut all = match arguments.first() {
+            None => Dict::new(),
+            Some(&counts) => match self.value(counts, depth + 1)? {
+                Value::Dict(dict) => dict,
+                _ => return unsupported("it holds a Counter of something else than a dict"),
+            },
+        };
+        self.insert(&mut all, items, depth)?;
+        Ok(Value::Dict(all))
     }
 
     fn ordered_pairs(&mut self, pairs: Id, items: &[Id], depth: usize) -> Result<Value, Flaw> {
@@ -182,16 +239,16 @@ impl<'a> Builder<'a> {
             return corrupt("an OrderedDict is made of something else than a list");
         };
         let mut flat = Vec::new();
-        for &pair in pairs {
+        for &pair in pairs.iter() {
             match self.node(pair) {
-                Node::Tuple(pair) | Node::List(pair) if pair.len() == 2 => {
-                    self.budget.take(16)?;
+                Node::Tuple(pair) if pair.len() == 2 => {
+                    self.budget.reserve(&mut flat, 2)?;
                     flat.extend(pair);
                 }
                 _ => return corrupt("an OrderedDict is made of something else than pairs"),
             }
         }
-        self.budget.take(items.len() * 8)?;
+        self.budget.reserve(&mut flat, items.len())?;
         flat.extend(items);
         Ok(Value::OrderedDict(self.dict(&flat, depth)?))
     }
@@ -222,13 +279,16 @@ impl<'a> Builder<'a> {
     }
 
     fn sizes(&mut self, id: Id) -> Result<Vec<usize>, Flaw> {
-        let items = match self.node(id) {
-            Node::Tuple(items) | Node::List(items) => items,
-            Node::Call { arguments, .. } => match self.node(*arguments) {
-                Node::Tuple(arguments) => match arguments.first().map(|&first| self.node(first)) {
-                    Some(Node::Tuple(items)) => items,
-                    _ => return corrupt("a tensor's shape is no tuple"),
-                },
+        let items: &[Id] = match self.node(id) {
+            Node::Tuple(items) => items,
+            Node::List(items) => items,
+            Node::Call(call) => match (self.node(call.callable), self.node(call.arguments)) {
+                (Node::Global(name), Node::Tuple(arguments)) if name == "torch.Size" => {
+                    match arguments.first().map(|&first| self.node(first)) {
+                        Some(Node::Tuple(items)) => items,
+                        _ => return corrupt("a tensor's shape is no tuple"),
+                    }
+                }
                 _ => return corrupt("a tensor's shape is no tuple"),
             },
             _ => return corrupt("a tensor's shape is no tuple"),
@@ -245,28 +305,27 @@ impl<'a> Builder<'a> {
     fn storage(&mut self, id: Id, untyped_as: Option<Dtype>) -> Result<Storage, Flaw> {
         let Node::Persistent(id) = *self.node(id) else { return corrupt("a tensor's storage is none") };
         let Node::Tuple(parts) = self.node(id) else { return corrupt("a storage's id is no tuple") };
-        let &[tag, kind, key, _, len] = parts.as_slice() else {
+        let &[tag, kind, key, location, len] = &parts[..] else {
             return corrupt("a storage's id has not five parts");
         };
-        let (Node::Str(tag), Node::Global(kind), Node::Str(key), Node::Int(len)) =
-            (self.node(tag), self.node(kind), self.node(key), self.node(len))
+        let (Node::Str(tag), Node::Global(kind), Node::Str(key), Node::Str(location), Node::Int(len)) =
+            (self.node(tag), self.node(kind), self.node(key), self.node(location), self.node(len))
         else {
             return corrupt("a storage's id has parts of the wrong kind");
         };
-        if tag != "storage" {
+        if *tag != "storage" {
             return corrupt(format!("a persistent id begins with {tag:?}"));
+        }
+        if *location == "meta" {
+            return unsupported("it holds a tensor of the device `meta`, which has no values");
         }
         let typed = kind.strip_prefix("torch.").and_then(Dtype::by_storage_name);
         let (dtype, unit) = match (typed, untyped_as) {
             (Some(dtype), None) => (dtype, dtype.size()),
-            (None, Some(dtype)) if kind == "torch.storage.UntypedStorage" => (dtype, 1),
+            (None, Some(dtype)) if kind == UNTYPED_STORAGE => (dtype, 1),
             (Some(typed), Some(dtype)) => (dtype, typed.size()),
             _ => return unsupported(format!("it holds a storage of the kind `{kind}`, which is not read")),
         };
-        let name = (key.clone(), dtype);
-        if let Some(storage) = self.storages.get(&name) {
-            return Ok(storage.clone());
-        }
         let Some(bytes) = (self.find)(key) else {
             return corrupt(format!("the storage `data/{key}` is missing"));
         };
@@ -277,10 +336,31 @@ impl<'a> Builder<'a> {
                 bytes.len
             ));
         }
+        if let Some(storage) = self.storages.get(&(*key, dtype)) {
+            return Ok(storage.clone());
+        }
         self.budget.take(256)?;
         let storage = Storage::in_file(bytes, dtype);
-        self.storages.insert(name, storage.clone());
+        self.storages.insert((*key, dtype), storage.clone());
         Ok(storage)
+    }
+}
+
+/// Python's dict takes only what has a hash, and two keys for one that are equal: `1`, `1.0` and `True`. Kinds whose
+/// equality is not plain are refused.
+fn check_key(key: &Value) -> Result<(), Flaw> {
+    match key {
+        Value::List(_) | Value::Dict(_) | Value::OrderedDict(_) => {
+            corrupt("a dict or a set has a key that cannot be one")
+        }
+        Value::Tensor(_) | Value::Object { .. } => {
+            unsupported("a dict or a set has a key that is no plain value")
+        }
+        Value::Float(value) if value.is_nan() || (value.is_finite() && value.abs() >= LARGE) => {
+            unsupported("a dict or a set has a float as a key that may be equal to another")
+        }
+        Value::Tuple(items) => items.iter().try_for_each(check_key),
+        _ => Ok(()),
     }
 }
 

@@ -113,11 +113,11 @@ impl Storage {
         }
     }
 
-    /// The most bytes that a copy of a view may take: what repeats elements endlessly is refused.
-    pub(crate) fn largest_copy(&self) -> u64 {
+    /// The most bytes that copying a view may take: what repeats elements endlessly is refused.
+    pub(crate) fn spare_bytes(&self) -> u64 {
         match &self.0.data {
             Data::Memory { .. } => u64::MAX,
-            Data::File(bytes) => bytes.file_len() + (8 << 20),
+            Data::File(bytes) => bytes.spare_bytes(),
         }
     }
 }

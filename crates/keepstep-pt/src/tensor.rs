@@ -126,7 +126,7 @@ impl Tensor {
     /// The elements in row-major order.
     ///
     /// # Errors
-    /// As [`Tensor::read_into`]; also a view of a file that repeats elements to more than the file's size.
+    /// As [`Tensor::read_into`]; also a view that repeats elements until it is much larger than its file.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, ReadError> {
         self.check_copy()?;
         let mut values = vec![T::zeroed(); self.0.num_elements];
@@ -146,15 +146,31 @@ impl Tensor {
     }
 
     fn check_copy(&self) -> Result<(), ReadError> {
-        let bytes = (self.0.num_elements as u64).checked_mul(self.dtype().size() as u64);
-        if bytes.is_none_or(|bytes| bytes > self.0.storage.largest_copy()) {
+        let span = if self.is_contiguous() { 0 } else { self.span_elements() };
+        let bytes = (self.0.num_elements as u64)
+            .checked_add(span as u64)
+            .and_then(|elements| elements.checked_mul(self.dtype().size() as u64));
+        if bytes.is_none_or(|bytes| bytes > self.0.storage.spare_bytes()) {
             return Err(ReadError::Element {
                 found: self.dtype(),
                 num_elements: self.0.num_elements,
-                expected: "a view that does not repeat elements to more than the size of its file".to_owned(),
+                expected: "a view that takes no more memory than its file may".to_owned(),
             });
         }
         Ok(())
+    }
+
+    fn is_contiguous(&self) -> bool {
+        self.0.strides == contiguous(&self.0.shape)
+    }
+
+    /// From its first to its last element in the storage.
+    fn span_elements(&self) -> usize {
+        if self.0.num_elements == 0 {
+            return 0;
+        }
+        let last: usize = self.0.shape.iter().zip(&self.0.strides).map(|(size, stride)| (size - 1) * stride).sum();
+        last + 1
     }
 
     fn read_bytes(&self, out: &mut [u8]) -> Result<(), ReadError> {
@@ -163,12 +179,11 @@ impl Tensor {
         if *num_elements == 0 {
             return Ok(());
         }
-        if *strides == contiguous(shape) {
+        if self.is_contiguous() {
             return read(storage, out, offset * size as u64);
         }
         // The part of the storage that the view touches, then element by element.
-        let last: usize = shape.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum();
-        let mut span = vec![0; (last + 1) * size];
+        let mut span = vec![0; self.span_elements() * size];
         read(storage, &mut span, offset * size as u64)?;
         let mut index = vec![0; shape.len()];
         for element in out.chunks_exact_mut(size) {

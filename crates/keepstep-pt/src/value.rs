@@ -83,6 +83,20 @@ impl Value {
     }
 }
 
+/// An int's two's complement, little-endian, without the bytes at its end that only repeat the sign.
+pub(crate) fn shortest_int(bytes: &[u8]) -> &[u8] {
+    let mut bytes = bytes;
+    while let [rest @ .., before, last] = bytes {
+        let sign = before & 0x80 != 0;
+        if (*last == 0 && !sign) || (*last == 0xff && sign) {
+            bytes = &bytes[..rest.len() + 1];
+        } else {
+            break;
+        }
+    }
+    bytes
+}
+
 impl From<bool> for Value {
     fn from(value: bool) -> Value {
         Value::Bool(value)

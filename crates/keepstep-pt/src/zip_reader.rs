@@ -3,7 +3,6 @@
 use crate::budget::Budget;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::file::Bytes;
-use std::collections::BTreeMap;
 
 pub(crate) const LOCAL: u32 = 0x0403_4b50;
 pub(crate) const CENTRAL: u32 = 0x0201_4b50;
@@ -39,18 +38,22 @@ pub(crate) struct Directory {
     pub(crate) entries: Vec<Entry>,
     /// The folder of the first entry, with its slash.
     pub(crate) root: String,
-    by_name: BTreeMap<String, usize>,
+    /// Indices of the entries, by name.
+    by_name: Vec<u32>,
 }
 
 impl Directory {
     /// The entry of this name below the root.
     pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
-        self.by_name.get(&format!("{}{name}", self.root)).map(|&at| &self.entries[at])
+        let name = format!("{}{name}", self.root);
+        let at = self.by_name.binary_search_by(|&at| self.entries[at as usize].name.cmp(&name)).ok()?;
+        Some(&self.entries[self.by_name[at] as usize])
     }
 
     pub(crate) fn has_folder(&self, name: &str) -> bool {
         let prefix = format!("{}{name}/", self.root);
-        self.by_name.range(prefix.clone()..).next().is_some_and(|(name, _)| name.starts_with(&prefix))
+        let at = self.by_name.partition_point(|&at| self.entries[at as usize].name < prefix);
+        self.by_name.get(at).is_some_and(|&at| self.entries[at as usize].name.starts_with(&prefix))
     }
 }
 
@@ -63,28 +66,35 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw>
     let mut bytes = vec![0; size as usize];
     file.read_exact_at(&mut bytes, start)?;
     let mut fields = Fields { bytes: &bytes };
-    let mut entries = Vec::new();
-    let mut by_name = BTreeMap::new();
-    for at in 0..count as usize {
+    // With two lists of indices.
+    budget.take(count as usize * (size_of::<Entry>() + 2 * size_of::<u32>()))?;
+    let mut entries = Vec::with_capacity(count as usize);
+    for _ in 0..count {
         let entry = central(&mut fields)?;
-        // Entry, name twice, tree.
-        budget.take(2 * size_of::<Entry>() + 3 * entry.name.len() + 48)?;
-        if by_name.insert(entry.name.clone(), at).is_some() {
-            return corrupt(format!("the entry `{}` is there twice", entry.name));
-        }
+        budget.take(entry.name.len())?;
         entries.push(entry);
     }
     if !fields.bytes.is_empty() {
         return corrupt("its directory has more bytes than entries");
     }
+    let Ok(num_entries) = u32::try_from(entries.len()) else { return unsupported("it has too many entries") };
     let root = match entries.first().and_then(|entry| entry.name.split_once('/')) {
         Some((root, _)) => format!("{root}/"),
         None => return unsupported("it is a zip archive, but not one of PyTorch's"),
     };
-    for entry in &mut entries {
-        local(file, entry, start)?;
+    let mut by_name: Vec<u32> = (0..num_entries).collect();
+    by_name.sort_unstable_by(|&one, &other| entries[one as usize].name.cmp(&entries[other as usize].name));
+    let twice = by_name.windows(2).find(|pair| entries[pair[0] as usize].name == entries[pair[1] as usize].name);
+    if let Some(pair) = twice {
+        return corrupt(format!("the entry `{}` is there twice", entries[pair[0] as usize].name));
     }
-    check_overlaps(&entries, start)?;
+    // In the order in which they lie: each ends before the next begins, and so is read only once.
+    let mut by_place: Vec<u32> = (0..num_entries).collect();
+    by_place.sort_unstable_by_key(|&at| entries[at as usize].header);
+    for (nth, &at) in by_place.iter().enumerate() {
+        let next = by_place.get(nth + 1).map_or(start, |&next| entries[next as usize].header);
+        local(file, &mut entries[at as usize], next)?;
+    }
     budget.give_back(bytes.len());
     Ok(Directory { entries, root, by_name })
 }
@@ -214,8 +224,9 @@ fn zip64(entry: &mut Entry, compressed: u64, extra: &[u8]) -> Result<u64, Flaw> 
     Ok(compressed)
 }
 
-/// Checks the local header and the descriptor against the directory, and finds the payload.
-fn local(file: &Bytes, entry: &mut Entry, directory: u64) -> Result<(), Flaw> {
+/// Checks the local header and the descriptor against the directory, and finds the payload. All of it lies before
+/// `limit`, where the next entry or the directory begins.
+fn local(file: &Bytes, entry: &mut Entry, limit: u64) -> Result<(), Flaw> {
     let disagree =
         |what: &str| corrupt(format!("the entry `{}` disagrees with the directory: {what}", entry.name));
     let mut bytes = [0; 30];
@@ -228,7 +239,7 @@ fn local(file: &Bytes, entry: &mut Entry, directory: u64) -> Result<(), Flaw> {
     let (flags, method) = (fields.u16()?, fields.u16()?);
     fields.take(4)?;
     let (crc, compressed, size) = (fields.u32()?, fields.u32()?, fields.u32()?);
-    let (name, extra) = (fields.u16()?, fields.u16()?);
+    let (name, extra) = (u64::from(fields.u16()?), u64::from(fields.u16()?));
     if flags != entry.flags || method != 0 {
         return disagree("flags or method");
     }
@@ -238,43 +249,40 @@ fn local(file: &Bytes, entry: &mut Entry, directory: u64) -> Result<(), Flaw> {
     if !holds(crc, entry.crc) || !holds(compressed, narrow) || !holds(size, narrow) {
         return disagree("checksum or size");
     }
-    let mut rest = vec![0; usize::from(name) + usize::from(extra)];
-    file.read_exact_at(&mut rest, entry.header + 30)?;
-    if &rest[..usize::from(name)] != entry.name.as_bytes() {
+    if name != entry.name.len() as u64 {
         return disagree("name");
     }
-    entry.payload = entry.header + 30 + rest.len() as u64;
-    let end = entry.payload.checked_add(entry.size).filter(|&end| end <= directory);
-    let Some(end) = end else {
-        return corrupt(format!("the entry `{}` reaches beyond the file", entry.name));
+    let descriptor_len = match (deferred, entry.size >= MAX32) {
+        (false, _) => 0,
+        (true, false) => 16,
+        (true, true) => 24,
     };
+    entry.payload = entry.header + 30 + name + extra;
+    let end = entry.payload.checked_add(entry.size).filter(|end| {
+        end.checked_add(descriptor_len as u64).is_some_and(|descriptor_end| descriptor_end <= limit)
+    });
+    let Some(end) = end else {
+        return corrupt(format!("the entry `{}` reaches beyond where the next one begins", entry.name));
+    };
+    let mut local_name = vec![0; entry.name.len()];
+    file.read_exact_at(&mut local_name, entry.header + 30)?;
+    if local_name != entry.name.as_bytes() {
+        return disagree("name");
+    }
     if deferred {
         let mut bytes = [0; 24];
-        let len = if entry.size >= MAX32 { 24 } else { 16 };
-        file.read_exact_at(&mut bytes[..len], end)?;
-        let mut fields = Fields { bytes: &bytes[..len] };
+        file.read_exact_at(&mut bytes[..descriptor_len], end)?;
+        let mut fields = Fields { bytes: &bytes[..descriptor_len] };
         let (signature, crc) = (fields.u32()?, fields.u32()?);
         let mut sizes = [0; 2];
         for size in &mut sizes {
-            *size = if len == 24 { fields.u64()? } else { fields.u32()?.into() };
+            *size = if descriptor_len == 24 { fields.u64()? } else { fields.u32()?.into() };
         }
         if signature != DESCRIPTOR || crc != entry.crc || sizes != [entry.size; 2] {
             return corrupt(format!(
                 "the descriptor of the entry `{}` disagrees with the directory",
                 entry.name
             ));
-        }
-    }
-    Ok(())
-}
-
-fn check_overlaps(entries: &[Entry], directory: u64) -> Result<(), Flaw> {
-    let mut order: Vec<&Entry> = entries.iter().collect();
-    order.sort_by_key(|entry| entry.header);
-    let ends = order.iter().skip(1).map(|entry| entry.header).chain([directory]);
-    for (entry, next) in order.iter().zip(ends) {
-        if entry.payload + entry.size > next {
-            return corrupt(format!("the entry `{}` overlaps with another", entry.name));
         }
     }
     Ok(())

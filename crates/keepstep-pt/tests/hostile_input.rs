@@ -1,6 +1,9 @@
 //! Damaged and hostile files: noticed, refused, never a panic, never much memory.
 
+mod raw_zip;
+
 use keepstep_pt::{Archive, Dict, File, ReadError, Tensor, Value};
+use raw_zip::with_pickle;
 use std::path::Path;
 
 fn small_file() -> (Value, Vec<u8>) {
@@ -57,41 +60,6 @@ fn appended_bytes_are_noticed() {
     let (_, mut bytes) = small_file();
     bytes.push(0);
     assert!(load(&folder.path().join("file.pt"), &bytes).is_err());
-}
-
-/// An archive whose pickle is replaced by another: every record is made anew around it.
-fn with_pickle(pickle: &[u8]) -> Vec<u8> {
-    let entries: [(&str, &[u8]); 3] =
-        [("archive/data.pkl", pickle), ("archive/data/0", &[0; 16]), ("archive/version", b"3\n")];
-    let (mut out, mut directory) = (Vec::new(), Vec::new());
-    for (name, payload) in entries {
-        let (offset, crc, len) = (out.len() as u32, crc32fast::hash(payload), payload.len() as u32);
-        let mut common = Vec::new();
-        common.extend([0; 8]);
-        common.extend(crc.to_le_bytes());
-        common.extend(len.to_le_bytes());
-        common.extend(len.to_le_bytes());
-        common.extend((name.len() as u16).to_le_bytes());
-        common.extend([0; 2]);
-        out.extend(b"PK\x03\x04\0\0");
-        out.extend(&common);
-        out.extend(name.as_bytes());
-        out.extend(payload);
-        directory.extend(b"PK\x01\x02\0\0\0\0");
-        directory.extend(&common);
-        directory.extend([0; 10]);
-        directory.extend(offset.to_le_bytes());
-        directory.extend(name.as_bytes());
-    }
-    let (start, len, count) = (out.len() as u32, directory.len() as u32, entries.len() as u16);
-    out.extend(directory);
-    out.extend(b"PK\x05\x06\0\0\0\0");
-    out.extend(count.to_le_bytes());
-    out.extend(count.to_le_bytes());
-    out.extend(len.to_le_bytes());
-    out.extend(start.to_le_bytes());
-    out.extend([0; 2]);
-    out
 }
 
 fn read_pickle(pickle: &[u8]) -> Result<Value, ReadError> {
