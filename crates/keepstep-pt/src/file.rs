@@ -3,7 +3,7 @@
 use crate::budget::Budget;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::zip_reader::{Directory, read};
-use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild};
+use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild, share};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -32,7 +32,7 @@ impl Bytes {
         if end.is_none_or(|end| end > self.len) {
             return corrupt("something reaches beyond the end of the file");
         }
-        Ok(self.source.file.read_exact_at(out, self.start + offset)?)
+        Ok(share::fill(&*self.source.file, out, self.start + offset)?)
     }
 
     pub(crate) fn part(&self, start: u64, len: u64) -> Bytes {
@@ -101,33 +101,28 @@ impl File {
         self.bytes.len
     }
 
-    /// Reads the whole file and checks every checksum. Together with what [`File::open`] has checked, no change of a
-    /// single bit that could change what is loaded goes unnoticed.
+    /// Reads the whole file and checks every checksum, on this thread alone. Together with what [`File::open`] has
+    /// checked, no change of a single bit that could change what is loaded goes unnoticed.
     ///
     /// # Errors
     /// [`ReadError::Corrupt`], naming the entry, if a checksum does not hold.
     pub fn verify(&self) -> Result<Checksums, ReadError> {
-        self.check().map_err(|flaw| flaw.at(self.path()))
+        self.check(1)
     }
 
-    fn check(&self) -> Result<Checksums, Flaw> {
+    /// As [`File::verify`]; a large file is shared among a few threads, for a caller that has nothing else to do.
+    ///
+    /// # Errors
+    /// As [`File::verify`].
+    pub fn verify_at_once(&self) -> Result<Checksums, ReadError> {
+        self.check(share::num_threads())
+    }
+
+    fn check(&self, threads: usize) -> Result<Checksums, ReadError> {
         if self.directory.entries.iter().all(|entry| entry.crc == 0) {
             return Ok(Checksums::NotChecksummed);
         }
-        let mut buffer = vec![0; 1 << 18];
-        for entry in &self.directory.entries {
-            let mut hasher = crc32fast::Hasher::new();
-            let mut done = 0;
-            while done < entry.size {
-                let part = &mut buffer[..(entry.size - done).min(1 << 18) as usize];
-                self.bytes.read_exact_at(part, entry.payload + done)?;
-                hasher.update(part);
-                done += part.len() as u64;
-            }
-            if hasher.finalize() != entry.crc {
-                return corrupt(format!("the checksum of its entry `{}` does not hold", entry.name));
-            }
-        }
+        share::check(&self.bytes, &self.directory.entries, threads).map_err(|flaw| flaw.at(self.path()))?;
         Ok(Checksums::Verified)
     }
 }

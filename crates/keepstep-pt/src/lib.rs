@@ -40,6 +40,7 @@ mod pickle_reader;
 mod pickle_writer;
 mod read_at;
 mod rebuild;
+mod share;
 mod storage;
 mod tensor;
 mod value;

@@ -129,7 +129,7 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
         (is_best(path), std::cmp::Reverse(checkpoint.position.global_step))
     });
     for (path, file, checkpoint) in opened {
-        match file.verify() {
+        match file.verify_at_once() {
             Ok(_) => return Ok(Some(Found { path, checkpoint, passed })),
             Err(error) => passed.push(Passed { path, reason: chain(&error) }),
         }
@@ -155,7 +155,7 @@ pub enum OpenError {
 /// It is damaged, or not one of keepstep's.
 pub fn load(path: &Path) -> Result<Checkpoint, OpenError> {
     let (file, checkpoint) = open(&Disk, path)?;
-    file.verify()?;
+    file.verify_at_once()?;
     Ok(checkpoint)
 }
 

@@ -1,0 +1,65 @@
+//! Reading a large file as resuming does: known whole first, then every tensor into a buffer of its own; `cargo xtask
+//! bench` calls it.
+//!
+//! Arguments: `write FILE MIB`, or `read FILE`, which prints `what number` lines: milliseconds, and the most memory that
+//! the process has held.
+
+use keepstep_pt::{Archive, Checksums, Dict, File, Tensor, Value};
+use std::error::Error;
+use std::time::Instant;
+
+const TENSORS: usize = 16;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["write", path, mebibytes] => write(path, mebibytes.parse()?),
+        ["read", path] => read(path),
+        _ => {
+            eprintln!("reading: run it through `cargo xtask bench`");
+            Ok(())
+        }
+    }
+}
+
+fn write(path: &str, mebibytes: usize) -> Result<(), Box<dyn Error>> {
+    let len = mebibytes * (1 << 20) / 4 / TENSORS;
+    let mut dict = Dict::new();
+    for index in 0..TENSORS {
+        let values: Vec<f32> = (0..len).map(|at| (at * (index + 1)) as f32).collect();
+        dict.insert(format!("tensor{index}"), Tensor::from_slice(&values, vec![len]));
+    }
+    Ok(Archive::new(&Value::Dict(dict)).write_to(&mut std::fs::File::create(path)?)?)
+}
+
+fn read(path: &str) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    let file = File::open(path)?;
+    assert_eq!(file.verify_at_once()?, Checksums::Verified);
+    let verified = start.elapsed();
+    let dict = file.value().as_dict().ok_or("a dict")?;
+    let tensors: Vec<&Tensor> = dict.iter().filter_map(|(_, value)| value.as_tensor()).collect();
+    let mut state = vec![0.0_f32; tensors.iter().map(|tensor| tensor.num_elements()).sum()];
+    let mut rest = state.as_mut_slice();
+    for tensor in tensors {
+        let (part, after) = rest.split_at_mut(tensor.num_elements());
+        tensor.read_into(part)?;
+        rest = after;
+    }
+    let loaded = start.elapsed();
+    println!("verify {:.1}", verified.as_secs_f64() * 1e3);
+    println!("load {:.1}", (loaded - verified).as_secs_f64() * 1e3);
+    println!("both {:.1}", loaded.as_secs_f64() * 1e3);
+    println!("state {:.1}", size_of_val(state.as_slice()) as f64 / f64::from(1 << 20));
+    if let Some(peak) = peak_mebibytes() {
+        println!("peak {peak:.1}");
+    }
+    Ok(())
+}
+
+/// The most memory that this process has held, from the system.
+fn peak_mebibytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)
+}

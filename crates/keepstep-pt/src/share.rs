@@ -1,0 +1,123 @@
+//! Large reads and checksums, shared among threads: the work is cut into parts of one size, which threads take in turn.
+
+use crate::error::{Flaw, corrupt};
+use crate::file::Bytes;
+use crate::read_at::ReadAt;
+use crate::zip_reader::Entry;
+use std::io;
+use std::num::NonZero;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
+
+/// Bytes of a part. A part in the making is read through [`BUFFER`].
+const PART: usize = 4 << 20;
+/// Bytes that stay in a processor's cache between reading and checksum.
+const BUFFER: usize = 1 << 18;
+/// From here on, starting threads is worth it.
+const LARGE: usize = 16 << 20;
+/// More threads than this do not read memory faster.
+const MOST_THREADS: usize = 4;
+
+/// The threads that a large read is shared among.
+pub(crate) fn num_threads() -> usize {
+    available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
+}
+
+/// Fills `out` from `start` on. What is large is read by several threads, which also share the work of giving fresh
+/// memory its first pages.
+pub(crate) fn fill(source: &dyn ReadAt, out: &mut [u8], start: u64) -> io::Result<()> {
+    let threads = num_threads();
+    if out.len() < LARGE || threads < 2 {
+        return source.read_exact_at(out, start);
+    }
+    let parts = Mutex::new(out.chunks_mut(PART).enumerate());
+    let read = || {
+        loop {
+            let Some((nth, part)) = lock(&parts).next() else { return Ok(()) };
+            source.read_exact_at(part, start + (nth * PART) as u64)?;
+        }
+    };
+    share(threads, read).into_iter().collect()
+}
+
+/// Compares every entry's checksum with its bytes.
+pub(crate) fn check(file: &Bytes, entries: &[Entry], threads: usize) -> Result<(), Flaw> {
+    let total: u64 = entries.iter().map(|entry| entry.size).sum();
+    let threads = if total < LARGE as u64 { 1 } else { threads };
+    let parts = Mutex::new(entries.iter().enumerate().flat_map(|(at, entry)| {
+        let num_parts = entry.size.div_ceil(PART as u64).max(1);
+        (0..num_parts).map(move |part| (at, part, num_parts))
+    }));
+    let work = || {
+        let mut buffer = vec![0; BUFFER.min(total.max(1) as usize)];
+        let mut hashes = Vec::new();
+        loop {
+            let Some((at, part, num_parts)) = lock(&parts).next() else {
+                return Ok::<_, (usize, Flaw)>(hashes);
+            };
+            let entry = &entries[at];
+            let hash = hash_part(file, entry, part, &mut buffer).map_err(|flaw| (at, flaw))?;
+            if num_parts > 1 {
+                hashes.push((at, part, hash));
+            } else {
+                compare(entry, hash).map_err(|flaw| (at, flaw))?;
+            }
+        }
+    };
+    let mut hashes = Vec::new();
+    let mut first: Option<(usize, Flaw)> = None;
+    for result in share(threads, work) {
+        match result {
+            Ok(part) => hashes.extend(part),
+            Err(error) if first.as_ref().is_none_or(|(at, _)| error.0 < *at) => first = Some(error),
+            Err(_) => {}
+        }
+    }
+    if let Some((_, flaw)) = first {
+        return Err(flaw);
+    }
+    hashes.sort_unstable_by_key(|&(at, part, _)| (at, part));
+    for parts in hashes.chunk_by(|one, other| one.0 == other.0) {
+        let mut whole = crc32fast::Hasher::new();
+        parts.iter().for_each(|(_, _, hash)| whole.combine(hash));
+        compare(&entries[parts[0].0], whole)?;
+    }
+    Ok(())
+}
+
+fn hash_part(file: &Bytes, entry: &Entry, part: u64, buffer: &mut [u8]) -> Result<crc32fast::Hasher, Flaw> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut done = part * PART as u64;
+    let end = entry.size.min(done + PART as u64);
+    while done < end {
+        let len = (end - done).min(buffer.len() as u64) as usize;
+        file.read_exact_at(&mut buffer[..len], entry.payload + done)?;
+        hasher.update(&buffer[..len]);
+        done += len as u64;
+    }
+    Ok(hasher)
+}
+
+fn compare(entry: &Entry, hash: crc32fast::Hasher) -> Result<(), Flaw> {
+    if hash.finalize() == entry.crc {
+        Ok(())
+    } else {
+        corrupt(format!("the checksum of its entry `{}` does not hold", entry.name))
+    }
+}
+
+/// Runs `work` on so many threads, this one among them, and gives what each returned.
+fn share<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let mut results = vec![work()];
+        for other in others {
+            results.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        results
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
