@@ -20,7 +20,6 @@ pub(crate) struct Bytes {
 struct Source {
     file: Arc<dyn ReadAt>,
     path: PathBuf,
-    len: u64,
     /// What is left of the memory that the file may take, once it is parsed.
     spare_bytes: AtomicU64,
 }
@@ -32,7 +31,7 @@ impl Bytes {
         if end.is_none_or(|end| end > self.len) {
             return corrupt("something reaches beyond the end of the file");
         }
-        Ok(share::fill(&*self.source.file, out, self.start + offset)?)
+        Ok(self.source.file.read_exact_at(out, self.start + offset)?)
     }
 
     pub(crate) fn part(&self, start: u64, len: u64) -> Bytes {
@@ -129,7 +128,7 @@ impl File {
 
 fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
     let len = file.len_bytes()?;
-    let source = Source { file, path: path.to_path_buf(), len, spare_bytes: AtomicU64::new(0) };
+    let source = Source { file, path: path.to_path_buf(), spare_bytes: AtomicU64::new(0) };
     let bytes = Bytes { source: Arc::new(source), start: 0, len };
     let mut budget = Budget::for_file(len);
     check_kind(&bytes)?;

@@ -72,9 +72,9 @@ fn is_known(name: &str) -> bool {
     ];
     NAMES.contains(&name)
         || name == UNTYPED_STORAGE
-        || name.strip_prefix("torch.").is_some_and(|name| {
-            Dtype::by_name(name).is_some() || Dtype::by_storage_name(name).is_some()
-        })
+        || name
+            .strip_prefix("torch.")
+            .is_some_and(|name| Dtype::by_name(name).is_some() || Dtype::by_storage_name(name).is_some())
 }
 
 pub(crate) const ORDERED_DICT: &str = "collections.OrderedDict";
@@ -257,9 +257,9 @@ impl<'a> Machine<'a, '_> {
                 self.build()
             }
             0x8b => unsupported("it holds an int of more than 255 bytes"),
-            POP | POP_MARK | DUP | LIST | DICT | BINSTRING | NEWOBJ => unsupported(format!(
-                "it uses the opcode 0x{opcode:02x}, which PyTorch's files do not have"
-            )),
+            POP | POP_MARK | DUP | LIST | DICT | BINSTRING | NEWOBJ => {
+                unsupported(format!("it uses the opcode 0x{opcode:02x}, which PyTorch's files do not have"))
+            }
             0x8c..=0x98 => unsupported("it uses opcodes of a newer pickle protocol than PyTorch writes"),
             other => {
                 corrupt(format!("the pickle has an unknown opcode 0x{other:02x} at byte {}", self.at - 1))

@@ -1,10 +1,8 @@
-//! Large reads and checksums, shared among threads: the work is cut into parts of one size, which threads take in turn.
+//! The checksums of a large file, shared among threads: the work is cut into parts of one size, which threads take in turn.
 
 use crate::error::{Flaw, corrupt};
 use crate::file::Bytes;
-use crate::read_at::ReadAt;
 use crate::zip_reader::Entry;
-use std::io;
 use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
@@ -18,26 +16,9 @@ const LARGE: usize = 16 << 20;
 /// More threads than this do not read memory faster.
 const MOST_THREADS: usize = 4;
 
-/// The threads that a large read is shared among.
+/// The threads that a large file is shared among.
 pub(crate) fn num_threads() -> usize {
     available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
-}
-
-/// Fills `out` from `start` on. What is large is read by several threads, which also share the work of giving fresh
-/// memory its first pages.
-pub(crate) fn fill(source: &dyn ReadAt, out: &mut [u8], start: u64) -> io::Result<()> {
-    let threads = num_threads();
-    if out.len() < LARGE || threads < 2 {
-        return source.read_exact_at(out, start);
-    }
-    let parts = Mutex::new(out.chunks_mut(PART).enumerate());
-    let read = || {
-        loop {
-            let Some((nth, part)) = lock(&parts).next() else { return Ok(()) };
-            source.read_exact_at(part, start + (nth * PART) as u64)?;
-        }
-    };
-    share(threads, read).into_iter().collect()
 }
 
 /// Compares every entry's checksum with its bytes.

@@ -169,7 +169,8 @@ impl Tensor {
         if self.0.num_elements == 0 {
             return 0;
         }
-        let last: usize = self.0.shape.iter().zip(&self.0.strides).map(|(size, stride)| (size - 1) * stride).sum();
+        let last: usize =
+            self.0.shape.iter().zip(&self.0.strides).map(|(size, stride)| (size - 1) * stride).sum();
         last + 1
     }
 

@@ -84,7 +84,8 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw>
     };
     let mut by_name: Vec<u32> = (0..num_entries).collect();
     by_name.sort_unstable_by(|&one, &other| entries[one as usize].name.cmp(&entries[other as usize].name));
-    let twice = by_name.windows(2).find(|pair| entries[pair[0] as usize].name == entries[pair[1] as usize].name);
+    let twice =
+        by_name.windows(2).find(|pair| entries[pair[0] as usize].name == entries[pair[1] as usize].name);
     if let Some(pair) = twice {
         return corrupt(format!("the entry `{}` is there twice", entries[pair[0] as usize].name));
     }

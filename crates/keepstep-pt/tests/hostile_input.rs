@@ -3,7 +3,7 @@
 mod raw_zip;
 
 use keepstep_pt::{Archive, Dict, File, ReadError, Tensor, Value};
-use raw_zip::with_pickle;
+use raw_zip::{RawEntry, archive, with_pickle};
 use std::path::Path;
 
 fn small_file() -> (Value, Vec<u8>) {
@@ -34,24 +34,6 @@ fn every_truncation_is_noticed() {
         let error = load(&folder.path().join("file.pt"), &bytes[..len]).expect_err("a truncated file");
         assert!(matches!(error, ReadError::Corrupt { .. }), "{len}: {error}");
     }
-}
-
-#[test]
-fn every_flipped_bit_is_noticed_or_changes_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("file.pt");
-    let (value, mut bytes) = small_file();
-    let mut harmless = 0;
-    for bit in 0..bytes.len() * 8 {
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        if let Ok(read) = load(&path, &bytes) {
-            assert_eq!(read, value, "bit {bit}");
-            harmless += 1;
-        }
-        bytes[bit / 8] ^= 1 << (bit % 8);
-    }
-    // Versions, dates and padding, which no reader looks at.
-    assert!(harmless * 3 < bytes.len() * 8, "{harmless} of {} bits go unnoticed", bytes.len() * 8);
 }
 
 #[test]
@@ -230,4 +212,246 @@ fn files_without_checksums_are_accepted_and_named() {
     std::fs::write(&path, bytes).expect("written");
     let file = File::open(&path).expect("it opens");
     assert_eq!(file.verify().expect("nothing to check"), keepstep_pt::Checksums::NotChecksummed);
+}
+
+/// Entries of an honest small file, for tests that make one of them lie.
+fn honest_entries() -> Vec<RawEntry> {
+    vec![
+        RawEntry::new("archive/data.pkl", b"\x80\x02N."),
+        RawEntry::new("archive/data/0", &[1; 16]),
+        RawEntry::new("archive/data/1", &[2; 16]),
+        RawEntry::new("archive/version", b"3\n"),
+    ]
+}
+
+/// What the reader makes of the honest file with this entry in the place of `data/1`.
+fn with_entry(entry: RawEntry) -> Result<Value, ReadError> {
+    let mut entries = honest_entries();
+    entries[2] = entry;
+    load_bytes(&archive(&entries))
+}
+
+fn load_bytes(bytes: &[u8]) -> Result<Value, ReadError> {
+    let file = File::from_source("file.pt", std::sync::Arc::new(bytes.to_vec()))?;
+    file.verify()?;
+    Ok(file.value().clone())
+}
+
+#[test]
+fn records_that_lie() {
+    let entry = || RawEntry::new("archive/data/1", &[2; 16]);
+    assert_eq!(with_entry(entry()).expect("an honest file"), Value::None);
+    let descriptor = entry().with(|record| record.flags = 8);
+    assert_eq!(with_entry(descriptor.clone()).expect("an honest descriptor"), Value::None);
+    let cases: Vec<(&str, RawEntry)> = vec![
+        ("another size in the directory", entry().with_central(|record| record.size = 15)),
+        (
+            "a size beyond the file",
+            entry().with(|record| (record.size, record.compressed) = (1 << 30, 1 << 30)),
+        ),
+        ("a size over the next entry", entry().with(|record| (record.size, record.compressed) = (64, 64))),
+        ("two sizes", entry().with(|record| record.compressed = 8)),
+        ("another checksum in the directory", entry().with_central(|record| record.crc ^= 1)),
+        ("a wrong checksum in both", entry().with(|record| record.crc ^= 1)),
+        (
+            "another name in the directory",
+            entry().with_central(|record| record.name = b"archive/data/2".to_vec()),
+        ),
+        ("another flag in the directory", entry().with_central(|record| record.flags = 0x0800)),
+        ("another method in the directory", entry().with_central(|record| record.method = 8)),
+        ("encrypted", entry().with(|record| record.flags = 1)),
+        ("strongly encrypted", entry().with(|record| record.flags = 0x41)),
+        ("an encrypted directory", entry().with(|record| record.flags = 0x2000)),
+        ("deflated", entry().with(|record| record.method = 8)),
+        ("a deflate bomb", entry().with(|record| (record.method, record.size) = (8, u32::MAX - 1))),
+        (
+            "a zip64 size of 2^63",
+            entry().with_central(|record| {
+                (record.size, record.compressed) = (u32::MAX, u32::MAX);
+                record.extra = [&[1, 0, 16, 0][..], &[0xff; 7], &[0x7f], &[0xff; 7], &[0x7f]].concat();
+            }),
+        ),
+        (
+            "a zip64 field that is cut short",
+            entry().with_central(|record| {
+                record.size = u32::MAX;
+                record.extra = vec![1, 0, 16, 0, 1];
+            }),
+        ),
+        ("a descriptor that is not there", entry().with(|record| record.flags = 8).without_descriptor()),
+        ("the header of another entry", RawEntry { header_of: Some(1), ..entry() }),
+        ("the same name twice", RawEntry::new("archive/data/0", &[2; 16])),
+        ("a folder above", RawEntry::new("archive/../../etc/passwd", b"")),
+        ("an absolute name", RawEntry::new("/etc/passwd", b"")),
+        ("a name of Windows", RawEntry::new("archive\\data\\1", b"")),
+        ("a name with an empty part", RawEntry::new("archive//data", b"")),
+        ("a name that is not UTF-8", entry().with(|record| record.name = b"archive/\xff".to_vec())),
+        ("no name", RawEntry::new("", b"")),
+        ("TorchScript", RawEntry::new("archive/code/__torch__.py", b"")),
+        ("TorchScript's constants", RawEntry::new("archive/constants.pkl", b"\x80\x02).")),
+        ("a big-endian file", RawEntry::new("archive/byteorder", b"big")),
+        ("an unknown byte order", RawEntry::new("archive/byteorder", b"middle")),
+    ];
+    for (what, entry) in cases {
+        let result = with_entry(entry);
+        assert!(
+            matches!(result, Err(ReadError::Corrupt { .. } | ReadError::Unsupported { .. })),
+            "{what}: {result:?}"
+        );
+    }
+    let error = with_entry(RawEntry::new("archive/byteorder", b"big")).expect_err("a big-endian file");
+    assert!(error.to_string().contains("byte order"), "{error}");
+    let error = with_entry(entry().with(|record| record.flags = 1)).expect_err("an encrypted entry");
+    assert!(error.to_string().contains("encrypted"), "{error}");
+    let mut without_version = honest_entries();
+    without_version.pop();
+    assert!(load_bytes(&archive(&without_version)).is_err());
+}
+
+#[test]
+fn end_records_that_lie() {
+    let bytes = archive(&honest_entries());
+    let end = bytes.len() - 22;
+    // Disks, counts, size, start and comment.
+    for (at, value) in
+        [(4, 1), (6, 1), (8, 9), (10, 9), (12, 1), (16, 1), (20, 1), (11, 255), (15, 255), (19, 255)]
+    {
+        let mut bytes = bytes.clone();
+        bytes[end + at] = value;
+        assert!(load_bytes(&bytes).is_err(), "{value} at {at}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_file_with_every_kind_of_value() {
+    let storage = keepstep_pt::Storage::from_vec((0..12).map(|value| value as f32).collect::<Vec<_>>());
+    let view = |offset, shape, strides| {
+        Value::from(Tensor::strided(storage.clone(), offset, shape, strides).expect("a view"))
+    };
+    let mut dict = Dict::new();
+    dict.insert("whole", Tensor::new(storage.clone(), vec![3, 4]));
+    dict.insert("columns", view(1, vec![3, 2], vec![4, 2]));
+    dict.insert("one", view(5, vec![], vec![]));
+    dict.insert("empty", Tensor::from_slice::<i64>(&[], vec![0, 2]));
+    dict.insert("unsigned", Tensor::from_slice(&[1_u16, 2], vec![2]));
+    dict.insert(7_i64, vec![Value::Bool(true), Value::None, Value::Int(-1), Value::Int(1 << 40), 0.5.into()]);
+    dict.insert("tuple", Value::Tuple(vec!["é".into(), Value::OrderedDict(Dict::new())]));
+    let mut bytes = Vec::new();
+    Archive::new(&dict.into()).write_to(&mut bytes).expect("written");
+    let whole = describe(&load_bytes(&bytes).expect("it is read"));
+    let mut accepted = 0;
+    for bit in 0..bytes.len() * 8 {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(read) = load_bytes(&bytes) {
+            assert_eq!(describe(&read), whole, "bit {bit}");
+            accepted += 1;
+        }
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    assert!(accepted > 0 && accepted * 3 < bytes.len() * 8, "{accepted} of {} bits", bytes.len() * 8);
+    for len in 0..bytes.len() {
+        assert!(load_bytes(&bytes[..len]).is_err(), "cut to {len}");
+    }
+}
+
+/// A value with its tensors' types, views and bytes.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Tensor(tensor) => format!(
+            "{} {:?} {:?} {} {:?}",
+            tensor.dtype(),
+            tensor.shape(),
+            tensor.strides(),
+            tensor.offset(),
+            tensor.to_bytes().expect("its bytes")
+        ),
+        Value::List(items) => format!("{:?}", items.iter().map(describe).collect::<Vec<_>>()),
+        Value::Tuple(items) => format!("tuple {:?}", items.iter().map(describe).collect::<Vec<_>>()),
+        Value::Dict(dict) | Value::OrderedDict(dict) => {
+            let kind = matches!(value, Value::OrderedDict(_));
+            let pairs: Vec<_> = dict.iter().map(|(key, value)| (describe(key), describe(value))).collect();
+            format!("{kind} {pairs:?}")
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn random_flips_in_a_large_file_are_noticed() {
+    let mut dict = Dict::new();
+    let values: Vec<f32> = (0..5 << 20).map(|at| at as f32).collect();
+    dict.insert("large", Tensor::from_slice(&values, vec![values.len()]));
+    dict.insert("small", 1_i64);
+    let mut bytes = Vec::new();
+    Archive::new(&dict.into()).write_to(&mut bytes).expect("written");
+    let source = std::sync::Arc::new(Flipped { bytes, bit: std::sync::atomic::AtomicUsize::new(usize::MAX) });
+    let verify = || File::from_source("large.pt", std::sync::Arc::clone(&source) as _)?.verify_at_once();
+    verify().expect("a whole file");
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..200 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // The first 4 KiB and the last hold bits that no reader looks at.
+        let bit =
+            8 * (4096 + (random >> 20) as usize % (source.bytes.len() - 8192)) + (random >> 13) as usize % 8;
+        source.bit.store(bit, std::sync::atomic::Ordering::Relaxed);
+        let error = verify().expect_err("a flipped bit");
+        assert!(error.to_string().contains("data/0"), "bit {bit}: {error}");
+    }
+}
+
+/// Bytes of which one bit is read wrongly.
+#[derive(Debug)]
+struct Flipped {
+    bytes: Vec<u8>,
+    bit: std::sync::atomic::AtomicUsize,
+}
+
+impl keepstep_pt::ReadAt for Flipped {
+    fn len_bytes(&self) -> std::io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> std::io::Result<()> {
+        keepstep_pt::ReadAt::read_exact_at(&self.bytes, out, offset)?;
+        let bit = self.bit.load(std::sync::atomic::Ordering::Relaxed);
+        if let Some(byte) = (bit / 8).checked_sub(offset as usize).and_then(|at| out.get_mut(at)) {
+            *byte ^= 1 << (bit % 8);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_pytorch_would_understand_otherwise_is_refused_or_understood_alike() {
+    let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let with_metadata = |metadata: &[u8]| {
+        let whole = tensor_pickle(4, 0, 4, 1);
+        [&whole[..whole.len() - 3], metadata, b"tR."].concat()
+    };
+    assert!(read_pickle(&with_metadata(b"}")).is_ok());
+    let refused: Vec<(&str, Vec<u8>)> = vec![
+        ("a conjugated tensor", with_metadata(&[&b"}"[..], &text("conj"), b"\x88s"].concat())),
+        ("a list that grows after a call", b"\x80\x02](ccollections\nOrderedDict\n]q\0\x85Rh\0]ae.".to_vec()),
+        ("state of a tensor", {
+            let whole = tensor_pickle(4, 0, 4, 1);
+            [&whole[..whole.len() - 1], b"}b."].concat()
+        }),
+        ("state of a list", b"\x80\x02]}b.".to_vec()),
+        ("a Counter of a list", b"\x80\x02ccollections\nCounter\n]\x85R.".to_vec()),
+        (
+            "a name in a place that is not used",
+            b"\x80\x02ccollections\nOrderedDict\n)Rcos\nsystem\nb.".to_vec(),
+        ),
+        ("POP", b"\x80\x02NN0.".to_vec()),
+        ("DUP", b"\x80\x02]2a.".to_vec()),
+        ("NEWOBJ", b"\x80\x02ccollections\nOrderedDict\n)\x81.".to_vec()),
+        ("a set of lists", b"\x80\x02c__builtin__\nset\n](]e\x85R.".to_vec()),
+    ];
+    for (what, pickle) in refused {
+        assert!(read_pickle(&pickle).is_err(), "{what} was accepted");
+    }
+    // Python's dict takes 1 and True for one key.
+    let dict = read_pickle(b"\x80\x02}(K\x01K\x02\x88K\x03u.").expect("a dict");
+    assert_eq!(dict.as_dict().map(Dict::len), Some(1));
+    assert_eq!(read_pickle(b"\x80\x02\x8a\x0a\x05\0\0\0\0\0\0\0\0\0.").expect("five"), Value::Int(5));
 }

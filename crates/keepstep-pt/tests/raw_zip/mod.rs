@@ -1,18 +1,21 @@
 //! Archives made by hand: every field of every record can be set, so that records can lie.
 
+// Each test that includes this uses a part of it.
+#![allow(dead_code)]
+
 /// An entry. The fields of the directory are those of the local header, unless `local` says otherwise.
 #[derive(Debug, Clone)]
 pub(crate) struct RawEntry {
-    /// With its folder.
-    pub(crate) name: Vec<u8>,
     /// What lies in the file.
     pub(crate) payload: Vec<u8>,
     /// What the directory says.
     pub(crate) central: Record,
     /// What the local header says.
     pub(crate) local: Record,
-    /// The payload of this entry's record is the one of an earlier entry.
+    /// The directory points at the header of an earlier entry.
     pub(crate) header_of: Option<usize>,
+    /// Whether a descriptor is written where the flags announce one.
+    pub(crate) has_descriptor: bool,
 }
 
 /// What a header says of an entry.
@@ -47,11 +50,11 @@ impl RawEntry {
             extra: Vec::new(),
         };
         RawEntry {
-            name: name.as_bytes().to_vec(),
             payload: payload.to_vec(),
             central: record.clone(),
             local: record,
             header_of: None,
+            has_descriptor: true,
         }
     }
 
@@ -59,6 +62,12 @@ impl RawEntry {
     pub(crate) fn with(mut self, change: impl Fn(&mut Record)) -> RawEntry {
         change(&mut self.central);
         change(&mut self.local);
+        self
+    }
+
+    /// The same entry without the descriptor that its flags announce.
+    pub(crate) fn without_descriptor(mut self) -> RawEntry {
+        self.has_descriptor = false;
         self
     }
 
@@ -97,7 +106,7 @@ pub(crate) fn archive(entries: &[RawEntry]) -> Vec<u8> {
                 out.extend(&entry.local.name);
                 out.extend(&entry.local.extra);
                 out.extend(&entry.payload);
-                if entry.local.flags & 8 != 0 {
+                if entry.local.flags & 8 != 0 && entry.has_descriptor {
                     out.extend(b"PK\x07\x08");
                     for value in [entry.central.crc, entry.central.compressed, entry.central.size] {
                         out.extend(value.to_le_bytes());
