@@ -75,6 +75,21 @@ fn environment(name: &str, probe: &str, packages: &[String]) -> Result<PathBuf, 
     }
 }
 
+/// The one cargo-fuzz that is used.
+const CARGO_FUZZ: &str = "0.13.2";
+
+/// The cargo-fuzz program, and a folder for what fuzzing builds and finds; installed at the first call.
+pub(crate) fn cargo_fuzz() -> Result<(PathBuf, PathBuf), String> {
+    let folder = cache().join(format!("cargo-fuzz-{CARGO_FUZZ}"));
+    let program = folder.join("bin/cargo-fuzz");
+    if !program.exists() {
+        run(crate::command::cargo()
+            .args(["install", "--quiet", "--locked", "--version", CARGO_FUZZ, "cargo-fuzz", "--root"])
+            .arg(&folder))?;
+    }
+    Ok((program, cache().join("fuzz")))
+}
+
 fn cache() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
     std::env::var_os("XDG_CACHE_HOME")

@@ -3,10 +3,12 @@
 //! - `test` is everything that a change must pass; `.ci/run` calls it and nothing else.
 //! - `bench` measures, side by side in one run.
 //! - `soak` runs the long forms of the store's tests.
+//! - `fuzz` and `differential` search for files that the `.pt` reader takes wrongly.
 //! - `quickstart` regenerates the quickstart's list of crates and the figures that the README shows.
 
 mod bench;
 mod command;
+mod fuzz;
 mod machine;
 mod quickstart;
 mod soak;
@@ -28,6 +30,8 @@ usage: cargo xtask COMMAND
                          SIGKILL, 10,000 times, of a process that saves, rotates and moves the best
   soak crash-states [--states N] [--seed N] [--round N]
                          a million distinct states in which a crash may leave the disk (--round replays one)
+  fuzz [--minutes N]     the fuzz targets of the .pt reader, all at once, for N minutes each (10)
+  differential [FILES]   what the .pt reader makes of generated files (10000), against torch.load
   quickstart --update    the quickstart's list of crates at the versions of Cargo.lock, and the README's figures
 ";
 
@@ -38,6 +42,8 @@ fn main() -> ExitCode {
         Some("test") => test::run(rest),
         Some("bench") => bench::main(rest),
         Some("soak") => soak::main(rest),
+        Some("fuzz") => fuzz::run(rest),
+        Some("differential") => fuzz::differential(rest),
         Some("quickstart") => quickstart::run(rest),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");
