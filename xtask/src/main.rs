@@ -24,7 +24,7 @@ usage: cargo xtask COMMAND
                          (--quick leaves out the tests that need PyTorch, and says so; --all-torch opens the
                          checkpoints with an older PyTorch as well)
   bench [NAME...] [--against torch]
-                         figures, all or those named (training, store, resume); with `--against torch` PyTorch is
+                         figures, all or those named (training, store, reading, resume); with `--against torch` PyTorch is
                          measured at the same work beside them
   soak kill-loop [--kills N] [--seed N]
                          SIGKILL, 10,000 times, of a process that saves, rotates and moves the best

@@ -13,6 +13,7 @@ pub(crate) type Id = u32;
 /// What a pickle builds, before anything is made of it. Nodes refer to each other by index, so that sharing costs
 /// nothing and no nesting can overflow the stack when it is dropped.
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "a third less memory for each of what may be millions of nodes")]
 pub(crate) enum Node<'a> {
     None,
     Bool(bool),

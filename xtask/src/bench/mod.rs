@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, measured side by side in one run, because machines are noisy. Ratios are what counts.
 
 mod measure;
+mod reading;
 mod resume;
 mod store;
 mod training;
@@ -10,8 +11,12 @@ use crate::machine;
 use std::path::Path;
 
 /// What can be measured, by name, in the order in which all of it is.
-const BENCHES: [(&str, Bench); 3] =
-    [("training", training::run), ("store", store::run), ("resume", |_| resume::run())];
+const BENCHES: [(&str, Bench); 4] = [
+    ("training", training::run),
+    ("store", store::run),
+    ("reading", reading::run),
+    ("resume", |_| resume::run()),
+];
 
 /// Takes the Python of PyTorch, where the peer is measured too.
 type Bench = fn(Option<&Path>) -> Result<(), String>;
@@ -33,7 +38,17 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
     if chosen.is_empty() {
         chosen = BENCHES.iter().map(|(_, bench)| bench).collect();
     }
-    run(cargo().args(["build", "--release", "--benches", "-p", "keepstep", "-p", "keepstep-lm"]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "--benches",
+        "-p",
+        "keepstep-pt",
+        "-p",
+        "keepstep",
+        "-p",
+        "keepstep-lm",
+    ]))?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{threads} threads\n");
     chosen.into_iter().try_for_each(|bench| bench(torch.as_deref()))

@@ -76,7 +76,10 @@ fn check(rows: usize, cols: usize, inner: usize) {
 
 /// All that this processor can run: each is the fastest of some other.
 fn backends() -> Vec<Backend> {
-    if cfg!(target_arch = "x86_64") && !crate::numerics::is_emulated() && crate::numerics::vectorized::is_fast() {
+    if cfg!(target_arch = "x86_64")
+        && !crate::numerics::is_emulated()
+        && crate::numerics::vectorized::is_fast()
+    {
         vec![Backend::Loops, Backend::Kernel, Backend::Gemm]
     } else {
         vec![Backend::of_processor()]

@@ -1,0 +1,35 @@
+//! Reading a large file as resuming does, beside `torch.load`, each in a process of its own.
+
+use super::measure::{ROUNDS, Times, bench, collect, median, scratch};
+use std::path::Path;
+use std::process::Command;
+
+pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
+    let folder = scratch("reading")?;
+    let file = folder.join("state.pt");
+    let path = file.display().to_string();
+    let (mut ours, mut theirs) = (Times::new(), Times::new());
+    collect(&mut bench("keepstep-pt", "reading", &["write", &path, "512"]), &mut ours)?;
+    for _ in 0..ROUNDS {
+        collect(&mut bench("keepstep-pt", "reading", &["read", &path]), &mut ours)?;
+        if let Some(python) = torch {
+            collect(Command::new(python).args(["-c", include_str!("reading.py"), &path]), &mut theirs)?;
+        }
+    }
+    println!("reading a state of 512 MiB into fresh memory                    ");
+    let mut lines = vec![
+        ("keepstep: verify every checksum, ms", median(&ours, "verify")),
+        ("keepstep: then read every tensor, ms", median(&ours, "load")),
+        ("keepstep: both, ms", median(&ours, "both")),
+        ("keepstep: the most memory held, MiB", median(&ours, "peak")),
+    ];
+    if torch.is_some() {
+        lines.push(("torch.load, which verifies nothing, ms", median(&theirs, "both")));
+        lines.push(("torch.load: the most memory held beyond its start, MiB", median(&theirs, "peak")));
+    }
+    for (name, figure) in lines {
+        println!("{name:<55} {figure:>8.0}");
+    }
+    println!();
+    std::fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))
+}
