@@ -17,8 +17,11 @@ Exit status:
   0    done
   1    anything that went wrong, except
   2    unusable arguments or config
-  75   stopped early and resumable (SIGTERM or time limit): run the same command again
-  130  stopped by Ctrl-C, after saving";
+  75   stopped early and resumable (SIGTERM, SIGHUP or time limit): run the same command again
+  130  stopped by Ctrl-C, after saving
+
+A second Ctrl-C or SIGTERM ends training at once, and loses what was done since the last checkpoint. SIGUSR1 makes
+a checkpoint and goes on.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -89,6 +92,12 @@ pub(crate) struct TrainArguments {
     /// Write progress as JSON lines on standard output, for other programs
     #[arg(long)]
     pub(crate) json_progress: bool,
+    /// Print the plan (sizes, memory, disk, time, and what it would resume from) and do nothing: no file is written
+    #[arg(long, conflicts_with = "json_progress")]
+    pub(crate) dry_run: bool,
+    /// With --dry-run, print JSON
+    #[arg(long, requires = "dry_run")]
+    pub(crate) json: bool,
     /// Stop, with a checkpoint, before this much time has passed, for example 11h30m (session_time_limit)
     #[arg(long, value_name = "TIME")]
     pub(crate) time_limit: Option<keepstep_lm::config::TimeSpan>,

@@ -7,6 +7,7 @@ mod banner;
 mod commands;
 mod progress;
 mod signals;
+mod table;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     match commands::run(arguments::Arguments::parse().command) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            eprintln!("keepstep: {failure}");
+            progress::say(&format!("keepstep: {failure}"));
             ExitCode::from(failure.status())
         }
     }

@@ -1,30 +1,65 @@
-//! SIGINT and SIGTERM: a request to stop at the next update boundary. A second one ends the program at once.
+//! SIGINT, SIGTERM and SIGHUP ask for a stop at the next update boundary, and a second SIGINT or SIGTERM ends the program
+//! at once. SIGUSR1 asks for a checkpoint.
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::{flag, low_level};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals as Incoming;
+use signal_hook::low_level;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
 
-/// The flags that the signal handlers set.
-#[derive(Debug, Clone)]
+/// A signal that comes again within this time is the first one once more: `timeout` and some supervisors send it to the
+/// process and to its whole group. Two presses of a key are further apart.
+const ECHO: Duration = Duration::from_millis(200);
+
+/// What the signals have asked for so far.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Signals {
     stop: Arc<AtomicBool>,
-    interrupted: Arc<AtomicBool>,
+    stopped_by: Arc<AtomicI32>,
     save: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Installs the handlers.
-    pub(crate) fn install() -> io::Result<Signals> {
-        let signals = Signals { stop: Arc::default(), interrupted: Arc::default(), save: Arc::default() };
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the default action runs if an earlier signal has set the flag, and only then is it set.
-            flag::register_conditional_default(signal, Arc::clone(&signals.stop))?;
-            flag::register(signal, Arc::clone(&signals.stop))?;
-        }
-        flag::register(SIGINT, Arc::clone(&signals.interrupted))?;
-        flag::register(SIGUSR1, Arc::clone(&signals.save))?;
+    /// Takes the signals over. `announce` is called once, in a thread of its own, with the name of the signal that asks
+    /// for the stop.
+    ///
+    /// What the parent process has told this one to ignore stays ignored: SIGHUP under `nohup`, SIGINT in a script's
+    /// background job.
+    pub(crate) fn install(announce: impl Fn(&'static str) + Send + 'static) -> io::Result<Signals> {
+        let signals = Signals::default();
+        let ignored = ignored();
+        let taken = [SIGINT, SIGTERM, SIGHUP, SIGUSR1];
+        let taken = taken.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+        let mut incoming = Incoming::new(taken)?;
+        let Signals { stop, stopped_by, save } = signals.clone();
+        Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut armed: Option<Instant> = None;
+            for signal in incoming.forever() {
+                if signal == SIGUSR1 {
+                    save.store(true, Ordering::SeqCst);
+                    continue;
+                }
+                if armed.is_some_and(|first| first.elapsed() >= ECHO) && signal != SIGHUP {
+                    // It does not return: the default is to end the program.
+                    let _ = low_level::emulate_default_handler(signal);
+                }
+                if armed.is_none() && signal != SIGHUP {
+                    armed = Some(Instant::now());
+                }
+                if !stop.load(Ordering::SeqCst) {
+                    // In this order: whoever sees the stop sees its reason.
+                    stopped_by.store(signal, Ordering::SeqCst);
+                    stop.store(true, Ordering::SeqCst);
+                    announce(name(signal));
+                } else if signal == SIGINT {
+                    // Ctrl-C beside another signal: a shell's loop must end with it.
+                    stopped_by.store(signal, Ordering::SeqCst);
+                }
+            }
+        })?;
         Ok(signals)
     }
 
@@ -33,14 +68,29 @@ impl Signals {
         Arc::clone(&self.stop)
     }
 
+    /// The number of the signal that asked for it; 0 before.
+    pub(crate) fn stopped_by(&self) -> Arc<AtomicI32> {
+        Arc::clone(&self.stopped_by)
+    }
+
     /// Set when a checkpoint is wanted now; whoever makes it clears the flag.
     pub(crate) fn save(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.save)
     }
 
+    /// Whether a stop was asked for.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
     /// Whether Ctrl-C is what asked for the stop.
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::SeqCst)
+        self.stopped_by.load(Ordering::SeqCst) == SIGINT
+    }
+
+    /// The name of the signal that asked for the stop.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        self.is_stopping().then(|| name(self.stopped_by.load(Ordering::SeqCst)))
     }
 
     /// Ends the program as the default action of SIGINT does, if that is what stopped it, so that a shell's loop ends
@@ -51,4 +101,28 @@ impl Signals {
             let _ = low_level::emulate_default_handler(SIGINT);
         }
     }
+
+    /// Ends the program by the signal that asked for the stop, as if it had never been taken over.
+    pub(crate) fn raise(&self) {
+        if self.is_stopping() {
+            let _ = low_level::emulate_default_handler(self.stopped_by.load(Ordering::SeqCst));
+        }
+    }
+}
+
+fn name(signal: i32) -> &'static str {
+    match signal {
+        SIGINT => "Ctrl-C",
+        SIGTERM => "SIGTERM",
+        SIGHUP => "SIGHUP",
+        _ => "a signal",
+    }
+}
+
+/// The signals that this process was told to ignore, as a set of bits. Where the system does not say, SIGHUP is left
+/// alone.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(1 << (SIGHUP - 1))
 }

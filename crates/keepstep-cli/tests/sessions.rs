@@ -19,12 +19,15 @@ fn history_tells_the_sessions() {
     };
     let table = history(false);
     assert_eq!(table.lines().count(), 4, "{table}");
-    assert!(table.contains("e1 s9 g3") && table.contains("finished") && table.contains("signal"), "{table}");
+    for text in ["0 → 3", "3 → 7", "as asked", "finished", "checkpoint_epoch1_step9_global3.pt"] {
+        assert!(table.contains(text), "{text}:\n{table}");
+    }
     let list: serde_json::Value = serde_json::from_str(&history(true)).expect("JSON");
     let updates: Vec<_> =
         list.as_array().expect("a list").iter().map(|session| session["updates"].as_u64()).collect();
     assert_eq!(updates, [Some(3), Some(4), Some(5)]);
     assert_eq!(list[1]["from"]["global_step"], 3);
+    assert!(list[1]["host"].as_str().is_some_and(|host| !host.is_empty()));
     let output = expect(support::program().arg("history").arg(lab.path("nowhere")), 1);
     assert!(said(&output).contains("nowhere"));
 }
@@ -37,7 +40,21 @@ fn prove_says_the_same_and_touches_nothing() {
     let output = expect(prove.args(["--set", "epochs=200"]), 0);
     let verdict = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(verdict.contains("THE SAME") && verdict.contains("kills                6"), "{verdict}");
+    assert_eq!(
+        verdict.lines().filter(|line| line.contains(" s ")).count(),
+        6,
+        "a line for each kill: {verdict}"
+    );
     assert!(!lab.path("run").exists());
+    // Nothing can be proved of a run that ends at its first save.
+    let mut short = support::program();
+    short.arg("prove").arg(lab.path("config.toml")).args(["--kills", "2", "--set", "total_steps=1"]);
+    let output = expect(&mut short, 1);
+    assert!(said(&output).contains("too short"), "{}", said(&output));
+    let mut missing = support::program();
+    missing.arg("prove").arg(lab.path("config.toml")).args(["--set", "data.paths=[\"/nowhere.txt\"]"]);
+    let output = expect(&mut missing, 2);
+    assert!(said(&output).contains("/nowhere.txt"), "{}", said(&output));
 }
 
 /// SIGTERM: a checkpoint, status 75, and the same end. SIGUSR1: a checkpoint, and on it goes.
@@ -51,10 +68,11 @@ fn signals_save() {
         expect(lab.train("straight").args(long), 0);
         lab.checkpoints("straight")
     };
-    let mut child =
-        lab.train("run").args(long).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let child =
+        lab.train("run").args(long).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let id = child.id().to_string();
     let signal = |name: &str| {
-        let status = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill");
+        let status = Command::new("kill").args([name, &id]).status().expect("kill");
         assert!(status.success());
     };
     let wait_for = |what: &str| {
@@ -71,7 +89,9 @@ fn signals_save() {
     signal("-USR1");
     wait_for(r#""event":"save""#);
     signal("-TERM");
-    assert_eq!(child.wait().expect("it ends").code(), Some(75));
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(75));
+    assert!(said(&output).contains("nothing is lost. To go on: keepstep train "), "{}", said(&output));
     expect(lab.train("run").args(long), 0);
     assert_eq!(lab.checkpoints("run"), straight);
 }
@@ -119,4 +139,238 @@ fn a_stop_while_tokenizing() {
     assert_eq!(status.code(), Some(75), "after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(!lab.path("run").exists());
+}
+
+/// Ctrl-C, typed at a terminal, ends a shell's loop: the run saves, and the signal goes on to the shell.
+#[test]
+fn ctrl_c_ends_a_shell_loop() {
+    const TYPE: &str = r#"
+import os, pty, select, sys, time
+child, terminal = pty.fork()
+if child == 0:
+    os.execvp("sh", ["sh", "-c", sys.argv[1]])
+said, typed = b"", False
+while True:
+    ready, _, _ = select.select([terminal], [], [], 30)
+    try:
+        part = os.read(terminal, 4096) if ready else b""
+    except OSError:
+        break
+    if not part:
+        break
+    said += part
+    if not typed and b"global_step=" in said:
+        os.write(terminal, b"\x03")
+        typed = True
+sys.stdout.write(said.decode(errors="replace"))
+_, status = os.waitpid(child, 0)
+sys.exit(99 if os.WIFSIGNALED(status) and os.WTERMSIG(status) == 2 else os.waitstatus_to_exitcode(status) & 0xff)
+"#;
+    let lab = Lab::new();
+    let train = lab.train("run");
+    let words: Vec<_> = std::iter::once(train.get_program()).chain(train.get_args()).collect();
+    let words: Vec<_> = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let one = format!("{} --set epochs=100000 --set save_steps=1000000", words.join(" "));
+    let script = format!("while {one}; [ $? -eq 75 ]; do echo AGAIN; done; echo AFTER");
+    let mut python = Command::new("python3");
+    python.args(["-c", TYPE, &script]).env("TERM", "xterm").env_remove("JPY_PARENT_PID");
+    let output = python.output().expect("python3");
+    let screen = String::from_utf8_lossy(&output.stdout);
+    assert!(screen.contains("Stopped by Ctrl-C") && screen.contains("nothing is lost"), "{screen}");
+    assert!(!screen.contains("AGAIN") && !screen.contains("AFTER"), "the loop went on:\n{screen}");
+    assert_eq!(output.status.code(), Some(99), "the shell ends by the signal too");
+    assert!(support::global_step(&support::newest(&lab.path("run")).display().to_string()) > Some(0));
+}
+
+fn kill(signal: &str, id: u32) {
+    assert!(Command::new("kill").args([signal, &id.to_string()]).status().expect("kill").success());
+}
+
+fn wait_for(path: &std::path::Path, what: &str) {
+    for _ in 0..600 {
+        std::thread::sleep(Duration::from_millis(5));
+        if std::fs::read_to_string(path).unwrap_or_default().contains(what) {
+            return;
+        }
+    }
+    panic!("{what} does not come");
+}
+
+/// An update that takes for ever does not hear the first signal; the second ends it, and what was saved is there. Two that
+/// come at once, as `timeout` sends them, are one.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("corpus.txt"), support::text(2_000_000)).expect("the corpus");
+    let slow =
+        ["--set", "gradient_accumulation_steps=1000000", "--set", "epochs=10", "--set", "save_steps=1"];
+    let start = |run: &str, set: &[&str]| {
+        let mut train = lab.train(run);
+        train.args(set).args(["--set", "eval_batches=1", "--set", "model.n_embd=64"]);
+        train.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+    };
+    let mut child = start("run", &slow);
+    wait_for(&lab.path("run/journal.jsonl"), r#""event":"start""#);
+    kill("-TERM", child.id());
+    std::thread::sleep(Duration::from_millis(400));
+    let began = std::time::Instant::now();
+    kill("-TERM", child.id());
+    let status = child.wait().expect("it ends");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+
+    let mut child = start("quick", &[]);
+    wait_for(&lab.path("quick/journal.jsonl"), r#""event":"update""#);
+    for _ in 0..2 {
+        kill("-TERM", child.id());
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(75));
+}
+
+/// A stop in the middle of a due evaluation: the checkpoint carries it, and the end is the same.
+#[test]
+fn an_evaluation_that_was_stopped_is_made_first() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("corpus.txt"), support::text(80_000)).expect("the corpus");
+    let long = ["--set", "epochs=1", "--set", "total_steps=6", "--set", "data.validation_fraction=0.9"];
+    expect(lab.train("straight").args(long), 0);
+    let straight = lab.checkpoints("straight");
+    // An evaluation takes some tenths of a second.
+    for instant in [20, 90] {
+        let run = format!("stopped{instant}");
+        let mut child = lab
+            .train(&run)
+            .args(long)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        wait_for(&lab.path(&run).join("journal.jsonl"), r#""global_step":3,"#);
+        std::thread::sleep(Duration::from_millis(instant));
+        kill("-TERM", child.id());
+        assert_eq!(child.wait().expect("it ends").code(), Some(75));
+        let newest = support::newest(&lab.path(&run));
+        let checkpoint = keepstep::store::load(&newest).expect("a checkpoint");
+        assert!(checkpoint.pending, "{} has no pending evaluation", newest.display());
+        let table = expect(support::program().arg("list").arg(lab.path(&run)), 0).stdout;
+        assert!(String::from_utf8_lossy(&table).contains("evaluation pending"));
+        let output = expect(lab.train(&run).args(long), 0);
+        assert!(said(&output).contains("Evaluation at global step 3"), "{}", said(&output));
+        assert_eq!(lab.checkpoints(&run), straight);
+    }
+}
+
+/// Stops of every kind, in an order that a seed decides: the finished folder is that of a straight run, file by file.
+#[test]
+fn any_sequence_of_stops_leaves_the_same_folder() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("corpus.txt"), support::text(6_000)).expect("the corpus");
+    let set = [
+        "--set",
+        "epochs=8",
+        "--set",
+        "save_steps=25",
+        "--set",
+        "eval_steps=40",
+        "--set",
+        "max_checkpoints=3",
+    ];
+    expect(lab.train("straight").args(set), 0);
+    let straight = lab.checkpoints("straight");
+    assert_eq!(straight.len(), 4, "{straight:?}");
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut below = |limit: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % limit
+    };
+    let mut kinds = [0; 5];
+    for round in 0..3 {
+        let run = format!("run{round}");
+        for session in 0.. {
+            let mut train = lab.train(&run);
+            train.args(set).stdout(Stdio::null()).stderr(Stdio::null());
+            let kind = if session < 6 { below(5) } else { 5 };
+            match kind {
+                0 => train.args(["--stop-after", &(1 + below(60)).to_string()]),
+                1 => train.args(["--time-limit", "1s", "--set", "save_every=1s"]),
+                _ => &mut train,
+            };
+            let mut child = train.spawn().expect("it starts");
+            if let Some(signal) =
+                [None, None, Some("-TERM"), Some("-HUP"), Some("-KILL")].get(kind as usize).copied().flatten()
+            {
+                std::thread::sleep(Duration::from_millis(20 + below(150)));
+                if below(2) == 0 {
+                    let _ = Command::new("kill").args(["-USR1", &child.id().to_string()]).output();
+                    std::thread::sleep(Duration::from_millis(below(60)));
+                }
+                let _ = Command::new("kill").args([signal, &child.id().to_string()]).output();
+            }
+            let status = child.wait().expect("it ends");
+            if status.code() == Some(0) {
+                break;
+            }
+            kinds[kind as usize] += 1;
+        }
+        assert_eq!(lab.checkpoints(&run), straight, "{run}");
+    }
+    assert!(kinds.iter().filter(|&&count| count > 0).count() >= 4, "{kinds:?}");
+}
+
+/// A dry run says what would be done, and leaves everything as it is.
+#[test]
+fn a_dry_run_writes_nothing() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("corpus.txt"), support::text(3_000)).expect("the corpus");
+    let tree = || {
+        let mut found = Vec::new();
+        let mut folders = vec![lab.path("")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                let metadata = path.metadata().expect("metadata");
+                if metadata.is_dir() {
+                    folders.push(path.clone());
+                }
+                found.push((path, metadata.len(), metadata.modified().expect("a time")));
+            }
+        }
+        found.sort();
+        found
+    };
+    let bpe = ["--set", "data.tokenizer={ bpe = 280 }"];
+    let dry = |extra: &[&str], status: i32| {
+        let before = tree();
+        let output = expect(lab.train("run").args(bpe).arg("--dry-run").args(extra), status);
+        assert_eq!(tree(), before, "something was written");
+        output
+    };
+    let text = |output: std::process::Output| String::from_utf8(output.stdout).expect("text");
+    let said_of_new = text(dry(&[], 0));
+    for words in ["updates in all", "Memory: ", "Disk: at most ", "Time: about ", "WOULD BEGIN A NEW RUN"] {
+        assert!(said_of_new.contains(words), "{words}:\n{said_of_new}");
+    }
+    expect(lab.train("run").args(bpe).args(["--stop-after", "7"]), 75);
+    std::fs::remove_file(lab.path("run/.lock")).expect("the lock's file");
+    let resumed = text(dry(&[], 0));
+    assert!(resumed.contains("⚡ WILL RESUME FROM:") && resumed.contains("Global step: 7"), "{resumed}");
+    let json: serde_json::Value = serde_json::from_str(&text(dry(&["--json"], 0))).expect("JSON");
+    let total = json["plan"]["total_steps"].as_u64().expect("a number");
+    assert_eq!((&json["updates_left"], &json["resume"]["global_step"]), (&(total - 7).into(), &7.into()));
+    let size = std::fs::metadata(support::newest(&lab.path("run"))).expect("a checkpoint").len();
+    let stated = json["disk"]["checkpoint_bytes"].as_u64().expect("a size");
+    assert!(size.abs_diff(stated) < 2_000, "{size} bytes, and {stated} were foretold");
+    assert!(said(&dry(&["--set", "seed=8"], 2)).contains("`seed`"));
+}
+
+/// A reader of standard error that has gone away, and a terminal that was closed, stop nothing.
+#[test]
+fn nobody_has_to_listen() {
+    let lab = Lab::new();
+    let mut child = lab.train("run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop(child.stderr.take());
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(lab.checkpoints("run"), lab.straight("straight"));
 }

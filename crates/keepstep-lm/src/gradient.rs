@@ -24,6 +24,11 @@ impl GradientTree {
         GradientTree { len, levels: Vec::new(), free: Vec::new(), count: 0 }
     }
 
+    /// The buffers that a tree of `count` gradients holds at most.
+    pub fn num_buffers(count: u64) -> u64 {
+        u64::from(count.max(1).ilog2()) + 1
+    }
+
     /// Adds the next micro-batch's gradient, which `write` fills in whole.
     pub fn add<T>(&mut self, write: impl FnOnce(&mut [f32]) -> T) -> T {
         let mut gradient = self.free.pop().unwrap_or_else(|| vec![0.0; self.len]);
@@ -126,6 +131,7 @@ mod tests {
                 prop_assert_eq!(mean.to_bits(), defined(&gradients).to_bits());
             }
             let held = tree.free.len();
+            prop_assert_eq!(held as u64, GradientTree::num_buffers(gradients.len() as u64));
             prop_assert!(held <= gradients.len().ilog2() as usize + 2, "{} buffers", held);
         }
     }

@@ -1,8 +1,9 @@
 //! The sessions of a run, as its journal has them.
 
-use crate::journal::JOURNAL;
+use crate::journal::{self, JOURNAL};
 use crate::position::Position;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -14,6 +15,12 @@ pub struct Session {
     pub started: f64,
     /// When it wrote its last line.
     pub ended: f64,
+    /// The machine that it ran on.
+    pub host: Option<String>,
+    /// The number of its process there.
+    pub pid: Option<u64>,
+    /// The version of keepstep.
+    pub version: Option<String>,
     /// The checkpoint that it continued from.
     pub resumed_from: Option<String>,
     /// Where it began.
@@ -28,11 +35,19 @@ pub struct Session {
     pub lost: u64,
     /// Tokens of its updates.
     pub num_tokens: u64,
-    /// Why it ended; None where it was killed (or still runs).
+    /// Why it ended; None where it was killed (or still runs: see [`Session::is_running`]).
     pub reason: Option<String>,
 }
 
 impl Session {
+    /// Whether its process is there still, as far as this machine can tell.
+    pub fn is_running(&self) -> bool {
+        let pid = self.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        self.reason.is_none()
+            && self.host.as_deref() == Some(&journal::host())
+            && pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+    }
+
     /// Tokens per second between its first and its last line.
     pub fn tokens_per_second(&self) -> Option<f64> {
         let seconds = self.ended - self.started;
@@ -46,6 +61,8 @@ impl Session {
 /// There is no journal, or it cannot be read.
 pub fn sessions(folder: &Path) -> io::Result<Vec<Session>> {
     let mut sessions: Vec<Session> = Vec::new();
+    // The furthest update of each function that the folder has seen: what comes again is a replay.
+    let (mut run, mut furthest) = (None, 0);
     for line in BufReader::new(File::open(folder.join(JOURNAL))?).split(b'\n') {
         let Ok(line) = serde_json::from_slice::<Value>(&line?) else { continue };
         let number = |key: &str| line[key].as_u64().unwrap_or_default();
@@ -54,13 +71,20 @@ pub fn sessions(folder: &Path) -> io::Result<Vec<Session>> {
         let time = line["time"].as_f64().unwrap_or_default();
         if line["event"] == "start" {
             let from = position();
+            let text = |key: &str| line[key].as_str().map(str::to_owned);
+            if run != text("run") {
+                (run, furthest) = (text("run"), from.global_step);
+            }
             if let Some(last) = sessions.last_mut() {
                 last.lost = last.to.global_step.saturating_sub(from.global_step);
             }
             sessions.push(Session {
                 started: time,
                 ended: time,
-                resumed_from: line["resumed_from"].as_str().map(str::to_owned),
+                host: text("host"),
+                pid: line["pid"].as_u64(),
+                version: text("version"),
+                resumed_from: text("resumed_from"),
                 from,
                 to: from,
                 updates: 0,
@@ -76,15 +100,32 @@ pub fn sessions(folder: &Path) -> io::Result<Vec<Session>> {
         if line["event"] == "update" {
             session.to = position();
             session.updates += 1;
-            session.replayed += u64::from(line["replay"] == true);
+            session.replayed += u64::from(line["replay"] == true || session.to.global_step <= furthest);
+            furthest = furthest.max(session.to.global_step);
             session.num_tokens += number("num_tokens");
         } else if line["event"] == "stop" {
             session.reason = line["reason"].as_str().map(str::to_owned);
-        } else if line["event"] == "not_finite" {
+        } else if line["event"] == "not_finite" && session.reason.is_none() {
             session.reason = Some("not finite".to_owned());
         }
     }
     Ok(sessions)
+}
+
+/// The files that the journal of a folder has seen saved, and whether they were on schedule when they last were. Empty
+/// where there is no journal.
+pub fn saves(folder: &Path) -> BTreeMap<String, bool> {
+    let mut saves = BTreeMap::new();
+    let Ok(file) = File::open(folder.join(JOURNAL)) else { return saves };
+    for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
+        let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
+        if let ("save", Some(name), Some(scheduled)) =
+            (line["event"].as_str().unwrap_or_default(), line["file"].as_str(), line["scheduled"].as_bool())
+        {
+            saves.insert(name.to_owned(), scheduled);
+        }
+    }
+    saves
 }
 
 #[cfg(test)]
@@ -99,7 +140,7 @@ mod tests {
 {"event":"update","time":11.0,"epoch":1,"step":1,"global_step":1,"num_tokens":50,"replay":false}
 {"event":"update","time":12.0,"epoch":1,"step":2,"global_step":2,"num_tokens":50,"replay":false}
 {"event":"upd
-{"event":"start","time":20.0,"epoch":1,"step":1,"global_step":1,"resumed_from":"x.pt"}
+{"event":"start","time":20.0,"epoch":1,"step":1,"global_step":1,"resumed_from":"x.pt","host":"h","pid":7}
 {"event":"update","time":21.0,"epoch":1,"step":2,"global_step":2,"num_tokens":50,"replay":true}
 {"event":"stop","time":22.0,"reason":"signal","global_step":2}
 "#;
@@ -110,5 +151,22 @@ mod tests {
         assert_eq!((sessions[1].replayed, sessions[1].lost), (1, 0));
         assert_eq!(sessions[1].reason.as_deref(), Some("signal"));
         assert_eq!(sessions[0].tokens_per_second(), Some(50.0));
+        assert_eq!((sessions[1].host.as_deref(), sessions[1].pid), (Some("h"), Some(7)));
+        assert!(!sessions[0].is_running());
+    }
+
+    #[test]
+    fn a_session_whose_process_is_there_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (host, pid) = (journal::host(), std::process::id());
+        let start = format!(r#"{{"event":"start","time":10.0,"host":"{host}","pid":{pid}}}"#);
+        let running = |lines: &[&str]| {
+            std::fs::write(folder.path().join(JOURNAL), lines.join("\n")).expect("a journal");
+            sessions(folder.path()).expect("sessions")[0].is_running()
+        };
+        assert!(running(&[&start]));
+        assert!(!running(&[&start, r#"{"event":"stop","time":11.0,"reason":"finished"}"#]));
+        assert!(!running(&[&start.replace(&pid.to_string(), "4194305")]));
+        assert!(!running(&[&start.replace(&host, "another host")]));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::display::scalar;
 use keepstep_pt::{Dict, Value};
+use sha2::{Digest, Sha256};
 
 /// Everything that a run's result depends on. Two runs with the same identity end in the same bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,28 @@ impl Identity {
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Identity {
         self.config.insert(key, value);
         self
+    }
+
+    /// Sixteen digits that tell one function from another: the journal marks its sessions with them. No checkpoint has
+    /// them.
+    pub fn digest(&self) -> String {
+        let mut settings = Vec::new();
+        flatten("", &self.config, &mut settings);
+        settings.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut hash = Sha256::new();
+        let mut add = |text: &str| {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        };
+        for (key, value) in &settings {
+            add(key);
+            add(&scalar(value));
+        }
+        add(&self.seed.to_string());
+        add(&self.numerics.to_string());
+        add(&self.corpus_fingerprint);
+        add(&self.tokenizer);
+        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -97,27 +97,101 @@ impl Syncer {
     }
 }
 
-/// The losses of updates after `global_step`, by their bits, as a journal has them; of updates made again the last.
+/// What a journal has of one update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// The bits of the mean loss.
+    pub(crate) loss: u64,
+    /// The bits of the gradient's norm, where the line has it.
+    pub(crate) grad_norm: Option<u64>,
+}
+
+/// The updates after `global_step` that sessions of the run `digest` made; of updates made again the last.
 ///
-/// Lines that are not whole, or not of an update, are passed over.
-pub fn losses_after(folder: &Path, global_step: u64) -> BTreeMap<u64, u64> {
-    let mut losses = BTreeMap::new();
-    let Ok(file) = File::open(folder.join(JOURNAL)) else { return losses };
-    for line in BufReader::new(file).lines().map_while(Result::ok) {
-        let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
-        let step =
-            line["global_step"].as_u64().filter(|&step| step > global_step && line["event"] == "update");
-        let bits = line["loss_bits"].as_str().and_then(|bits| u64::from_str_radix(bits, 16).ok());
-        if let (Some(step), Some(bits)) = (step, bits) {
-            losses.insert(step, bits);
+/// Lines that are not whole, or not of an update, are passed over. The update that a session ended at because it was not
+/// what the journal had counts for nothing: what was there before it still holds.
+pub(crate) fn made_after(folder: &Path, global_step: u64, digest: &str) -> BTreeMap<u64, Made> {
+    let mut made = BTreeMap::new();
+    let Ok(file) = File::open(folder.join(JOURNAL)) else { return made };
+    let (mut is_ours, mut replaced) = (true, None);
+    for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
+        let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
+        match line["event"].as_str() {
+            Some("start") => is_ours = line["run"].as_str().is_none_or(|run| run == digest),
+            Some("stop") if line["reason"] == DIVERGED => {
+                if let Some((step, Some(before))) = replaced.take() {
+                    made.insert(step, before);
+                }
+            }
+            Some("update") if is_ours => {
+                let Some(step) = line["global_step"].as_u64().filter(|&step| step > global_step) else {
+                    continue;
+                };
+                let bits = |key: &str| line[key].as_str().and_then(|bits| u64::from_str_radix(bits, 16).ok());
+                let Some(loss) = bits("loss_bits") else { continue };
+                let grad_norm = line["grad_norm"].as_f64().map(f64::to_bits);
+                replaced = Some((step, made.insert(step, Made { loss, grad_norm })));
+            }
+            _ => {}
         }
     }
-    losses
+    made
+}
+
+/// The reason of a session that ended because an update made again was not what the journal has.
+pub const DIVERGED: &str = "diverged";
+
+/// Takes the journal beside the source of a resume over into the run's own folder. A journal that is there already stays
+/// where it knows everything that the other one does; what only the other one knows is put behind it.
+///
+/// # Durability
+/// The new journal replaces the old one in one step, so that a crash leaves the one or the other.
+///
+/// # Errors
+/// A journal cannot be read or written; nothing has changed.
+pub(crate) fn carry(source: &Path, folder: &Path) -> io::Result<()> {
+    let (from, to) = (source.join(JOURNAL), folder.join(JOURNAL));
+    let same = |one: &Path, other: &Path| matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other);
+    if !from.exists() || same(&from, &to) {
+        return Ok(());
+    }
+    let whole = |path: &Path| -> io::Result<Vec<u8>> {
+        let mut bytes = std::fs::read(path)?;
+        bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1));
+        Ok(bytes)
+    };
+    let theirs = whole(&from)?;
+    let ours = if to.exists() { whole(&to)? } else { Vec::new() };
+    let lines = |bytes: &[u8]| bytes.split_inclusive(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+    let (our_lines, their_lines): (Vec<Vec<u8>>, Vec<Vec<u8>>) = (lines(&ours), lines(&theirs));
+    let shared = our_lines.iter().zip(&their_lines).take_while(|(ours, theirs)| ours == theirs).count();
+    let new = &their_lines[shared..];
+    // What was put behind ours once is not put there again.
+    if new.is_empty() || our_lines.windows(new.len()).any(|lines| lines == new) {
+        return Ok(());
+    }
+    let temporary = folder.join(format!(".{JOURNAL}.tmp"));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(&ours)?;
+        file.write_all(&new.concat())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &to)?;
+        File::open(folder)?.sync_all()
+    };
+    write().inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })
 }
 
 /// A float as its exact bits and as people read it.
 pub fn exact(value: f64) -> Value {
     if value.is_finite() { json!(value) } else { json!(value.to_string()) }
+}
+
+/// The name of this machine.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Seconds since 1970 in UTC.
@@ -168,6 +242,60 @@ mod tests {
                 serde_json::from_str::<Value>(line).expect("JSON");
             }
         }
+    }
+
+    #[test]
+    fn a_journal_is_carried_over_and_never_twice() {
+        let (input, working) =
+            (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let write =
+            |folder: &Path, text: &str| std::fs::write(folder.join(JOURNAL), text).expect("a journal");
+        let read = || std::fs::read_to_string(working.path().join(JOURNAL)).expect("a journal");
+        carry(input.path(), working.path()).expect("there is none");
+        assert!(!working.path().join(JOURNAL).exists());
+        write(input.path(), "1\n2\ntorn");
+        for _ in 0..2 {
+            carry(input.path(), working.path()).expect("carried over");
+            assert_eq!(read(), "1\n2\n");
+        }
+        // Ours went on: the source knows nothing new.
+        write(working.path(), "1\n2\n3\n");
+        carry(input.path(), working.path()).expect("nothing to do");
+        assert_eq!(read(), "1\n2\n3\n");
+        // The source went on elsewhere.
+        write(input.path(), "1\n2\n4\n5\n");
+        for _ in 0..2 {
+            carry(input.path(), working.path()).expect("carried over");
+            assert_eq!(read(), "1\n2\n3\n4\n5\n");
+        }
+        carry(working.path(), working.path()).expect("itself");
+        assert_eq!(read(), "1\n2\n3\n4\n5\n");
+    }
+
+    #[test]
+    fn what_sessions_of_this_run_made_last() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let update = |step: u64, bits: u64| {
+            format!(
+                "{{\"event\":\"update\",\"global_step\":{step},\"loss_bits\":\"{bits:016x}\",\"grad_norm\":0.5}}\n"
+            )
+        };
+        let start = |run: &str| format!("{{\"event\":\"start\",\"run\":\"{run}\"}}\n");
+        let stop = |reason: &str| format!("{{\"event\":\"stop\",\"reason\":\"{reason}\"}}\n");
+        let losses = |parts: &[String]| -> Vec<(u64, u64)> {
+            std::fs::write(folder.path().join(JOURNAL), parts.concat()).expect("a journal");
+            made_after(folder.path(), 1, "a").into_iter().map(|(step, made)| (step, made.loss)).collect()
+        };
+        let first = [start("a"), update(1, 1), update(2, 2), update(3, 3), stop("SIGTERM")];
+        assert_eq!(losses(&first), [(2, 2), (3, 3)]);
+        // Another function in the same folder has nothing to say.
+        assert_eq!(losses(&[&first[..], &[start("b"), update(2, 9)]].concat()), [(2, 2), (3, 3)]);
+        let again = [start("a"), update(2, 8)];
+        assert_eq!(losses(&[&first[..], &again].concat()), [(2, 8), (3, 3)]);
+        // The session that ended at a difference leaves what was there before.
+        assert_eq!(losses(&[&first[..], &again, &[stop(DIVERGED)]].concat()), [(2, 2), (3, 3)]);
+        let made = made_after(folder.path(), 2, "a");
+        assert_eq!(made[&3].grad_norm, Some(0.5_f64.to_bits()));
     }
 
     #[test]

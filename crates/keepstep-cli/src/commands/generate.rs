@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::arguments::GenerateArguments;
+use crate::signals::Signals;
 use keepstep::name::BEST_MODEL;
 use keepstep::store::{Candidates, Disk, Source, find, load};
 use keepstep_lm::generate::{GenerateOptions, Generator};
@@ -14,6 +15,8 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
             format!("--temperature is {}, and must be at least 0", arguments.temperature),
         ));
     }
+    let signals = Signals::install(|_| {})
+        .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
     let checkpoint = checkpoint(&arguments.path)?;
     let place = arguments.path.display().to_string();
     let unusable = |error| Failure::new(1, format!("{place}: {}", Failure::of(1, &error)));
@@ -25,9 +28,12 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
         top_k: arguments.top_k,
         seed: arguments.seed,
     };
-    let text =
-        generator.generate(&arguments.prompt, &options, &|| false).map_err(|error| Failure::of(2, &error))?;
-    super::print(&format!("{}{text}\n", arguments.prompt))
+    let written = generator.generate(&arguments.prompt, &options, &|| signals.is_stopping());
+    let text = written.map_err(|error| Failure::of(2, &error))?;
+    super::print(&format!("{}{text}\n", arguments.prompt))?;
+    // What was written so far stands there; now the signal does what it does to any program.
+    signals.raise();
+    Ok(())
 }
 
 /// A file is itself; a folder its best model, or else its newest valid checkpoint.

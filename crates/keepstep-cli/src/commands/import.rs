@@ -14,7 +14,7 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<(), Failure> {
         round_down: arguments.round_down,
     };
     let mut progress = Progress::new();
-    let made = import(&arguments.file, &config, &arguments.out, counting, &mut progress);
+    let made = import(&arguments.file, &config, &arguments.out, counting, &mut progress, &|| false);
     progress.finish();
     let made = made.map_err(|error| failure(&error))?;
     super::print(&format!(

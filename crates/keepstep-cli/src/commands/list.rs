@@ -1,11 +1,13 @@
 //! `keepstep list`: the checkpoints of a run.
 
 use super::Failure;
+use crate::progress::megabytes;
+use crate::table::{Table, terminal_width};
 use keepstep::Checkpoint;
+use keepstep::history::saves;
 use keepstep::name::{BEST_MODEL, Name};
 use keepstep::store::{chain, load};
 use serde_json::json;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ struct Entry {
     size: u64,
     age: Option<Duration>,
     content: Result<Checkpoint, String>,
+    /// Whether it was saved on schedule, where the journal knows it.
+    is_scheduled: Option<bool>,
 }
 
 pub(crate) fn run(folder: &Path, json: bool) -> Result<(), Failure> {
@@ -26,34 +30,66 @@ pub(crate) fn run(folder: &Path, json: bool) -> Result<(), Failure> {
     if entries.is_empty() {
         return Err(Failure::new(1, format!("{}: there is no checkpoint in this folder", folder.display())));
     }
-    let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
-    let mut text = format!(
-        "{:width$}  {:>5} {:>8} {:>11} {:>10} {:>10} {:>9} {:>8}\n",
-        "FILE", "EPOCH", "STEP", "GLOBAL STEP", "TRAIN LOSS", "VAL LOSS", "SIZE", "AGE"
-    );
-    for entry in &entries {
-        let _ = write!(text, "{:width$}  ", entry.name);
-        let age = entry.age.map_or_else(|| "?".to_owned(), short);
-        let size = format!("{:.1} MB", entry.size as f64 / 1e6);
-        let _ = match &entry.content {
-            Ok(checkpoint) => {
-                let (position, metrics) = (checkpoint.position, checkpoint.metrics);
-                let loss =
-                    |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
-                writeln!(
-                    text,
-                    "{:>5} {:>8} {:>11} {:>10} {:>10} {size:>9} {age:>8}",
-                    position.epoch,
-                    position.step,
-                    position.global_step,
-                    loss(metrics.train_loss()),
-                    loss(metrics.val_loss),
-                )
-            }
-            Err(reason) => writeln!(text, "DAMAGED: {reason}"),
-        };
+    super::print(&table(&entries).render(terminal_width()))
+}
+
+fn table(entries: &[Entry]) -> Table {
+    let mut table = Table::new(&[
+        ("FILE", false),
+        ("EPOCH", true),
+        ("STEP", true),
+        ("GLOBAL STEP", true),
+        ("TRAIN LOSS", true),
+        ("VAL LOSS", true),
+        ("SIZE", true),
+        ("AGE", true),
+        ("STATE", false),
+    ]);
+    for entry in entries {
+        let number =
+            |number: fn(&Checkpoint) -> String| entry.content.as_ref().map_or("-".to_owned(), number);
+        fn loss(loss: Option<f64>) -> String {
+            loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"))
+        }
+        table.row(vec![
+            entry.name.clone(),
+            number(|checkpoint| checkpoint.position.epoch.to_string()),
+            number(|checkpoint| checkpoint.position.step.to_string()),
+            number(|checkpoint| checkpoint.position.global_step.to_string()),
+            number(|checkpoint| loss(checkpoint.metrics.train_loss())),
+            number(|checkpoint| loss(checkpoint.metrics.val_loss)),
+            megabytes(entry.size),
+            entry.age.map_or_else(|| "?".to_owned(), short),
+            entry.state(),
+        ]);
     }
-    super::print(&text)
+    table
+}
+
+impl Entry {
+    /// Whether it holds, and what it is.
+    fn state(&self) -> String {
+        match &self.content {
+            Ok(_) => {
+                let marks = self.marks();
+                if marks.is_empty() { "valid".to_owned() } else { format!("valid, {}", marks.join(", ")) }
+            }
+            Err(reason) => format!("DAMAGED: {reason}"),
+        }
+    }
+
+    /// What there is to know beside its numbers.
+    fn marks(&self) -> Vec<&'static str> {
+        let Ok(checkpoint) = &self.content else { return Vec::new() };
+        let is_best = checkpoint.metrics.best.is_some_and(|best| best.position == checkpoint.position);
+        let marks = [
+            (Name::parse(&self.name).is_some_and(|name| name.step.is_none()), "end of epoch"),
+            (is_best, "best"),
+            (self.is_scheduled == Some(false), "off schedule"),
+            (checkpoint.pending, "evaluation pending"),
+        ];
+        marks.into_iter().filter(|(holds, _)| *holds).map(|(_, mark)| mark).collect()
+    }
 }
 
 fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
@@ -70,11 +106,13 @@ fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
         }
     }
     paths.sort();
+    let saves = saves(folder);
     Ok(paths
         .into_iter()
         .map(|(_, name, path)| {
             let metadata = path.metadata().ok();
             Entry {
+                is_scheduled: saves.get(&name).copied(),
                 name,
                 size: metadata.as_ref().map_or(0, std::fs::Metadata::len),
                 age: metadata.and_then(|metadata| metadata.modified().ok()?.elapsed().ok()),
@@ -93,6 +131,8 @@ fn to_json(entry: &Entry) -> serde_json::Value {
             "global_step": checkpoint.position.global_step,
             "train_loss": checkpoint.metrics.train_loss(), "val_loss": checkpoint.metrics.val_loss,
             "best_val_loss": checkpoint.metrics.best.map(|best| best.val_loss), "pending": checkpoint.pending,
+            "best": checkpoint.metrics.best.is_some_and(|best| best.position == checkpoint.position),
+            "scheduled": entry.is_scheduled,
         }),
         Err(reason) => json!({
             "file": entry.name, "valid": false, "size_bytes": entry.size, "age_seconds": age, "reason": reason,

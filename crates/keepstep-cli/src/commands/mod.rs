@@ -1,7 +1,9 @@
 //! One file per command.
 
 mod branch;
+mod continuation;
 mod diff;
+mod dry_run;
 mod export;
 mod failure;
 mod generate;
@@ -33,6 +35,7 @@ pub(crate) mod status {
 /// Runs a command and gives the program's exit status.
 pub(crate) fn run(command: Command) -> Result<u8, Failure> {
     match command {
+        Command::Train(arguments) if arguments.dry_run => dry_run::run(&arguments).map(|()| status::DONE),
         Command::Train(arguments) => train::run(&arguments),
         Command::Branch(arguments) => branch::run(&arguments).map(|()| status::DONE),
         Command::Import(arguments) => import::run(&arguments).map(|()| status::DONE),

@@ -1,92 +1,152 @@
 //! `keepstep train`: train, or continue training, the run that a config describes.
 
-use super::{Failure, status};
+use super::{Failure, continuation, status};
 use crate::arguments::TrainArguments;
-use crate::progress::{JsonProgress, Progress};
+use crate::progress::{JsonProgress, Progress, Voice, write_json};
 use crate::signals::Signals;
 use keepstep::name::Name;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
 use keepstep_lm::foreign::{Counting, import, is_foreign_checkpoint};
-use keepstep_lm::trainer::{Control, Observer, Outcome, TrainError, train};
+use keepstep_lm::trainer::{Control, Observer, Outcome, StopReason, TrainError, train};
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
-    let mut config =
-        Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
-    config.session_time_limit = arguments.time_limit.or(config.session_time_limit);
-    let signals = Signals::install()
-        .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
-    let control = Control {
-        stop: signals.stop(),
-        save: signals.save(),
-        stop_after: arguments.stop_after,
-        stop_at: arguments.stop_at,
-        resume: resume(arguments, &config)?,
-    };
-    if arguments.json_progress {
-        let mut json = JsonProgress;
-        let control = take_over(control, &config, &mut json)?;
-        let outcome = train(&config, &control, &mut json).map_err(|error| failure(&error))?;
-        json.write(&match &outcome {
-            Outcome::Finished { sample } => {
-                let sample = sample.as_ref().and_then(|sample| sample.as_ref().ok());
-                json!({ "event": "finished", "sample": sample })
-            }
-            Outcome::Stopped { .. } => json!({ "event": "stopped" }),
-        });
-        return Ok(status_of(&outcome, &signals));
-    }
+    let started = Instant::now();
     let mut progress = Progress::new();
-    let control = take_over(control, &config, &mut progress)?;
-    let outcome = train(&config, &control, &mut progress);
+    let mut json = JsonProgress::default();
+    let voice = if arguments.json_progress { Voice::Json } else { progress.voice() };
+    let signals = Signals::install({
+        let voice = voice.clone();
+        move |signal| voice.stopping(signal)
+    })
+    .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
+    let observer: &mut dyn Observer = if arguments.json_progress { &mut json } else { &mut progress };
+    let outcome = session(arguments, &signals, started, observer);
     progress.finish();
-    let outcome = outcome.map_err(|error| failure(&error))?;
+    let (config, outcome) = outcome.inspect_err(|failure| {
+        if arguments.json_progress {
+            write_json(
+                &json!({ "event": "failed", "status": failure.status(), "message": failure.to_string() }),
+            );
+        }
+    })?;
     match &outcome {
-        Outcome::Finished { sample: Some(Ok(text)) } => {
-            progress.say(&format!("Finished. The model continues {:?}:", config.sample.prompt));
-            super::print(&format!("{text}\n"))?;
+        Outcome::Finished { sample } => {
+            let written = sample.as_ref().and_then(|sample| sample.as_ref().ok());
+            match sample {
+                _ if arguments.json_progress => {
+                    write_json(&json!({ "event": "finished", "sample": written }));
+                }
+                Some(Ok(text)) => {
+                    voice.say(&format!("Finished. The model continues {:?}:", config.sample.prompt));
+                    super::print(&format!("{text}\n"))?;
+                }
+                Some(Err(message)) => voice.say(&format!("Finished. No sample: {message}")),
+                None => voice.say("Finished."),
+            }
         }
-        Outcome::Finished { sample: Some(Err(message)) } => {
-            progress.say(&format!("Finished. No sample: {message}"))
+        Outcome::Stopped { reason, global_step, has_progress, checkpoint } => {
+            let reason = reason_text(*reason, &signals, &config);
+            let command = continuation::command();
+            if !has_progress && config.session_time_limit.is_some() {
+                voice.say(
+                    "NOTHING WAS DONE in this session: before the first update or evaluation was complete, it was \
+                     stopped. If it was the time limit, it needs to be longer",
+                );
+            }
+            let place = match global_step {
+                Some(step) => format!("at global step {step}"),
+                None => "before training began".to_owned(),
+            };
+            if arguments.json_progress {
+                write_json(&json!({
+                    "event": "stopped", "reason": reason, "global_step": global_step,
+                    "checkpoint": checkpoint.as_ref().map(|path| path.display().to_string()), "go_on": command,
+                }));
+            } else {
+                voice.say(&format!("Stopped by {reason} {place}; nothing is lost. To go on: {command}"));
+            }
         }
-        Outcome::Finished { sample: None } => progress.say("Finished."),
-        Outcome::Stopped { checkpoint } => progress.say(match checkpoint {
-            Some(_) => "Stopped; nothing is lost. The same command goes on from here.",
-            None => "Stopped. The same command goes on.",
-        }),
     }
     Ok(status_of(&outcome, &signals))
 }
 
-/// After Ctrl-C it does not return: the signal is raised again, so that a shell's loop ends with it.
-fn status_of(outcome: &Outcome, signals: &Signals) -> u8 {
-    match outcome {
-        Outcome::Finished { .. } => status::DONE,
-        Outcome::Stopped { .. } => {
-            signals.raise_interrupt();
-            if signals.is_interrupted() { status::INTERRUPTED } else { status::RESUMABLE }
+/// Everything up to the end of the session.
+fn session(
+    arguments: &TrainArguments,
+    signals: &Signals,
+    started: Instant,
+    observer: &mut dyn Observer,
+) -> Result<(Config, Outcome), Failure> {
+    let mut config =
+        Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
+    config.session_time_limit = arguments.time_limit.or(config.session_time_limit);
+    let control = Control {
+        stop: signals.stop(),
+        stopped_by: signals.stopped_by(),
+        save: signals.save(),
+        stop_after: arguments.stop_after,
+        stop_at: arguments.stop_at,
+        resume: resume(arguments, &config)?,
+        started: Some(started),
+    };
+    let control = match take_over(control, &config, observer) {
+        Ok(control) => control,
+        Err(error) if error.is_stop() => {
+            let (reason, global_step, checkpoint) = (StopReason::Signal, None, None);
+            return Ok((config, Outcome::Stopped { reason, global_step, has_progress: false, checkpoint }));
         }
+        Err(error) => return Err(failure(&error)),
+    };
+    let outcome = train(&config, &control, observer).map_err(|error| failure(&error))?;
+    Ok((config, outcome))
+}
+
+/// Who asked for the stop.
+fn reason_text(reason: StopReason, signals: &Signals, config: &Config) -> String {
+    match (reason, &config.session_time_limit) {
+        (StopReason::Signal, _) => signals.name().unwrap_or("a signal").to_owned(),
+        (StopReason::TimeLimit, Some(limit)) => format!("the time limit of {limit}"),
+        (StopReason::TimeLimit, None) => "the time limit".to_owned(),
+        (StopReason::Asked, _) => "--stop-after or --stop-at".to_owned(),
+    }
+}
+
+/// After Ctrl-C it does not return: the signal is raised again, so that a shell's loop ends with it, also where the run
+/// has just come to its end.
+fn status_of(outcome: &Outcome, signals: &Signals) -> u8 {
+    signals.raise_interrupt();
+    match outcome {
+        _ if signals.is_interrupted() => status::INTERRUPTED,
+        Outcome::Finished { .. } => status::DONE,
+        Outcome::Stopped { .. } => status::RESUMABLE,
     }
 }
 
 /// A notebook's checkpoint as the source becomes the run's first checkpoint, once.
-fn take_over(mut control: Control, config: &Config, observer: &mut dyn Observer) -> Result<Control, Failure> {
+fn take_over(
+    mut control: Control,
+    config: &Config,
+    observer: &mut dyn Observer,
+) -> Result<Control, TrainError> {
     let Some(Resume::Newest(Source::Path(path))) = &control.resume else { return Ok(control) };
     if !is_foreign_checkpoint(path) {
         return Ok(control);
     }
-    let folder = keepstep_lm::config::expand(&config.output_dir).map_err(|error| Failure::of(2, &error))?;
+    let folder = keepstep_lm::config::expand(&config.output_dir)?;
     let folder = PathBuf::from(folder);
     let is_checkpoint = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| Name::parse(name).is_some()))
     };
     let is_begun = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.any(is_checkpoint));
     if !is_begun {
-        let made =
-            import(path, config, &folder, Counting::default(), observer).map_err(|error| failure(&error))?;
+        let stop = || control.stop.load(Ordering::SeqCst);
+        let made = import(path, config, &folder, Counting::default(), observer, &stop)?;
         observer.note(&format!("Imported {} as {}", path.display(), made.display()));
     }
     control.resume = Some(Resume::Newest(Source::None));
@@ -94,7 +154,7 @@ fn take_over(mut control: Control, config: &Config, observer: &mut dyn Observer)
 }
 
 /// What the arguments say about resuming; None leaves it to the config.
-fn resume(arguments: &TrainArguments, config: &Config) -> Result<Option<Resume>, Failure> {
+pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Option<Resume>, Failure> {
     let path = |text: &str| {
         let expanded = keepstep_lm::config::expand(text).map_err(|error| Failure::of(2, &error))?;
         Ok::<_, Failure>(Source::Path(PathBuf::from(expanded)))

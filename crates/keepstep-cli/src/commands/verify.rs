@@ -19,7 +19,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
                 damaged += 1;
                 let failure = Failure::of(1, &error);
                 super::print(&format!("{}: DAMAGED\n", file.display()))?;
-                eprintln!("keepstep: {failure}");
+                crate::progress::say(&format!("keepstep: {failure}"));
             }
         }
     }

@@ -2,88 +2,108 @@
 
 mod json;
 mod line;
+mod voice;
 
-pub(crate) use json::JsonProgress;
-pub(crate) use line::{Line, bar, clock};
+pub(crate) use json::{JsonProgress, plan_json, resumed_json, write as write_json};
+pub(crate) use line::{clock, share};
+pub(crate) use voice::{Voice, say};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use keepstep_lm::trainer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
-use std::io::IsTerminal;
+use line::Line;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often a plain line is written where there is no terminal.
-const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Shows a run on standard error.
 pub(crate) struct Progress {
-    /// None where standard error is not a terminal.
-    bar: Option<ProgressBar>,
+    voice: Voice,
+    started: Instant,
     last_plain: Option<Instant>,
     epoch: Option<EpochClock>,
     line: Option<Line>,
-    /// When the next update could begin.
+    /// When the next update could begin: evaluations and saves are not the time of a step.
     ready: Instant,
     /// The epoch and step that this process starts from.
-    start: (u64, u64),
+    start: Option<(u64, u64)>,
+    steps_here: u64,
+    training: Duration,
 }
 
-/// The time that this process has spent training in one epoch.
+/// Where this process has come to in one epoch.
 struct EpochClock {
     epoch: u64,
-    first_step: u64,
-    /// Evaluations and saves are not the time of a step, but they are time that passes: they count.
+    step: u64,
     started: Instant,
 }
 
 impl Progress {
     pub(crate) fn new() -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{msg}") {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Progress { bar, last_plain: None, epoch: None, line: None, ready: Instant::now(), start: (1, 0) }
+        let now = Instant::now();
+        Progress {
+            voice: Voice::new(),
+            started: now,
+            last_plain: None,
+            epoch: None,
+            line: None,
+            ready: now,
+            start: None,
+            steps_here: 0,
+            training: Duration::ZERO,
+        }
+    }
+
+    /// For those who say something from another thread.
+    pub(crate) fn voice(&self) -> Voice {
+        self.voice.clone()
     }
 
     /// Writes a line that stays, above the bar where there is one.
     pub(crate) fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
-        }
+        self.voice.say(text);
     }
 
     /// Takes the bar away and leaves its last state as a plain line.
     pub(crate) fn finish(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar() {
             bar.finish_and_clear();
-        }
-        if let Some(line) = self.line.take() {
-            eprintln!("{line}");
+            if let Some(line) = self.line.take() {
+                say(&line.fit(columns()));
+            }
         }
     }
 
-    fn show(&mut self, text: String, always: bool) {
-        match &self.bar {
-            Some(bar) => bar.set_message(text),
-            None => {
-                if always || self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL) {
-                    eprintln!("{text}");
-                    self.last_plain = Some(Instant::now());
-                }
-            }
+    /// In the bar's place, or as a plain line every now and then.
+    pub(crate) fn show(&mut self, text: impl FnOnce() -> String) {
+        if let Some(bar) = self.bar() {
+            bar.set_message(text().chars().take(columns()).collect::<String>());
+        } else if self.last_plain.is_none_or(|last| last.elapsed() >= interval(self.started.elapsed())) {
+            say(&text());
+            self.last_plain = Some(Instant::now());
+        }
+    }
+
+    fn bar(&self) -> Option<&ProgressBar> {
+        match &self.voice {
+            Voice::Bar(bar) => Some(bar),
+            _ => None,
         }
     }
 }
 
+/// Between two plain lines: an output cell of eleven hours must stay one that can be read.
+fn interval(elapsed: Duration) -> Duration {
+    Duration::from_secs(if elapsed < Duration::from_secs(300) { 10 } else { 60 })
+}
+
+/// The terminal's width.
+fn columns() -> usize {
+    let size = terminal_size::terminal_size_of(std::io::stderr());
+    size.map_or(80, |(terminal_size::Width(width), _)| usize::from(width.max(1)))
+}
+
 impl Observer for Progress {
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {
-        let percent = done_bytes * 100 / total_bytes.max(1);
-        let bar = bar(done_bytes, total_bytes.max(1));
-        self.show(format!("Tokenizing: {percent:3}%|{bar}| {}", megabytes(total_bytes)), false);
+        self.show(|| share("Tokenizing", done_bytes, total_bytes, megabytes));
     }
 
     fn note(&mut self, text: &str) {
@@ -92,34 +112,27 @@ impl Observer for Progress {
 
     fn planned(&mut self, plan: &PlanReport) {
         self.ready = Instant::now();
-        self.say(&format!(
-            "{} parameters, {} tokens, vocabulary {}, {} threads\n{} training and {} validation windows, {} steps per \
-             epoch, {} updates in all\nCheckpoints: {}",
-            plan.num_parameters,
-            plan.num_tokens,
-            plan.vocab_size,
-            plan.num_threads,
-            plan.num_train_windows,
-            plan.num_validation_windows,
-            plan.steps_per_epoch,
-            plan.total_steps,
-            plan.output_dir.display(),
-        ));
+        self.last_plain = None;
+        self.say(&format!("{}\nCheckpoints: {}", sizes(plan), plan.output_dir.display()));
     }
 
     fn resumed(&mut self, report: &ResumeReport) {
-        self.start = (report.epoch, report.step);
-        self.say(&super::banner::banner(report));
+        self.start = Some((report.epoch, report.step));
+        self.say(&crate::banner::banner(report));
     }
 
     fn updated(&mut self, report: &UpdateReport) {
         let clock = match &mut self.epoch {
             Some(clock) if clock.epoch == report.epoch => clock,
             epoch => {
-                let first_step = if self.start.0 == report.epoch { self.start.1 } else { 0 };
-                epoch.insert(EpochClock { epoch: report.epoch, first_step, started: self.ready })
+                let start = self.start.filter(|(epoch, _)| *epoch == report.epoch);
+                let step = start.map_or(0, |(_, step)| step);
+                epoch.insert(EpochClock { epoch: report.epoch, step, started: self.ready })
             }
         };
+        self.steps_here += report.step.saturating_sub(clock.step);
+        clock.step = report.step;
+        self.training += self.ready.elapsed();
         let line = Line {
             epoch: report.epoch,
             step: report.step,
@@ -128,24 +141,28 @@ impl Observer for Progress {
             global_step: report.global_step,
             loss: Some(report.epoch_loss),
             learning_rate: Some(report.learning_rate),
-            steps_here: report.step.saturating_sub(clock.first_step),
             elapsed: clock.started.elapsed(),
+            steps_here: self.steps_here,
+            training: self.training,
         };
-        let text = line.to_string();
         let ends = report.step == report.last_step;
-        self.line = (!ends && self.bar.is_some()).then_some(line);
-        if ends && self.bar.is_some() {
-            self.say(&text);
-        } else {
-            self.show(text, ends);
+        match (self.bar(), ends) {
+            (Some(_), true) => {
+                self.say(&line.fit(columns()));
+                self.line = None;
+            }
+            (Some(_), false) => {
+                self.show(|| line.fit(columns()));
+                self.line = Some(line);
+            }
+            (None, true) => self.say(&line.to_string()),
+            (None, false) => self.show(|| line.to_string()),
         }
         self.ready = Instant::now();
     }
 
     fn evaluating(&mut self, done_batches: u64, total_batches: u64) {
-        if self.bar.is_some() {
-            self.show(format!("Evaluating: {done_batches}/{total_batches}"), false);
-        }
+        self.show(|| share("Evaluating", done_batches, total_batches, |batches| batches.to_string()));
     }
 
     fn evaluated(&mut self, report: &EvaluationReport) {
@@ -154,13 +171,42 @@ impl Observer for Progress {
             "Evaluation at global step {}: val_loss={:.4}{best}",
             report.global_step, report.val_loss
         ));
+        self.ready = Instant::now();
+    }
+
+    fn saving(&mut self, _stalled: Duration) {
+        self.ready = Instant::now();
+    }
+
+    fn finishing(&mut self) {
+        if let Some(bar) = self.bar() {
+            bar.set_message("Saving …");
+        }
     }
 
     fn saved(&mut self, path: &Path) {
         self.say(&format!("Saved {}", path.display()));
+        self.ready = Instant::now();
     }
 }
 
-fn megabytes(bytes: u64) -> String {
+/// The sizes of a run, on two lines.
+pub(crate) fn sizes(plan: &PlanReport) -> String {
+    format!(
+        "{} parameters, {} tokens, vocabulary {}, {} threads\n{} training and {} validation windows, {} steps per epoch, \
+         {} updates in all",
+        plan.num_parameters,
+        plan.num_tokens,
+        plan.vocab_size,
+        plan.num_threads,
+        plan.num_train_windows,
+        plan.num_validation_windows,
+        plan.steps_per_epoch,
+        plan.total_steps,
+    )
+}
+
+/// In millions of bytes.
+pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -46,18 +46,25 @@ impl Corpus {
         let cache = cache_dir(config)?;
         let tokens = Tokens::of(files, tokenizer, &fingerprint, cache.as_deref(), progress, note)?;
         let block_size = config.model.block_size;
-        let num_windows = tokens.len().saturating_sub(1) / block_size as u64;
-        let num_validation_windows = (config.data.validation_fraction * num_windows as f64).floor() as u64;
-        let num_train_windows = num_windows - num_validation_windows;
-        if num_train_windows < config.batch_size as u64 {
-            return Err(CorpusError::TooSmall {
-                num_tokens: tokens.len(),
-                num_train_windows,
-                batch_size: config.batch_size,
-                block_size,
-            });
-        }
+        let (num_train_windows, num_validation_windows) = windows(config, tokens.len())?;
         Ok(Corpus { tokens, fingerprint, block_size, num_train_windows, num_validation_windows })
+    }
+
+    /// The sizes of the corpus alone: tokens are counted, and neither kept nor cached.
+    ///
+    /// # Errors
+    /// As [`Corpus::new`].
+    pub fn measure(
+        files: &[SourceFile],
+        tokenizer: &Tokenizer,
+        config: &Config,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<CorpusSizes, CorpusError> {
+        let fingerprint = fingerprint(files, tokenizer);
+        let cache = cache_dir(config)?;
+        let num_tokens = Tokens::count(files, tokenizer, &fingerprint, cache.as_deref(), progress)?;
+        let (num_train_windows, num_validation_windows) = windows(config, num_tokens)?;
+        Ok(CorpusSizes { fingerprint, num_tokens, num_train_windows, num_validation_windows })
     }
 
     /// A hash of the contents in their order, the tokenizer, and the version of the rule.
@@ -93,6 +100,32 @@ impl Corpus {
     fn window(&self, index: u64, out: &mut Vec<u32>) {
         self.tokens.read(index * self.block_size as u64, self.block_size + 1, out);
     }
+}
+
+/// What [`Corpus::measure`] finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorpusSizes {
+    /// As [`Corpus::fingerprint`].
+    pub fingerprint: String,
+    /// Tokens of all files.
+    pub num_tokens: u64,
+    /// Windows to train on.
+    pub num_train_windows: u64,
+    /// Windows held out.
+    pub num_validation_windows: u64,
+}
+
+/// Windows to train on, and windows held out, of so many tokens.
+fn windows(config: &Config, num_tokens: u64) -> Result<(u64, u64), CorpusError> {
+    let block_size = config.model.block_size;
+    let num_windows = num_tokens.saturating_sub(1) / block_size as u64;
+    let num_validation_windows = (config.data.validation_fraction * num_windows as f64).floor() as u64;
+    let num_train_windows = num_windows - num_validation_windows;
+    if num_train_windows < config.batch_size as u64 {
+        let batch_size = config.batch_size;
+        return Err(CorpusError::TooSmall { num_tokens, num_train_windows, batch_size, block_size });
+    }
+    Ok((num_train_windows, num_validation_windows))
 }
 
 fn fingerprint(files: &[SourceFile], tokenizer: &Tokenizer) -> String {

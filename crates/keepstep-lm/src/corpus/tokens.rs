@@ -65,6 +65,28 @@ impl Tokens {
         Ok(Tokens { data: Data::Memory(bytes), width, len })
     }
 
+    /// How many tokens the files have: of the cache, or counted now. Nothing is written.
+    pub(super) fn count(
+        files: &[SourceFile],
+        tokenizer: &Tokenizer,
+        fingerprint: &str,
+        cache: Option<&Path>,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<u64, CorpusError> {
+        let width = if tokenizer.vocab_size() <= 1 << 16 { 2 } else { 4 };
+        let cached = cache.map(|folder| Tokens::open(&folder.join(format!("{fingerprint}.tokens")), width));
+        if let Some(Ok(tokens)) = cached {
+            return Ok(tokens.len());
+        }
+        let mut count = 0;
+        // Counting does not fail.
+        let _ = encode(files, tokenizer, progress, |tokens| {
+            count += tokens.len() as u64;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
     /// How many tokens.
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> u64 {
@@ -194,8 +216,15 @@ mod tests {
             (all, notes.len())
         };
         let (memory, _) = get(None);
+        let count = || {
+            Tokens::count(&files, &tokenizer, "abc", Some(&cache), &mut |_, _| true).expect("a number")
+                as usize
+        };
+        assert_eq!(count(), memory.len());
+        assert!(!cache.exists(), "counting writes nothing");
         assert_eq!(*memory.last().expect("a token"), 264, "the end-of-text token comes last");
         assert_eq!(get(Some(&cache)), (memory.clone(), 0));
+        assert_eq!(count(), memory.len());
         let path = cache.join("abc.tokens");
         let written = std::fs::metadata(&path).expect("a file").modified().expect("a time");
         assert_eq!(get(Some(&cache)), (memory.clone(), 0));

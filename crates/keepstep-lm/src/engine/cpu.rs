@@ -34,6 +34,11 @@ impl CpuEngine {
         }
     }
 
+    /// The bytes that such an engine takes.
+    pub fn len_bytes(model: &ModelConfig, batch_size: usize, recompute: bool) -> u64 {
+        Activations::len_bytes(model, batch_size * model.block_size, recompute)
+    }
+
     fn inputs<'a>(&self, tokens: &'a [u32]) -> Inputs<'a> {
         assert_eq!(tokens.len() % (self.model.block_size + 1), 0, "whole sequences");
         let inputs = Inputs::new(tokens, self.model.block_size);

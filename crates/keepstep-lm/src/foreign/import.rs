@@ -12,7 +12,6 @@ use keepstep::checkpoint::{Best, Checkpoint, Metrics};
 use keepstep::position::Plan;
 use keepstep_pt::{Dict, Dtype, File, Value};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 /// Whether a file is a checkpoint that a PyTorch loop saved, and not keepstep's own.
 pub fn is_foreign_checkpoint(path: &Path) -> bool {
@@ -24,7 +23,7 @@ pub fn is_foreign_checkpoint(path: &Path) -> bool {
 }
 
 /// Makes a run of the file in `folder`, with the config's corpus and settings. Gives the checkpoint that `train` goes on
-/// from.
+/// from. `stop` is asked while text is tokenized.
 ///
 /// # Errors
 /// Whatever cannot be mapped, each with what it is and what it should be; nothing is written then.
@@ -34,6 +33,7 @@ pub fn import(
     folder: &Path,
     counting: Counting,
     observer: &mut dyn Observer,
+    stop: &dyn Fn() -> bool,
 ) -> Result<PathBuf, TrainError> {
     let foreign = |source: ForeignError| TrainError::Foreign { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(|error| foreign(error.into()))?;
@@ -51,11 +51,10 @@ pub fn import(
     };
     let stated = Stated { epoch: int("epoch")?, step: int("step")?, global_step: int("global_step")? };
 
-    let never = AtomicBool::new(false);
     let files = corpus::collect(&config.data)?;
-    let tokenizer = prepare::tokenizer(config, &files, None, observer, &never)?;
-    let corpus = prepare::corpus(config, &files, &tokenizer, observer, &never)?;
-    let sizes = prepare::sizes(config, &corpus);
+    let tokenizer = prepare::tokenizer(config, &files, None, observer, stop)?;
+    let corpus = prepare::corpus(config, &files, &tokenizer, observer, stop)?;
+    let sizes = prepare::sizes(config, corpus.num_train_windows());
     let accumulation = sizes.gradient_accumulation_steps;
     let position = interpret(stated, counting, sizes.steps_per_epoch, accumulation).map_err(foreign)?;
     let plan = Plan::new(sizes.steps_per_epoch, accumulation, sizes.length, position);
@@ -66,7 +65,7 @@ pub fn import(
         .map_err(foreign)?;
     let param_groups = optimizer::load(optimizer_dict, linear, &mut state).map_err(foreign)?;
 
-    let mut identity = prepare::identity(config, &corpus, &tokenizer, None, None);
+    let mut identity = prepare::identity(config, corpus.fingerprint(), &tokenizer, None, None);
     groups::keep(&param_groups, &config.optimizer, &state.layout, &mut identity.config);
     let schedule = prepare::schedule(config, &plan);
     let rates = |dict: &Dict| dict.get("_last_lr")?.as_list()?.first()?.as_float();

@@ -14,7 +14,6 @@ use keepstep::Checkpoint;
 use keepstep::identity::differences;
 use keepstep::position::{Length, Plan, Position};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 /// Makes the first checkpoint of the new run in `folder`. What is not in `changed` stays as the checkpoint has it.
 ///
@@ -80,9 +79,9 @@ fn plan(
         parent.plan.steps_per_epoch
     } else if is_changed("data.paths") || is_changed("data.cargo_packages") {
         let files = corpus::collect(&new.data)?;
-        let tokenizer = prepare::tokenizer(new, &files, Some(parent), &mut Silent, &AtomicBool::new(false))?;
-        prepare::sizes(new, &prepare::corpus(new, &files, &tokenizer, &mut Silent, &AtomicBool::new(false))?)
-            .steps_per_epoch
+        let tokenizer = prepare::tokenizer(new, &files, Some(parent), &mut Silent, &|| false)?;
+        let corpus = prepare::corpus(new, &files, &tokenizer, &mut Silent, &|| false)?;
+        prepare::sizes(new, corpus.num_train_windows()).steps_per_epoch
     } else {
         return Err(TrainError::Fixed {
             key: "batch_size".to_owned(),

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 /// Room beside the measured times.
 const MARGIN: Duration = Duration::from_secs(1);
+/// Bytes that a disk is taken to write in a second, until a save has been measured.
+const UNMEASURED_BYTES_PER_SECOND: f64 = 1e8;
 
 pub(super) struct Clock {
     started: Instant,
@@ -14,20 +16,34 @@ pub(super) struct Clock {
     limit: Option<Duration>,
     longest_update: Duration,
     longest_evaluation: Duration,
+    longest_batch: Duration,
+    /// Measured, or else expected of the checkpoint's size.
     longest_save: Duration,
+    is_save_measured: bool,
+    batch: Option<Instant>,
 }
 
 impl Clock {
-    pub(super) fn new(config: &Config) -> Clock {
-        let now = Instant::now();
+    /// Of a session that began at `started`.
+    pub(super) fn new(config: &Config, started: Instant) -> Clock {
         Clock {
-            started: now,
-            last_save: now,
+            started,
+            last_save: Instant::now(),
             save_every: config.save_every.map(|span| span.0),
             limit: config.session_time_limit.map(|span| span.0),
             longest_update: Duration::ZERO,
             longest_evaluation: Duration::ZERO,
+            longest_batch: Duration::ZERO,
             longest_save: Duration::ZERO,
+            is_save_measured: false,
+            batch: None,
+        }
+    }
+
+    /// Says how large a checkpoint is: what a save takes, until one has been measured.
+    pub(super) fn expect_saves_of(&mut self, len_bytes: u64) {
+        if !self.is_save_measured {
+            self.longest_save = Duration::from_secs_f64(len_bytes as f64 / UNMEASURED_BYTES_PER_SECOND);
         }
     }
 
@@ -35,8 +51,17 @@ impl Clock {
         self.longest_update = self.longest_update.max(since.elapsed());
     }
 
+    /// A batch of an evaluation begins.
+    pub(super) fn batch(&mut self) {
+        if let Some(since) = self.batch.replace(Instant::now()) {
+            self.longest_batch = self.longest_batch.max(since.elapsed());
+        }
+    }
+
+    /// An evaluation that began at `since` is complete.
     pub(super) fn evaluated(&mut self, since: Instant) {
         self.longest_evaluation = self.longest_evaluation.max(since.elapsed());
+        self.batch = None;
     }
 
     /// A save has begun: the next one by time is due this much later.
@@ -44,8 +69,16 @@ impl Clock {
         self.last_save = Instant::now();
     }
 
-    /// A save has ended, or has taken so long already.
+    /// A save has taken so long already, and goes on.
+    pub(super) fn saving_for(&mut self, so_far: Duration) {
+        self.longest_save = self.longest_save.max(so_far);
+    }
+
+    /// A save has ended.
     pub(super) fn saved(&mut self, took: Duration) {
+        if !std::mem::replace(&mut self.is_save_measured, true) {
+            self.longest_save = Duration::ZERO;
+        }
         self.longest_save = self.longest_save.max(took);
     }
 
@@ -53,9 +86,90 @@ impl Clock {
         self.save_every.is_some_and(|every| self.last_save.elapsed() >= every)
     }
 
-    /// Whether one more update, an evaluation, the save that is under way and the last one might not end within the limit.
+    /// Whether there is no time left while there is nothing to save yet.
+    pub(super) fn is_over_unsaved(&self) -> bool {
+        self.is_over_with(Duration::ZERO)
+    }
+
+    /// Whether one more update and the saves might not end within the limit.
     pub(super) fn is_over(&self) -> bool {
-        let needed = self.longest_update * 2 + self.longest_evaluation + self.longest_save * 2 + MARGIN;
-        self.limit.is_some_and(|limit| self.started.elapsed() + needed.min(limit / 2) >= limit)
+        self.is_over_with(self.longest_update * 2 + self.saves())
+    }
+
+    /// Whether an evaluation and the saves might not end within the limit.
+    pub(super) fn is_over_for_evaluation(&self) -> bool {
+        self.is_over_with(self.longest_evaluation + self.longest_batch + self.saves())
+    }
+
+    /// Whether one more batch of an evaluation and the saves might not end within the limit.
+    pub(super) fn is_over_in_evaluation(&self) -> bool {
+        self.is_over_with(self.longest_batch * 2 + self.saves())
+    }
+
+    /// One that may be under way, and the last one.
+    fn saves(&self) -> Duration {
+        self.longest_save * 2
+    }
+
+    fn is_over_with(&self, needed: Duration) -> bool {
+        self.limit.is_some_and(|limit| self.started.elapsed() + (needed + MARGIN).min(limit / 2) >= limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TimeSpan;
+
+    /// A clock of a session with a limit of 100 s that is so old.
+    fn clock(seconds: u64) -> Clock {
+        let limit = Some(TimeSpan(Duration::from_secs(100)));
+        let config = Config { session_time_limit: limit, ..Config::default() };
+        let started = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("a past");
+        Clock::new(&config, started)
+    }
+
+    fn ago(seconds: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(seconds)).expect("a past")
+    }
+
+    #[test]
+    fn what_is_left_must_fit() {
+        assert!(!clock(98).is_over_unsaved());
+        assert!(clock(99).is_over_unsaved());
+        let mut slow = clock(80);
+        assert!(!slow.is_over());
+        slow.updated(ago(5));
+        assert!(!slow.is_over());
+        slow.saved(Duration::from_secs(5));
+        assert!(slow.is_over(), "20 s are left, and two updates and two saves take 20 s");
+        let mut slow = clock(80);
+        slow.evaluated(ago(10));
+        slow.saved(Duration::from_secs(5));
+        assert!(!slow.is_over(), "an evaluation may stay pending");
+        assert!(slow.is_over_for_evaluation());
+        assert!(!slow.is_over_in_evaluation());
+    }
+
+    #[test]
+    fn a_save_that_was_never_measured_is_expected_by_its_size() {
+        let mut clock = clock(80);
+        clock.expect_saves_of(1_000_000_000);
+        assert!(clock.is_over());
+        clock.saved(Duration::from_secs(1));
+        assert!(!clock.is_over(), "what was measured counts");
+        clock.expect_saves_of(1_000_000_000);
+        assert!(!clock.is_over());
+        clock.saving_for(Duration::from_secs(12));
+        assert!(clock.is_over(), "one that is under way counts with what it has taken");
+    }
+
+    /// A save that takes longer than everything still leaves half of the session to train.
+    #[test]
+    fn half_of_the_time_is_for_training() {
+        let mut clock = clock(40);
+        clock.saved(Duration::from_secs(500));
+        assert!(!clock.is_over());
+        assert!(!Clock::new(&Config::default(), ago(1_000_000)).is_over());
     }
 }

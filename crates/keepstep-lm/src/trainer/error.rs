@@ -63,19 +63,24 @@ pub enum TrainError {
         /// Why not.
         why: &'static str,
     },
-    /// An update that was made before has another loss now.
+    /// An update that was made before has another loss or gradient now.
     #[error(
-        "the update that ends at global step {global_step} had the loss {journal} (bits {:016x}) when it was first made \
-         and has {now} (bits {:016x}) now: the machine, the program or the corpus is not what it was",
+        "the update that ends at global step {global_step} had the {what} {journal} (bits {:016x}) when it was first \
+         made and has {now} (bits {:016x}) now ({identical} updates before it are identical): the machine or the \
+         program is not what it was",
         journal.to_bits(), now.to_bits()
     )]
     Diverged {
+        /// "loss" or "gradient norm".
+        what: &'static str,
         /// After the update.
         global_step: u64,
         /// What the journal has.
         journal: f64,
         /// What was computed now.
         now: f64,
+        /// Updates made again before it, all identical.
+        identical: u64,
     },
     /// A file of others that cannot be taken over.
     #[error("{path}")]
@@ -96,6 +101,14 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether it is no error at all: a stop was asked for before there was anything to save.
+    pub fn is_stop(&self) -> bool {
+        matches!(
+            self,
+            TrainError::Corpus(CorpusError::Stopped) | TrainError::Tokenizer(TokenizerError::Stopped)
+        )
+    }
+
     /// Whether the config, or what it names, must change before the same command can succeed.
     pub fn is_usage(&self) -> bool {
         match self {

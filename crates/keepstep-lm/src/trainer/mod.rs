@@ -2,6 +2,8 @@
 
 mod branch;
 mod clock;
+mod disk_need;
+mod dry_run;
 mod error;
 pub(crate) mod groups;
 mod learner;
@@ -13,6 +15,8 @@ mod slow_disk;
 pub(crate) mod weights;
 
 pub use branch::branch;
+pub use disk_need::DiskNeed;
+pub use dry_run::{DryRun, Estimate, Memory, dry_run};
 pub use error::TrainError;
 pub use observer::{EvaluationReport, Observer, PlanReport, ResumeReport, Silent, UpdateReport};
-pub use session::{Control, Outcome, train};
+pub use session::{Control, Outcome, StopReason, train};

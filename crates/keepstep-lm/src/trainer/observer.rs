@@ -1,5 +1,6 @@
 //! What a training run tells whoever watches it.
 
+use keepstep::{Checkpoint, Plan};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub trait Observer: Send {
     fn evaluated(&mut self, report: &EvaluationReport) {}
     /// A save has begun and goes on in the background; so long did training stand still for it.
     fn saving(&mut self, stalled: Duration) {}
+    /// The session ends, and waits for its last checkpoint.
+    fn finishing(&mut self) {}
     /// A checkpoint is durable and verified.
     fn saved(&mut self, path: &Path) {}
 }
@@ -80,6 +83,22 @@ pub struct ResumeReport {
     pub complete: bool,
 }
 
+impl ResumeReport {
+    /// Of a checkpoint in `path`, which a run with this plan goes on from.
+    pub fn new(path: &Path, checkpoint: &Checkpoint, plan: &Plan) -> ResumeReport {
+        ResumeReport {
+            path: path.to_path_buf(),
+            epoch: checkpoint.position.epoch,
+            step: checkpoint.position.step,
+            steps_per_epoch: plan.steps_per_epoch,
+            global_step: checkpoint.position.global_step,
+            train_loss: checkpoint.metrics.train_loss(),
+            val_loss: checkpoint.metrics.val_loss,
+            complete: plan.next_update(checkpoint.position).is_none() && !checkpoint.pending,
+        }
+    }
+}
+
 /// One optimizer update.
 #[derive(Debug, Clone, Copy)]
 pub struct UpdateReport {
@@ -103,6 +122,8 @@ pub struct UpdateReport {
     pub grad_norm: f64,
     /// Target tokens of this update.
     pub num_tokens: u64,
+    /// Whether an earlier session made it before.
+    pub is_replay: bool,
 }
 
 /// One evaluation.

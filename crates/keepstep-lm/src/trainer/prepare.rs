@@ -15,10 +15,16 @@ use keepstep::run::{Policy, Resume, Sizes};
 use keepstep::{Checkpoint, store::Source};
 use keepstep_pt::Value;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The key under which a checkpoint's config keeps the fingerprint of the weights that its run began with.
 pub(crate) const INIT_FROM: &str = "init_from";
+
+/// The threads that compute.
+pub(crate) fn threads(config: &Config) -> Result<rayon::ThreadPool, TrainError> {
+    let num_threads = config.num_threads.unwrap_or(0);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build();
+    pool.map_err(|source| TrainError::Threads { num_threads, source })
+}
 
 /// The folder of the run.
 pub(crate) fn output_dir(config: &Config) -> Result<PathBuf, TrainError> {
@@ -51,7 +57,7 @@ pub(crate) fn tokenizer(
     files: &[SourceFile],
     checkpoint: Option<&Checkpoint>,
     observer: &mut dyn Observer,
-    stop: &AtomicBool,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Tokenizer, TrainError> {
     let spec = &config.data.tokenizer;
     let saved = checkpoint.filter(|checkpoint| {
@@ -76,7 +82,7 @@ pub(crate) fn tokenizer(
         (TokenizerSpec::Chars, None) => Tokenizer::chars(texts.iter().flat_map(|text| text.chars())),
         (TokenizerSpec::Bpe(size), None) => Tokenizer::train_bpe(&texts, *size, &mut |done, total| {
             observer.tokenizing(done, total);
-            !stop.load(Ordering::SeqCst)
+            !stop()
         })?,
     })
 }
@@ -119,12 +125,12 @@ pub(crate) fn corpus(
     files: &[SourceFile],
     tokenizer: &Tokenizer,
     observer: &mut dyn Observer,
-    stop: &AtomicBool,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Corpus, TrainError> {
     let mut notes = Vec::new();
     let mut progress = |done, total| {
         observer.tokenizing(done, total);
-        !stop.load(Ordering::SeqCst)
+        !stop()
     };
     let corpus = Corpus::new(files, tokenizer, config, &mut progress, &mut |note| notes.push(note))?;
     notes.iter().for_each(|note| observer.note(note));
@@ -134,7 +140,7 @@ pub(crate) fn corpus(
 /// What the run is a function of. What a checkpoint brought with it, and no config says, goes on.
 pub(crate) fn identity(
     config: &Config,
-    corpus: &Corpus,
+    corpus_fingerprint: &str,
     tokenizer: &Tokenizer,
     saved: Option<&keepstep_pt::Dict>,
     init_from: Option<&str>,
@@ -148,14 +154,14 @@ pub(crate) fn identity(
         seed: config.seed,
         numerics: NUMERICS_VERSION,
         config: functional,
-        corpus_fingerprint: corpus.fingerprint().to_owned(),
+        corpus_fingerprint: corpus_fingerprint.to_owned(),
         tokenizer: tokenizer.json().to_owned(),
     }
 }
 
-pub(crate) fn sizes(config: &Config, corpus: &Corpus) -> Sizes {
+pub(crate) fn sizes(config: &Config, num_train_windows: u64) -> Sizes {
     Sizes {
-        steps_per_epoch: corpus.num_train_windows() / config.batch_size as u64,
+        steps_per_epoch: num_train_windows / config.batch_size as u64,
         gradient_accumulation_steps: config.gradient_accumulation_steps,
         length: Length { epochs: config.epochs, total_steps: config.total_steps },
     }

@@ -1,22 +1,24 @@
 //! One session of a run: from wherever it stands to its end, or to the request to stop.
 
 use super::clock::Clock;
+use super::disk_need::DiskNeed;
+use super::dry_run::checkpoint_bytes;
 use super::error::TrainError;
 use super::learner::Learner;
 use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
 use super::weights::Weights;
 use super::{groups, prepare};
 use crate::config::{Config, OnDivergence, OnSaveError};
-use crate::corpus::{self, Corpus, CorpusError};
+use crate::corpus::{self, Corpus};
 use crate::generate::{GenerateOptions, Generator};
 use crate::parameters::Layout;
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::tokenizer::Tokenizer;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError, Save, Saves};
 use keepstep::store::{Disk, Storage};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Saves that may fail one after the other before a run ends, where the config does not say to go on.
@@ -30,6 +32,8 @@ const NOTABLE_WAIT: Duration = Duration::from_millis(100);
 pub struct Control {
     /// Set it, and the run stops at the next update boundary, with a checkpoint.
     pub stop: Arc<AtomicBool>,
+    /// The number of the signal that set `stop`, for the journal; 0 if it was none.
+    pub stopped_by: Arc<AtomicI32>,
     /// Set it, and a checkpoint is made at the next update boundary.
     pub save: Arc<AtomicBool>,
     /// Stop after this many updates of this session, as if `stop` had been set.
@@ -38,6 +42,8 @@ pub struct Control {
     pub stop_at: Option<u64>,
     /// What to continue from; the config's source, or the newest, if not set.
     pub resume: Option<Resume>,
+    /// When the session began, for its time limit; now if not set.
+    pub started: Option<Instant>,
 }
 
 /// How a session ended.
@@ -50,9 +56,40 @@ pub enum Outcome {
     },
     /// Stopped early; the same command continues.
     Stopped {
+        /// Who asked for it.
+        reason: StopReason,
+        /// Where the run is; None where it was not opened yet.
+        global_step: Option<u64>,
+        /// Whether this session brought the run any further.
+        has_progress: bool,
         /// The last checkpoint, if one was made in this session.
         checkpoint: Option<PathBuf>,
     },
+}
+
+/// Who asked a session to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// [`Control::stop`].
+    Signal,
+    /// The session's time limit.
+    TimeLimit,
+    /// [`Control::stop_after`] or [`Control::stop_at`].
+    Asked,
+}
+
+impl StopReason {
+    /// As the journal has it.
+    fn text(self, signal: i32) -> &'static str {
+        match (self, signal) {
+            (StopReason::Signal, 1) => "SIGHUP",
+            (StopReason::Signal, 2) => "SIGINT",
+            (StopReason::Signal, 15) => "SIGTERM",
+            (StopReason::Signal, _) => "signal",
+            (StopReason::TimeLimit, _) => "time limit",
+            (StopReason::Asked, _) => "as asked",
+        }
+    }
 }
 
 /// Trains the run of a config from wherever it stands.
@@ -70,15 +107,12 @@ pub(super) fn train_on(
     observer: &mut dyn Observer,
     storage: Arc<dyn Storage>,
 ) -> Result<Outcome, TrainError> {
-    let num_threads = config.num_threads.unwrap_or(0);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(num_threads)
-        .build()
-        .map_err(|source| TrainError::Threads { num_threads, source })?;
-    pool.install(|| match Session::open(config, control, observer, storage) {
+    prepare::threads(config)?.install(|| match Session::open(config, control, observer, storage) {
         Ok(session) => session.run(),
-        Err(TrainError::Corpus(CorpusError::Stopped) | TrainError::Tokenizer(TokenizerError::Stopped)) => {
-            Ok(Outcome::Stopped { checkpoint: None })
+        Err(error) if error.is_stop() => {
+            let asked = control.stop.load(Ordering::SeqCst);
+            let reason = if asked { StopReason::Signal } else { StopReason::TimeLimit };
+            Ok(Outcome::Stopped { reason, global_step: None, has_progress: false, checkpoint: None })
         }
         Err(error) => Err(error),
     })
@@ -94,6 +128,7 @@ struct Session<'a> {
     learner: Learner,
     clock: Clock,
     updates: u64,
+    evaluations: u64,
     save_failures: u32,
     journal_failed: bool,
     wait_said: bool,
@@ -108,7 +143,8 @@ impl<'a> Session<'a> {
         observer: &'a mut dyn Observer,
         storage: Arc<dyn Storage>,
     ) -> Result<Session<'a>, TrainError> {
-        let clock = Clock::new(config);
+        let mut clock = Clock::new(config, control.started.unwrap_or_else(Instant::now));
+        let stop = || control.stop.load(Ordering::SeqCst) || clock.is_over_unsaved();
         let folder = prepare::output_dir(config)?;
         let resume = match &control.resume {
             Some(resume) => resume.clone(),
@@ -116,13 +152,14 @@ impl<'a> Session<'a> {
         };
         let files = corpus::collect(&config.data)?;
         let opening = Opening::look_in(&folder, prepare::policy(config, resume), storage)?;
-        let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer, &control.stop)?;
-        let corpus = prepare::corpus(config, &files, &tokenizer, observer, &control.stop)?;
+        let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer, &stop)?;
+        let corpus = prepare::corpus(config, &files, &tokenizer, observer, &stop)?;
         let initial = prepare::initial(config, opening.checkpoint())?;
         let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
         let fingerprint = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
-        let identity = prepare::identity(config, &corpus, &tokenizer, saved.as_ref(), fingerprint);
-        let sizes = prepare::sizes(config, &corpus);
+        let identity =
+            prepare::identity(config, corpus.fingerprint(), &tokenizer, saved.as_ref(), fingerprint);
+        let sizes = prepare::sizes(config, corpus.num_train_windows());
         let plan = opening.check(&identity, sizes)?;
         let model = config.model_config(tokenizer.vocab_size());
         let layout = Layout::new(&model);
@@ -147,19 +184,20 @@ impl<'a> Session<'a> {
         if config.background_saving {
             learner.add_spare();
         }
+        let len_bytes = checkpoint_bytes(config, &model, &identity, &plan);
+        clock.expect_saves_of(len_bytes);
         let mut run = opening.begin(identity, sizes)?;
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));
         prepare::publish_tokenizer(&folder, &tokenizer)?;
 
         run.notes().iter().for_each(|note| observer.note(note));
         observer.planned(&plan_report(config, &corpus, &tokenizer, &learner, &plan, folder));
-        if let Some(report) = resume_report(&run) {
-            observer.resumed(&report);
+        if let Some((path, checkpoint)) = run.resumed() {
+            observer.resumed(&ResumeReport::new(path, checkpoint, run.plan()));
         }
         run.loaded();
-        if let Some(text) = missing_room(&run, config, learner.num_parameters() as u64) {
-            observer.note(&text);
-        }
+        let needed = DiskNeed::new(config, run.plan(), run.position(), len_bytes, run.room());
+        needed.missing().iter().for_each(|text| observer.note(text));
         Ok(Session {
             config,
             control,
@@ -170,6 +208,7 @@ impl<'a> Session<'a> {
             learner,
             clock,
             updates: 0,
+            evaluations: 0,
             save_failures: 0,
             journal_failed: false,
             wait_said: false,
@@ -181,6 +220,9 @@ impl<'a> Session<'a> {
     fn run(mut self) -> Result<Outcome, TrainError> {
         let ended = self.train();
         let saves = self.run.wait_for_saves();
+        if let Err(error) = &ended {
+            self.run.stop(ended_by(error));
+        }
         match (ended, self.report(saves)) {
             (Ok(outcome), reported) => reported.map(|()| outcome),
             (Err(error), reported) => {
@@ -194,13 +236,15 @@ impl<'a> Session<'a> {
 
     fn train(&mut self) -> Result<Outcome, TrainError> {
         loop {
-            if self.run.evaluation_due() && !self.evaluate()? {
-                return self.stop();
+            if self.run.evaluation_due()
+                && let Some(reason) = self.evaluate()
+            {
+                return self.stop(reason);
             }
             self.settle()?;
             let Some(update) = self.run.next_update() else { break };
-            if self.is_stopping() {
-                return self.stop();
+            if let Some(reason) = self.stop_reason(Clock::is_over) {
+                return self.stop(reason);
             }
             if self.control.save.swap(false, Ordering::SeqCst) || self.clock.save_is_due() {
                 self.save_now()?;
@@ -237,11 +281,13 @@ impl<'a> Session<'a> {
                 learning_rate: outcome.learning_rate,
                 grad_norm: outcome.grad_norm,
                 num_tokens: outcome.loss.num_tokens,
+                is_replay: self.run.is_replay(),
             });
         }
         let saves = self.run.wait_for_saves();
         self.report(saves)?;
         self.run.stop("finished");
+        self.say_replayed()?;
         let sample = self.sample();
         Ok(Outcome::Finished { sample })
     }
@@ -249,11 +295,15 @@ impl<'a> Session<'a> {
     /// Updates that were made before and are made again must have the same losses, to the bit.
     fn say_replayed(&mut self) -> Result<(), TrainError> {
         match self.run.take_replayed() {
-            Some(Replayed::Identical { updates }) => {
-                self.observer.note(&format!("{updates} updates replayed, all identical"));
+            Some(Replayed::Identical { updates, left }) => {
+                let left = match left {
+                    0 => String::new(),
+                    left => format!(" so far ({left} more are in the journal)"),
+                };
+                self.observer.note(&format!("{updates} updates replayed, all identical{left}"));
             }
-            Some(Replayed::Diverged { global_step, journal, now }) => {
-                let error = TrainError::Diverged { global_step, journal, now };
+            Some(Replayed::Diverged { what, global_step, journal, now, identical }) => {
+                let error = TrainError::Diverged { what, global_step, journal, now, identical };
                 if self.config.on_divergence == OnDivergence::Stop {
                     return Err(error);
                 }
@@ -264,27 +314,40 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn is_stopping(&self) -> bool {
-        self.control.stop.load(Ordering::SeqCst)
-            || self.control.stop_after.is_some_and(|most| self.updates >= most)
-            || self.control.stop_at.is_some_and(|step| self.run.position().global_step >= step)
-            || self.clock.is_over()
+    /// Why the session must stop here, if it must.
+    fn stop_reason(&self, is_over: impl Fn(&Clock) -> bool) -> Option<StopReason> {
+        let Control { stop, stop_after, stop_at, .. } = self.control;
+        let asked = stop_after.is_some_and(|most| self.updates >= most)
+            || stop_at.is_some_and(|step| self.run.position().global_step >= step);
+        match () {
+            () if stop.load(Ordering::SeqCst) => Some(StopReason::Signal),
+            () if asked => Some(StopReason::Asked),
+            () if is_over(&self.clock) => Some(StopReason::TimeLimit),
+            () => None,
+        }
     }
 
-    /// False where a stop was asked for before it was done.
-    fn evaluate(&mut self) -> Result<bool, TrainError> {
+    /// Gives the reason of a stop that came before it was done.
+    fn evaluate(&mut self) -> Option<StopReason> {
         let started = Instant::now();
-        let stopping = self.is_stopping();
+        let mut reason = self.stop_reason(Clock::is_over_for_evaluation);
         let Session { learner, corpus, observer, control, run, clock, .. } = self;
         let val_loss = learner.evaluate(corpus, |done, total| {
             observer.evaluating(done, total);
-            !stopping && !control.stop.load(Ordering::SeqCst)
+            clock.batch();
+            if control.stop.load(Ordering::SeqCst) {
+                reason = Some(StopReason::Signal);
+            } else if clock.is_over_in_evaluation() {
+                reason = reason.or(Some(StopReason::TimeLimit));
+            }
+            reason.is_none()
         });
-        let Some(val_loss) = val_loss else { return Ok(false) };
+        let Some(val_loss) = val_loss else { return reason.or(Some(StopReason::Signal)) };
+        self.evaluations += 1;
         let is_best = run.evaluated(val_loss);
         clock.evaluated(started);
         observer.evaluated(&EvaluationReport { global_step: run.position().global_step, val_loss, is_best });
-        Ok(true)
+        None
     }
 
     fn say_journal(&mut self) {
@@ -355,7 +418,7 @@ impl<'a> Session<'a> {
             self.observer.note(&format!("{what} ({} in a row): {text}", self.save_failures));
         }
         if let Some(so_far) = self.run.is_saving() {
-            self.clock.saved(so_far);
+            self.clock.saving_for(so_far);
         }
         self.say_journal();
         fatal.map_or(Ok(()), |error| Err(RunError::Store(error).into()))
@@ -369,7 +432,8 @@ impl<'a> Session<'a> {
         self.clock.saved(save.took);
     }
 
-    fn stop(&mut self) -> Result<Outcome, TrainError> {
+    fn stop(&mut self, reason: StopReason) -> Result<Outcome, TrainError> {
+        self.observer.finishing();
         let saves = self.run.wait_for_saves();
         // Here another save follows, which alone decides.
         if let Err(error) = self.report(saves) {
@@ -380,8 +444,14 @@ impl<'a> Session<'a> {
         saves.ended.extend(self.run.wait_for_saves().ended);
         saves.ended.iter().for_each(|save| self.say_saved(save));
         saves.check().map_err(RunError::Store)?;
-        self.run.stop(if self.clock.is_over() { "time limit" } else { "signal" });
-        Ok(Outcome::Stopped { checkpoint: self.saved.clone() })
+        self.run.stop(reason.text(self.control.stopped_by.load(Ordering::SeqCst)));
+        self.say_replayed()?;
+        Ok(Outcome::Stopped {
+            reason,
+            global_step: Some(self.run.position().global_step),
+            has_progress: self.updates + self.evaluations > 0,
+            checkpoint: self.saved.clone(),
+        })
     }
 
     fn sample(&self) -> Option<Result<String, String>> {
@@ -397,36 +467,20 @@ impl<'a> Session<'a> {
         };
         let model = self.config.model_config(self.tokenizer.vocab_size());
         let generator = Generator::new(model, self.learner.parameters().to_vec(), self.tokenizer.clone());
-        let written =
-            generator.generate(&sample.prompt, &options, &|| self.control.stop.load(Ordering::SeqCst));
+        let stop = || self.control.stop.load(Ordering::SeqCst) || self.clock.is_over_unsaved();
+        let written = generator.generate(&sample.prompt, &options, &stop);
         Some(written.map_err(|error| error.to_string()))
     }
 }
 
-/// Says it where the checkpoints that the run will hold at once do not fit on the disk. Each save checks again, by taking
-/// its room before it writes.
-fn missing_room(run: &Run, config: &Config, num_parameters: u64) -> Option<String> {
-    const BYTES_PER_PARAMETER: u64 = 12;
-    const REST: u64 = 64 << 10;
-    let room = run.room()?;
-    let one = num_parameters * BYTES_PER_PARAMETER + REST;
-    let left = run.plan().total_steps - run.position().global_step.min(run.plan().total_steps);
-    let saves = left / config.save_steps + left.div_ceil(run.plan().updates_per_epoch());
-    // Beside the newest: the best, and the one that is being written.
-    let files = (config.max_checkpoints as u64).min(saves) + 2;
-    let needed = one.saturating_mul(files).saturating_sub(room.stored_bytes);
-    if left == 0 || room.free_bytes >= needed {
-        return None;
+/// As the journal has it.
+fn ended_by(error: &TrainError) -> &'static str {
+    match error {
+        TrainError::Diverged { .. } => keepstep::journal::DIVERGED,
+        TrainError::Run(RunError::NotFinite { .. }) => "not finite",
+        TrainError::Run(RunError::Store(_)) => "not saved",
+        _ => "error",
     }
-    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-    Some(format!(
-        "THE DISK MAY BE TOO SMALL: {} are free, and this run's checkpoints need {} more ({files} of about {}): {} are \
-         missing. Make room, lower max_checkpoints, or choose another output_dir",
-        megabytes(room.free_bytes),
-        megabytes(needed),
-        megabytes(one),
-        megabytes(needed - room.free_bytes)
-    ))
 }
 
 /// Where the epoch of `position` ends, or the run within it.
@@ -456,18 +510,4 @@ fn plan_report(
         num_threads: rayon::current_num_threads(),
         output_dir,
     }
-}
-
-fn resume_report(run: &Run) -> Option<ResumeReport> {
-    let (path, checkpoint) = run.resumed()?;
-    Some(ResumeReport {
-        path: path.to_path_buf(),
-        epoch: checkpoint.position.epoch,
-        step: checkpoint.position.step,
-        steps_per_epoch: run.plan().steps_per_epoch,
-        global_step: checkpoint.position.global_step,
-        train_loss: checkpoint.metrics.train_loss(),
-        val_loss: checkpoint.metrics.val_loss,
-        complete: run.is_complete() && !run.evaluation_due(),
-    })
 }

@@ -19,7 +19,7 @@ pub use saves::{Save, Saves};
 use crate::checkpoint::{Best, Checkpoint, Metrics, State};
 use crate::identity::Identity;
 use crate::journal::{Journal, exact};
-use crate::name::{Name, checkpoint_name};
+use crate::name::{BEST_MODEL, Name, checkpoint_name};
 use crate::order::Order;
 use crate::position::{Plan, Position, Update};
 use crate::store::{Retention, Room, Storage};
@@ -42,6 +42,8 @@ use writer::Writer;
 #[derive(Debug)]
 pub struct Run {
     seed: u64,
+    /// What tells this run's function from others, in the journal.
+    digest: String,
     plan: Plan,
     policy: Policy,
     origin: Position,
@@ -64,6 +66,7 @@ pub struct Run {
     journal_failure: Option<io::Error>,
     replay: replay::Replay,
     replayed: Option<Replayed>,
+    is_replay: bool,
 }
 
 /// What one update did.
@@ -93,7 +96,8 @@ impl Run {
         run.note(
             "start",
             json!({
-                "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "resumed_from": from,
+                "version": env!("CARGO_PKG_VERSION"), "host": crate::journal::host(), "pid": std::process::id(),
+                "run": run.digest, "resumed_from": from,
                 "epoch": run.position.epoch, "step": run.position.step, "global_step": run.position.global_step,
             }),
         );
@@ -185,8 +189,9 @@ impl Run {
         self.evaluation_due =
             self.policy.eval_steps.is_some_and(|every| ends_epoch || after.global_step.is_multiple_of(every));
         let loss = progress.loss_sum / progress.num_tokens.max(1) as f64;
-        let (is_replay, replayed) = self.replay.compare(after.global_step, loss);
+        let (is_replay, replayed) = self.replay.compare(after.global_step, loss, progress.grad_norm);
         self.replayed = replayed.or(self.replayed.take());
+        self.is_replay = is_replay;
         self.note(
             "update",
             json!({
@@ -345,9 +350,13 @@ impl Run {
         for path in &save.files {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
             let seconds = (save.took.as_secs_f64() * 1e3).round() / 1e3;
+            let scheduled = name.as_deref().map(|name| name == BEST_MODEL || self.is_scheduled(name));
             self.note(
                 "save",
-                json!({ "file": name, "global_step": save.position.global_step, "seconds": seconds }),
+                json!({
+                    "file": name, "global_step": save.position.global_step, "scheduled": scheduled,
+                    "seconds": seconds,
+                }),
             );
             self.last_saved = Some(path.clone());
         }
@@ -363,7 +372,12 @@ impl Run {
 
     /// The room on the disk of the run's folder.
     pub fn room(&self) -> Option<Room> {
-        Room::of(&*self.storage, &self.folder)
+        Room::on(&*self.storage, &self.folder)
+    }
+
+    /// Whether the last update was made before, by an earlier session.
+    pub fn is_replay(&self) -> bool {
+        self.is_replay
     }
 
     /// What the comparison of updates that are made again has found since this was last asked.
@@ -376,9 +390,11 @@ impl Run {
         self.journal_failure.take()
     }
 
-    /// Ends the session, once a save that is under way has ended.
+    /// Ends the session, once a save that is under way has ended. [`Run::take_replayed`] may have something to say once
+    /// more.
     pub fn stop(&mut self, reason: &str) {
         self.finish_save();
+        self.replayed = self.replayed.take().or(self.replay.end());
         self.note("stop", json!({ "reason": reason, "global_step": self.position.global_step }));
         self.sync_journal();
     }

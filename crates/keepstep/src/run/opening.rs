@@ -53,6 +53,14 @@ impl Opening {
         Opening::look_in(folder, policy, Arc::new(Disk))
     }
 
+    /// Looks without locking the folder or tidying it up, so that nothing at all is written. For those who only ask.
+    ///
+    /// # Errors
+    /// As [`Opening::look`].
+    pub fn only_look(folder: &Path, policy: Policy) -> Result<Opening, RunError> {
+        Opening::with_store(folder, policy, Arc::new(Disk), None)
+    }
+
     /// As [`Opening::look`], on another storage than the disk.
     ///
     /// # Errors
@@ -63,6 +71,15 @@ impl Opening {
         } else {
             None
         };
+        Opening::with_store(folder, policy, storage, store)
+    }
+
+    fn with_store(
+        folder: &Path,
+        policy: Policy,
+        storage: Arc<dyn Storage>,
+        store: Option<Store>,
+    ) -> Result<Opening, RunError> {
         let (source, source_only) = match &policy.resume {
             Resume::Newest(source) => (source.clone(), false),
             Resume::Rewind(Source::None) => return Err(RunError::RewindWhere),
@@ -104,6 +121,11 @@ impl Opening {
         self.found.as_ref().map(|found| found.path.as_path())
     }
 
+    /// What people should know about what was found.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Compares the checkpoint with what the loop is about to do, and gives the plan that it will follow. Nothing is
     /// written.
     ///
@@ -141,8 +163,14 @@ impl Opening {
         if let Some(found) = &found {
             bring_best(&mut store, found, &mut notes)?;
         }
-        if let Some(source) = found.as_ref().and_then(|found| found.path.parent()) {
-            carry_journal(source, &folder, &mut notes);
+        if let Some(source) = found.as_ref().and_then(|found| found.path.parent())
+            && let Err(error) = journal::carry(source, &folder)
+        {
+            notes.push(format!(
+                "{} could not be carried over to {}: {error}",
+                source.join(JOURNAL).display(),
+                folder.display()
+            ));
         }
         let unusable = |source| RunError::Journal { path: folder.join(JOURNAL), source };
         let journal = Journal::open(&folder).map_err(unusable)?;
@@ -158,12 +186,14 @@ impl Opening {
             ),
             None => (Position::START, Metrics::default(), 0, false, Vec::new()),
         };
-        let seed = identity.seed;
+        let (seed, digest) = (identity.seed, identity.digest());
         let storage = Arc::clone(store.storage());
         let saver = Saver::new(store, syncer, Constants { identity, plan, origin, lineage });
         let writer = Writer::start(saver).map_err(|source| RunError::Writer { source })?;
+        let replay = Replay::new(journal::made_after(&folder, position.global_step, &digest));
         Run::start(Run {
             seed,
+            digest,
             plan,
             policy,
             origin,
@@ -181,8 +211,9 @@ impl Opening {
             is_new_best: false,
             unsettled: pending,
             journal_failure: None,
-            replay: Replay::new(journal::losses_after(&folder, position.global_step)),
+            replay,
             replayed: None,
+            is_replay: false,
             folder,
         })
     }
@@ -237,14 +268,6 @@ fn compare(
         }
     }
     Ok(())
-}
-
-/// A journal beside the source of a resume goes on in the run's own folder.
-fn carry_journal(source: &Path, folder: &Path, notes: &mut Vec<String>) {
-    let (from, to) = (source.join(JOURNAL), folder.join(JOURNAL));
-    if !to.exists() && from.exists() && std::fs::copy(&from, &to).is_err() {
-        notes.push(format!("{} could not be copied to {}", from.display(), to.display()));
-    }
 }
 
 /// Makes sure that the folder has the run's best model, if that can be had at all.

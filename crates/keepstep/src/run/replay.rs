@@ -1,51 +1,70 @@
 //! Updates that are made again after resuming from an older checkpoint, compared with what the journal has of them.
 
+use crate::journal::Made;
 use std::collections::BTreeMap;
 
 /// What the journal has beyond the place that a run continues from.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    losses: BTreeMap<u64, u64>,
+    made: BTreeMap<u64, Made>,
     identical: u64,
     diverged: bool,
+    is_said: bool,
 }
 
 /// Something to say about updates that were made again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Replayed {
-    /// All updates that the journal has were made again, and every loss has the same bits.
+    /// Every update that was made again has the loss and the gradient norm that the journal has, to the bit.
     Identical {
         /// How many.
         updates: u64,
+        /// How many more the journal has beyond the place where the session ended.
+        left: u64,
     },
-    /// The first loss that is not the one that the journal has.
+    /// The first number that is not the one that the journal has.
     Diverged {
+        /// "loss" or "gradient norm".
+        what: &'static str,
         /// After the update.
         global_step: u64,
         /// What the journal has.
         journal: f64,
         /// What was computed now.
         now: f64,
+        /// Updates made again before it, all identical.
+        identical: u64,
     },
 }
 
 impl Replay {
-    pub(super) fn new(losses: BTreeMap<u64, u64>) -> Replay {
-        Replay { losses, identical: 0, diverged: false }
+    pub(super) fn new(made: BTreeMap<u64, Made>) -> Replay {
+        Replay { made, ..Replay::default() }
     }
 
     /// Compares one update; says something at the first difference, or once all are compared.
-    pub(super) fn compare(&mut self, global_step: u64, loss: f64) -> (bool, Option<Replayed>) {
-        let Some(bits) = self.losses.remove(&global_step) else { return (false, None) };
-        if bits != loss.to_bits() {
+    pub(super) fn compare(&mut self, global_step: u64, loss: f64, norm: f64) -> (bool, Option<Replayed>) {
+        let Some(made) = self.made.remove(&global_step) else { return (false, None) };
+        let numbers = [("loss", Some(made.loss), loss), ("gradient norm", made.grad_norm, norm)];
+        let different =
+            numbers.into_iter().find(|(_, journal, now)| journal.is_some_and(|bits| bits != now.to_bits()));
+        if let Some((what, Some(bits), now)) = different {
             let first = !std::mem::replace(&mut self.diverged, true);
-            let journal = f64::from_bits(bits);
-            return (true, first.then_some(Replayed::Diverged { global_step, journal, now: loss }));
+            let (journal, identical) = (f64::from_bits(bits), self.identical);
+            return (
+                true,
+                first.then_some(Replayed::Diverged { what, global_step, journal, now, identical }),
+            );
         }
         self.identical += 1;
-        let updates = self.identical;
-        (true, (self.losses.is_empty() && !self.diverged).then_some(Replayed::Identical { updates }))
+        (true, if self.made.is_empty() { self.end() } else { None })
+    }
+
+    /// What is left to be said when the session ends.
+    pub(super) fn end(&mut self) -> Option<Replayed> {
+        let is_news = self.identical > 0 && !self.diverged && !std::mem::replace(&mut self.is_said, true);
+        is_news.then_some(Replayed::Identical { updates: self.identical, left: self.made.len() as u64 })
     }
 }
 
@@ -55,14 +74,30 @@ mod tests {
 
     #[test]
     fn agreement_is_said_once_and_a_difference_first() {
-        let losses = |last: f64| Replay::new([(3, 1.0_f64.to_bits()), (4, last.to_bits())].into());
-        let mut replay = losses(2.0);
-        assert_eq!(replay.compare(3, 1.0), (true, None));
-        assert_eq!(replay.compare(4, 2.0), (true, Some(Replayed::Identical { updates: 2 })));
-        assert_eq!(replay.compare(5, 2.0), (false, None));
-        let mut replay = losses(2.0);
-        let diverged = Replayed::Diverged { global_step: 3, journal: 1.0, now: 1.5 };
-        assert_eq!(replay.compare(3, 1.5), (true, Some(diverged)));
-        assert_eq!(replay.compare(4, 2.0), (true, None));
+        let made = |loss: f64| Made { loss: loss.to_bits(), grad_norm: Some(0.5_f64.to_bits()) };
+        let replay = || Replay::new([(3, made(1.0)), (4, made(2.0))].into());
+        let mut whole = replay();
+        assert_eq!(whole.compare(3, 1.0, 0.5), (true, None));
+        assert_eq!(whole.compare(4, 2.0, 0.5), (true, Some(Replayed::Identical { updates: 2, left: 0 })));
+        assert_eq!(whole.compare(5, 2.0, 0.5), (false, None));
+        assert_eq!(whole.end(), None);
+
+        let mut cut = replay();
+        assert_eq!(cut.compare(3, 1.0, 0.5), (true, None));
+        assert_eq!(cut.end(), Some(Replayed::Identical { updates: 1, left: 1 }));
+        assert_eq!(cut.end(), None);
+
+        for (loss, norm, what, journal, now) in
+            [(1.5, 0.5, "loss", 1.0, 1.5), (1.0, 0.6, "gradient norm", 0.5, 0.6)]
+        {
+            let mut replay = replay();
+            let diverged = Replayed::Diverged { what, global_step: 3, journal, now, identical: 0 };
+            assert_eq!(replay.compare(3, loss, norm), (true, Some(diverged)));
+            assert_eq!(replay.compare(4, 2.5, 0.5), (true, None));
+            assert_eq!(replay.end(), None);
+        }
+        // Lines of older versions have no norm that could be compared.
+        let mut old = Replay::new([(3, Made { grad_norm: None, ..made(1.0) })].into());
+        assert_eq!(old.compare(3, 1.0, 9.0).1, Some(Replayed::Identical { updates: 1, left: 0 }));
     }
 }

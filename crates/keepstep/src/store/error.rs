@@ -35,6 +35,22 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// The disk is too full for a checkpoint.
+    #[error(
+        "{path}: the checkpoint needs {:.1} MB and {:.1} MB are free: {:.1} MB are missing; make room, lower \
+         max_checkpoints, or go on in another output_dir with --resume; every older checkpoint is untouched",
+        *needed_bytes as f64 / 1e6, *free_bytes as f64 / 1e6, needed_bytes.saturating_sub(*free_bytes) as f64 / 1e6
+    )]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        needed_bytes: u64,
+        /// What the disk has left.
+        free_bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
     /// What was read back is not what was written.
     #[error("{path}: the checkpoint was written, but reading it back failed; every older one is untouched")]
     ReadBack {

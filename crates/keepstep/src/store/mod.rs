@@ -75,11 +75,17 @@ pub struct Room {
 }
 
 impl Room {
-    /// Bytes that this process may still write to the folder's file system, and bytes of the checkpoints in it; None where
-    /// the system does not say.
-    pub(crate) fn of(storage: &dyn Storage, folder: &Path) -> Option<Room> {
-        let free_bytes = storage.free_bytes(folder)?;
-        let checkpoints = storage.list(folder).ok()?;
+    /// Bytes that this process may still write to the file system of a folder on the disk, and bytes of the checkpoints in
+    /// it. The folder need not be there yet. None where the system does not say.
+    pub fn of(folder: &Path) -> Option<Room> {
+        Room::on(&Disk, folder)
+    }
+
+    pub(crate) fn on(storage: &dyn Storage, folder: &Path) -> Option<Room> {
+        // A relative path ends in the folder that the program was started in.
+        let there = folder.ancestors().find(|path| storage.metadata(path).is_ok()).unwrap_or(Path::new("."));
+        let free_bytes = storage.free_bytes(there)?;
+        let checkpoints = storage.list(folder).unwrap_or_default();
         let is_checkpoint = |path: &&PathBuf| {
             file_name(path).is_some_and(|name| name == BEST_MODEL || Name::parse(name).is_some())
         };
@@ -126,7 +132,7 @@ impl Store {
 
     /// The room on the disk of the folder.
     pub fn room(&self) -> Option<Room> {
-        Room::of(&*self.storage, &self.folder)
+        Room::on(&*self.storage, &self.folder)
     }
 
     /// Publishes an archive under a name, durably, and reads it back.
@@ -212,7 +218,18 @@ impl Store {
     fn failed(&mut self, temporary: &Path, error: StoreError) -> StoreError {
         self.failures += 1;
         let _ = self.storage.remove(temporary);
-        error
+        match error {
+            StoreError::Write { path, len_bytes, source } if source.kind() == io::ErrorKind::StorageFull => {
+                // In words that say how much is missing, where the system says so.
+                match self.storage.free_bytes(&self.folder).filter(|&free| free < len_bytes) {
+                    Some(free_bytes) => {
+                        StoreError::NoRoom { path, needed_bytes: len_bytes, free_bytes, source }
+                    }
+                    None => StoreError::Write { path, len_bytes, source },
+                }
+            }
+            error => error,
+        }
     }
 
     fn write(

@@ -1,0 +1,66 @@
+//! The command that goes on with a run that was stopped.
+
+use super::quoted;
+
+/// The command line of this process without what would begin anew, go back again or stop again.
+pub(super) fn command() -> String {
+    of(std::env::args())
+}
+
+fn of(arguments: impl Iterator<Item = String>) -> String {
+    let mut arguments = arguments.enumerate().peekable();
+    let mut kept: Vec<String> = Vec::new();
+    while let Some((index, argument)) = arguments.next() {
+        let (flag, value) = match argument.split_once('=') {
+            Some((flag, value)) => (flag, Some(value.to_owned())),
+            None => (argument.as_str(), None),
+        };
+        let drop = match flag {
+            "--rewind" => Some(0),
+            "--stop-after" | "--stop-at" => Some(1),
+            "--resume" => {
+                let value = value.clone().or_else(|| arguments.peek().map(|(_, value)| value.clone()));
+                (value.as_deref() == Some("never")).then_some(1)
+            }
+            _ => None,
+        };
+        match drop {
+            Some(1) if value.is_none() => drop_next(&mut arguments),
+            Some(_) => {}
+            // However it was found: as people type it.
+            None if index == 0 => kept.push(quoted(argument.rsplit('/').next().unwrap_or(&argument))),
+            None => kept.push(quoted(&argument)),
+        }
+    }
+    kept.join(" ")
+}
+
+fn drop_next(arguments: &mut impl Iterator) {
+    arguments.next();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of;
+
+    #[test]
+    fn what_would_stop_or_go_back_again_is_left_out() {
+        let go_on = |line: &str| of(line.split('|').map(str::to_owned));
+        assert_eq!(
+            go_on("/usr/bin/keepstep|train|my config.toml|--set|epochs=3"),
+            "keepstep train 'my config.toml' --set epochs=3"
+        );
+        assert_eq!(
+            go_on("keepstep|train|--stop-after|3|c.toml|--stop-at=9|--resume|never"),
+            "keepstep train c.toml"
+        );
+        assert_eq!(
+            go_on("keepstep|train|c.toml|--resume|old.pt|--rewind|--time-limit|1h"),
+            "keepstep train c.toml --resume old.pt --time-limit 1h"
+        );
+        assert_eq!(
+            go_on("keepstep|train|c.toml|--resume=never|--json-progress"),
+            "keepstep train c.toml --json-progress"
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! `keepstep train --dry-run`: what a session would do, and nothing written.
+
+use super::{Failure, train};
+use crate::arguments::TrainArguments;
+use crate::banner::banner;
+use crate::progress::{Progress, clock, megabytes, plan_json, resumed_json, sizes};
+use crate::signals::Signals;
+use keepstep::run::Resume;
+use keepstep::store::Source;
+use keepstep_lm::Config;
+use keepstep_lm::foreign::is_foreign_checkpoint;
+use keepstep_lm::trainer::{DryRun, dry_run};
+use serde_json::json;
+use std::fmt::Write;
+
+pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
+    let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
+    let signals = Signals::install(|_| {})
+        .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
+    let mut resume = train::resume(arguments, &config)?;
+    let mut notes = Vec::new();
+    if let Some(Resume::Newest(Source::Path(path))) = &resume
+        && is_foreign_checkpoint(path)
+    {
+        notes.push(format!("Would import {} as the run's first checkpoint", path.display()));
+        resume = Some(Resume::Newest(Source::None));
+    }
+    let mut progress = Progress::new();
+    let planned = dry_run(&config, resume, &mut progress, &|| signals.is_stopping());
+    progress.finish();
+    let planned = planned.map_err(|error| {
+        signals.raise();
+        train::failure(&error)
+    })?;
+    notes.extend(planned.notes.iter().cloned());
+    notes.extend(planned.disk.missing());
+    if planned.memory.is_too_much() {
+        let missing = planned.memory.total_bytes() - planned.memory.available_bytes.unwrap_or_default();
+        notes.push(format!(
+            "THE MEMORY IS TOO SMALL: {} are missing. Lower batch_size (and raise gradient_accumulation_steps), or set \
+             recompute_activations = true",
+            megabytes(missing)
+        ));
+    }
+    if arguments.json {
+        return super::print(&format!("{:#}\n", to_json(&planned, &notes)));
+    }
+    super::print(&text(&planned, &notes))
+}
+
+fn text(planned: &DryRun, notes: &[String]) -> String {
+    let DryRun { plan, memory, disk, estimate, updates_left, evaluations_left, .. } = planned;
+    let mut text = format!("{}\nCheckpoints: {}\n", sizes(plan), plan.output_dir.display());
+    let mut memory_line = format!(
+        "Memory: {} (weights {}, moments {}, gradients {}, activations {}",
+        megabytes(memory.total_bytes()),
+        megabytes(memory.weights_bytes),
+        megabytes(memory.moments_bytes),
+        megabytes(memory.gradients_bytes),
+        megabytes(memory.activations_bytes),
+    );
+    if memory.spare_bytes > 0 {
+        let _ = write!(memory_line, ", a save under way {}", megabytes(memory.spare_bytes));
+    }
+    let available = |bytes: Option<u64>, what: &str| {
+        bytes.map_or(String::new(), |bytes| format!("; {} are {what}", megabytes(bytes)))
+    };
+    let _ = writeln!(text, "{memory_line}){}", available(memory.available_bytes, "available"));
+    let _ = writeln!(
+        text,
+        "Disk: at most {} checkpoints of {}, {} more than there is now{}",
+        disk.files,
+        megabytes(disk.checkpoint_bytes),
+        megabytes(disk.needed_bytes),
+        available(disk.free_bytes, "free"),
+    );
+    let _ = match estimate {
+        Some(estimate) => writeln!(
+            text,
+            "Time: about {} for {updates_left} updates ({:.3} s each) and {evaluations_left} evaluations ({:.3} s each); \
+             measured on a few micro-batches, saving not counted",
+            clock(estimate.total),
+            estimate.update.as_secs_f64(),
+            estimate.evaluation.as_secs_f64(),
+        ),
+        None => writeln!(text, "Time: not measured, there is not enough memory"),
+    };
+    for note in notes {
+        let _ = writeln!(text, "{note}");
+    }
+    match &planned.resume {
+        Some(report) => text.push_str(&banner(report)),
+        None => text.push_str("⚡ WOULD BEGIN A NEW RUN"),
+    }
+    text.push_str("\n(dry run: nothing was written)\n");
+    text
+}
+
+fn to_json(planned: &DryRun, notes: &[String]) -> serde_json::Value {
+    let DryRun { plan, memory, disk, estimate, updates_left, evaluations_left, .. } = planned;
+    json!({
+        "plan": plan_json(plan),
+        "resume": planned.resume.as_ref().map(resumed_json),
+        "notes": notes,
+        "updates_left": updates_left,
+        "evaluations_left": evaluations_left,
+        "memory": {
+            "total_bytes": memory.total_bytes(), "weights_bytes": memory.weights_bytes,
+            "moments_bytes": memory.moments_bytes, "gradients_bytes": memory.gradients_bytes,
+            "spare_bytes": memory.spare_bytes, "activations_bytes": memory.activations_bytes,
+            "available_bytes": memory.available_bytes,
+        },
+        "disk": {
+            "checkpoint_bytes": disk.checkpoint_bytes, "files": disk.files, "needed_bytes": disk.needed_bytes,
+            "free_bytes": disk.free_bytes,
+        },
+        "estimate": estimate.map(|estimate| json!({
+            "update_seconds": estimate.update.as_secs_f64(),
+            "evaluation_seconds": estimate.evaluation.as_secs_f64(),
+            "total_seconds": estimate.total.as_secs_f64(),
+        })),
+    })
+}

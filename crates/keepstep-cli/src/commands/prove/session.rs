@@ -1,0 +1,127 @@
+//! One session of a proof: this program, training in another process, and what it has told so far.
+
+use super::super::Failure;
+use keepstep::name::Name;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// A process that trains, and the threads that listen to it.
+pub(super) struct Session {
+    child: Child,
+    told: Arc<Mutex<Told>>,
+    listener: Option<JoinHandle<()>>,
+    errors: Option<JoinHandle<String>>,
+}
+
+/// What a session has told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Updates of the whole run.
+    pub(super) total_steps: Option<u64>,
+    /// The global step that it continued from.
+    pub(super) resumed_at: Option<u64>,
+    /// The global step that it has come to.
+    pub(super) reached: Option<u64>,
+    /// The last global step that it reported as saved.
+    pub(super) saved: Option<u64>,
+}
+
+impl Session {
+    /// Starts to train `config` into the folder `run`, up to the global step `stop_at`.
+    pub(super) fn start(config: &Path, run: &Path, stop_at: u64) -> Result<Session, Failure> {
+        let program = std::env::current_exe()
+            .map_err(|error| Failure::new(1, format!("this program's own file is not known: {error}")))?;
+        let mut command = Command::new(&program);
+        command.arg("train").arg(config).arg("--set").arg(format!("output_dir={}", run.display()));
+        command.args(["--json-progress", "--stop-at", &stop_at.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A Ctrl-C is this process's to hear.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure::new(1, format!("{} does not start: {error}", program.display())))?;
+        let told = Arc::new(Mutex::new(Told::default()));
+        let listener = child.stdout.take().map(|output| {
+            let told = Arc::clone(&told);
+            std::thread::spawn(move || {
+                for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                    if let Ok(line) = serde_json::from_slice(&line) {
+                        told.lock().unwrap_or_else(PoisonError::into_inner).hear(&line);
+                    }
+                }
+            })
+        });
+        let errors = child.stderr.take().map(|mut errors| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                let _ = errors.read_to_string(&mut text);
+                text
+            })
+        });
+        Ok(Session { child, told, listener, errors })
+    }
+
+    /// What it has told so far.
+    pub(super) fn told(&self) -> Told {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// SIGKILL, at once. Gives all that it had told, down to the last whole line.
+    pub(super) fn kill(mut self) -> Told {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.listen_to_the_end();
+        self.told()
+    }
+
+    /// Waits for its own end: at the wanted update, or with the run.
+    pub(super) fn finish(mut self) -> Result<Told, Failure> {
+        self.listen_to_the_end();
+        let status = self.child.wait().map_err(|error| Failure::new(1, error.to_string()))?;
+        let said = self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default();
+        match status.code() {
+            Some(0 | 75) => Ok(self.told()),
+            code => {
+                let last = said.lines().last().unwrap_or_default().trim_start_matches("keepstep: ");
+                let last = if last.is_empty() { format!("it ended with {status}") } else { last.to_owned() };
+                Err(Failure::new(if code == Some(2) { 2 } else { 1 }, last))
+            }
+        }
+    }
+
+    fn listen_to_the_end(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+impl Told {
+    fn hear(&mut self, line: &Value) {
+        let step = || line["global_step"].as_u64();
+        match line["event"].as_str() {
+            Some("plan") => self.total_steps = line["total_steps"].as_u64(),
+            Some("resumed") => {
+                self.resumed_at = step();
+                self.reached = step();
+            }
+            Some("update") => self.reached = step(),
+            Some("saved") => {
+                let name =
+                    line["path"].as_str().and_then(|path| path.rsplit('/').next()).and_then(Name::parse);
+                self.saved = name.map(|name| name.global_step).max(self.saved);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The room on the disk that a run's checkpoints need.
+
+use crate::config::Config;
+use keepstep::position::{Plan, Position};
+use keepstep::store::Room;
+
+/// How many checkpoints of which size a run holds at once, and what room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskNeed {
+    /// The size of one checkpoint.
+    pub checkpoint_bytes: u64,
+    /// How many the folder holds at most.
+    pub files: u64,
+    /// What they need beyond what the folder holds already.
+    pub needed_bytes: u64,
+    /// What may still be written to the folder's file system; None where the system does not say.
+    pub free_bytes: Option<u64>,
+}
+
+impl DiskNeed {
+    /// Of a run that stands at `position`.
+    pub(super) fn new(
+        config: &Config,
+        plan: &Plan,
+        position: Position,
+        checkpoint_bytes: u64,
+        room: Option<Room>,
+    ) -> DiskNeed {
+        let left = plan.total_steps.saturating_sub(position.global_step);
+        let saves = left / config.save_steps + left.div_ceil(plan.updates_per_epoch());
+        // Beside the newest: the best, and the one that is being written.
+        let files = if left == 0 { 0 } else { (config.max_checkpoints as u64).min(saves) + 2 };
+        let stored = room.map_or(0, |room| room.stored_bytes);
+        DiskNeed {
+            checkpoint_bytes,
+            files,
+            needed_bytes: checkpoint_bytes.saturating_mul(files).saturating_sub(stored),
+            free_bytes: room.map(|room| room.free_bytes),
+        }
+    }
+
+    /// Says it where they do not fit. Each save checks again, by taking its room before it writes.
+    pub fn missing(&self) -> Option<String> {
+        let free_bytes = self.free_bytes.filter(|&free| free < self.needed_bytes)?;
+        let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        Some(format!(
+            "THE DISK MAY BE TOO SMALL: {} are free, and this run's checkpoints need {} more ({} of about {}): {} are \
+             missing. Make room, lower max_checkpoints, or choose another output_dir",
+            megabytes(free_bytes),
+            megabytes(self.needed_bytes),
+            self.files,
+            megabytes(self.checkpoint_bytes),
+            megabytes(self.needed_bytes - free_bytes)
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_already_counts() {
+        let config = Config { save_steps: 10, max_checkpoints: 3, ..Config::default() };
+        let plan = Plan { steps_per_epoch: 100, gradient_accumulation_steps: 1, total_steps: 200 };
+        let at = |global_step, room| {
+            DiskNeed::new(&config, &plan, Position { global_step, ..Position::START }, 1_000_000, room)
+        };
+        let room = |free_bytes, stored_bytes| Some(Room { free_bytes, stored_bytes });
+        assert_eq!((at(0, None).files, at(0, None).needed_bytes), (5, 5_000_000));
+        assert_eq!(at(0, None).missing(), None);
+        assert_eq!(at(0, room(5_000_000, 0)).missing(), None);
+        assert_eq!(at(0, room(3_000_000, 2_000_000)).missing(), None);
+        let text = at(0, room(2_500_000, 2_000_000)).missing().expect("too little");
+        assert!(text.contains("2.5 MB are free") && text.contains("0.5 MB are missing"), "{text}");
+        assert_eq!(at(200, room(0, 0)).missing(), None, "nothing is left to do");
+    }
+}

@@ -1,0 +1,309 @@
+//! What a session would do, found out without writing anything.
+
+use super::disk_need::DiskNeed;
+use super::error::TrainError;
+use super::observer::{Observer, PlanReport, ResumeReport};
+use super::prepare;
+use super::weights::Weights;
+use crate::config::Config;
+use crate::corpus::{self, Corpus, CorpusSizes};
+use crate::engine::{CpuEngine, DropoutKey, Engine};
+use crate::gradient::{GradientTree, global_norm};
+use crate::model::ModelConfig;
+use crate::optimizer::{AdamW, Buffers, ParamGroup};
+use crate::parameters::Layout;
+use keepstep::identity::Identity;
+use keepstep::position::{Plan, Position};
+use keepstep::run::{Opening, Resume};
+use keepstep::store::Room;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// The time that measuring may take, beside one micro-batch to warm up and one to measure.
+const MEASURING: Duration = Duration::from_millis(1_500);
+
+/// The plan of a session.
+#[derive(Debug, Clone)]
+pub struct DryRun {
+    /// The sizes of the run.
+    pub plan: PlanReport,
+    /// What it would continue from.
+    pub resume: Option<ResumeReport>,
+    /// What people should know.
+    pub notes: Vec<String>,
+    /// Updates that are left.
+    pub updates_left: u64,
+    /// Evaluations that are left.
+    pub evaluations_left: u64,
+    /// The memory that training takes.
+    pub memory: Memory,
+    /// The room that checkpoints take.
+    pub disk: DiskNeed,
+    /// How long it takes; None where there is not enough memory to measure it.
+    pub estimate: Option<Estimate>,
+}
+
+/// The memory that training takes, in bytes. The corpus is mapped, and is none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Parameters.
+    pub weights_bytes: u64,
+    /// The optimizer's two moments.
+    pub moments_bytes: u64,
+    /// Gradients: as many buffers as the tree of an update holds at most.
+    pub gradients_bytes: u64,
+    /// What a checkpoint that is being saved keeps of the state while training goes on.
+    pub spare_bytes: u64,
+    /// Everything between forward and backward.
+    pub activations_bytes: u64,
+    /// What the system has left; None where it does not say.
+    pub available_bytes: Option<u64>,
+}
+
+impl Memory {
+    fn new(config: &Config, model: &ModelConfig) -> Memory {
+        let one = 4 * Layout::new(model).num_parameters() as u64;
+        Memory {
+            weights_bytes: one,
+            moments_bytes: 2 * one,
+            gradients_bytes: one * GradientTree::num_buffers(config.gradient_accumulation_steps),
+            spare_bytes: if config.background_saving { 3 * one } else { 0 },
+            activations_bytes: CpuEngine::len_bytes(model, config.batch_size, config.recompute_activations),
+            available_bytes: available_bytes(),
+        }
+    }
+
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes
+            + self.moments_bytes
+            + self.gradients_bytes
+            + self.spare_bytes
+            + self.activations_bytes
+    }
+
+    /// Whether the system has less than that.
+    pub fn is_too_much(&self) -> bool {
+        self.available_bytes.is_some_and(|available| available < self.total_bytes())
+    }
+}
+
+/// How long things take, measured on micro-batches of made-up tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// One update.
+    pub update: Duration,
+    /// One evaluation.
+    pub evaluation: Duration,
+    /// All that are left. Saving is not in it.
+    pub total: Duration,
+}
+
+/// Finds out what [`train`](super::train) would do with this config. Text is tokenized where no cache has its tokens, and
+/// a few micro-batches are computed; nothing is written, and no lock is taken.
+///
+/// # Errors
+/// As `train`, as far as they can be known beforehand.
+pub fn dry_run(
+    config: &Config,
+    resume: Option<Resume>,
+    observer: &mut dyn Observer,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<DryRun, TrainError> {
+    let mut observer = observer;
+    prepare::threads(config)?.install(|| plan(config, resume, &mut observer, stop))
+}
+
+fn plan(
+    config: &Config,
+    resume: Option<Resume>,
+    observer: &mut &mut dyn Observer,
+    stop: &dyn Fn() -> bool,
+) -> Result<DryRun, TrainError> {
+    let folder = prepare::output_dir(config)?;
+    let resume = match resume {
+        Some(resume) => resume,
+        None => Resume::Newest(prepare::source(config)?),
+    };
+    let files = corpus::collect(&config.data)?;
+    let opening = Opening::only_look(&folder, prepare::policy(config, resume))?;
+    let checkpoint = opening.checkpoint();
+    let tokenizer = prepare::tokenizer(config, &files, checkpoint, *observer, stop)?;
+    let mut progress = |done, total| {
+        observer.tokenizing(done, total);
+        !stop()
+    };
+    let CorpusSizes { fingerprint, num_tokens, num_train_windows, num_validation_windows } =
+        Corpus::measure(&files, &tokenizer, config, &mut progress)?;
+    let initial = prepare::initial(config, checkpoint)?;
+    let saved = checkpoint.map(|checkpoint| &checkpoint.identity.config);
+    let init_from = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
+    let identity = prepare::identity(config, &fingerprint, &tokenizer, saved, init_from);
+    let plan = opening.check(&identity, prepare::sizes(config, num_train_windows))?;
+    let position = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position);
+    let updates_left = plan.total_steps.saturating_sub(position.global_step);
+    let pending = checkpoint.is_some_and(|checkpoint| checkpoint.pending);
+    let evaluations_left = match num_validation_windows {
+        0 => 0,
+        _ => evaluations(&plan, position, config.eval_steps) + u64::from(pending),
+    };
+    let model = config.model_config(tokenizer.vocab_size());
+    let memory = Memory::new(config, &model);
+    let checkpoint_bytes = checkpoint_bytes(config, &model, &identity, &plan);
+    let estimate = (!memory.is_too_much()).then(|| {
+        let batches = num_validation_windows.div_ceil(config.batch_size as u64);
+        let batches = config.eval_batches.map_or(batches, |most| batches.min(most));
+        let steps = config.gradient_accumulation_steps.min(plan.steps_per_epoch);
+        let (update, batch) = measure(config, &model, steps);
+        let evaluation = batch.mul_f64(batches as f64);
+        let total = update.mul_f64(updates_left as f64) + evaluation.mul_f64(evaluations_left as f64);
+        Estimate { update, evaluation, total }
+    });
+    Ok(DryRun {
+        resume: opening
+            .path()
+            .zip(checkpoint)
+            .map(|(path, checkpoint)| ResumeReport::new(path, checkpoint, &plan)),
+        notes: opening.notes().to_vec(),
+        updates_left,
+        evaluations_left,
+        memory,
+        disk: DiskNeed::new(config, &plan, position, checkpoint_bytes, Room::of(&folder)),
+        estimate,
+        plan: PlanReport {
+            num_parameters: Layout::new(&model).num_parameters() as u64,
+            num_tokens,
+            num_train_windows,
+            num_validation_windows,
+            vocab_size: tokenizer.vocab_size(),
+            steps_per_epoch: plan.steps_per_epoch,
+            epochs: config.epochs,
+            total_steps: plan.total_steps,
+            num_threads: rayon::current_num_threads(),
+            output_dir: folder,
+        },
+    })
+}
+
+/// Evaluations after `position`: every `every` updates, and at the ends of epochs.
+fn evaluations(plan: &Plan, position: Position, every: u64) -> u64 {
+    let (from, to) = (position.global_step, plan.total_steps.max(position.global_step));
+    let by_steps = to / every - from / every;
+    // The next end of an epoch, and each one an epoch later.
+    let per_epoch = plan.updates_per_epoch();
+    let rest = plan.steps_per_epoch.saturating_sub(position.step).div_ceil(plan.gradient_accumulation_steps);
+    let first = from + if rest == 0 { per_epoch } else { rest };
+    if first > to {
+        return by_steps;
+    }
+    let ends = (to - first) / per_epoch + 1;
+    // Those that fall together are one. They repeat, so that a few tell of all.
+    let period = (every / greatest_common_divisor(every, per_epoch)).max(1);
+    let together = (0..period.min(ends)).find(|end| (first + end * per_epoch).is_multiple_of(every));
+    by_steps + ends - together.map_or(0, |end| (ends - 1 - end) / period + 1)
+}
+
+fn greatest_common_divisor(one: u64, other: u64) -> u64 {
+    if other == 0 { one } else { greatest_common_divisor(other, one % other) }
+}
+
+/// The size of a checkpoint: the numbers, and everything that is text.
+pub(super) fn checkpoint_bytes(
+    config: &Config,
+    model: &ModelConfig,
+    identity: &Identity,
+    plan: &Plan,
+) -> u64 {
+    use keepstep::checkpoint::{Checkpoint, Metrics};
+    let layout = Layout::new(model);
+    let groups = ParamGroup::of_config(&config.optimizer, &layout);
+    let schedule = prepare::schedule(config, plan);
+    // Zeros that nothing touches take no memory.
+    let mut weights = Weights::zeros(layout);
+    weights.num_updates = 1;
+    let state = weights.state(&groups, &schedule, 1);
+    let checkpoint = Checkpoint {
+        position: Position::START,
+        state,
+        metrics: Metrics::default(),
+        identity: identity.clone(),
+        plan: *plan,
+        origin: Position::START,
+        num_updates: 1,
+        pending: false,
+        lineage: Vec::new(),
+    };
+    keepstep_pt::Archive::new(&checkpoint.to_value()).len_bytes()
+}
+
+/// The time of an update of `steps` micro-batches, and of a batch of an evaluation.
+fn measure(config: &Config, model: &ModelConfig, steps: u64) -> (Duration, Duration) {
+    let layout = Layout::new(model);
+    let groups = ParamGroup::of_config(&config.optimizer, &layout);
+    let Weights { layout, mut parameters, mut exp_avg, mut exp_avg_sq, .. } =
+        Weights::initial(layout, config.seed);
+    let mut engine = CpuEngine::new(model, config.batch_size, config.recompute_activations);
+    let mut tree = GradientTree::new(layout.num_parameters());
+    let num_tokens = config.batch_size * (model.block_size + 1);
+    let tokens: Vec<u32> =
+        (0..num_tokens).map(|index| (index * 7_919 % model.vocab_size.max(1)) as u32).collect();
+    let mut micro_batch = |parameters: &[f32], tree: &mut GradientTree, index: u64| {
+        let key = DropoutKey { seed: config.seed, global_step: 0, micro_batch: index };
+        let started = Instant::now();
+        black_box(tree.add(|gradient| engine.loss_and_gradient(parameters, &tokens, key, gradient)));
+        started.elapsed()
+    };
+    micro_batch(&parameters, &mut tree, 0);
+    let (mut count, mut spent) = (0, Duration::ZERO);
+    while count == 0 || spent < MEASURING && count < steps.max(8) {
+        count += 1;
+        spent += micro_batch(&parameters, &mut tree, count);
+    }
+    let started = Instant::now();
+    tree.mean(|gradient| {
+        black_box(global_norm(gradient));
+        let buffers = Buffers {
+            parameters: parameters.get_mut(),
+            exp_avg: exp_avg.get_mut(),
+            exp_avg_sq: exp_avg_sq.get_mut(),
+        };
+        AdamW::new(groups).step(&layout, buffers, gradient, 1.0, 1.0, 1);
+    });
+    let optimizer = started.elapsed();
+    let started = Instant::now();
+    black_box(engine.loss(&parameters, &tokens));
+    ((spent / count as u32).mul_f64(steps as f64) + optimizer, started.elapsed())
+}
+
+/// Memory that the system can still give.
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn evaluations_are_those_of_a_walk(
+            steps in 1_u64..30, accumulation in 1_u64..5, total in 1_u64..90, every in 1_u64..25, done in 0_u64..90,
+        ) {
+            let plan = Plan { steps_per_epoch: steps, gradient_accumulation_steps: accumulation, total_steps: total };
+            let (mut position, mut from, mut count) = (Position::START, Position::START, 0);
+            while let Some(update) = plan.next_update(position) {
+                position = update.after();
+                let due = position.global_step.is_multiple_of(every) || position.step == steps;
+                if position.global_step <= done {
+                    from = position;
+                } else {
+                    count += u64::from(due);
+                }
+            }
+            prop_assert_eq!(evaluations(&plan, from, every), count);
+        }
+    }
+}
