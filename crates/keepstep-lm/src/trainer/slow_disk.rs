@@ -169,7 +169,7 @@ fn a_stop_finishes_the_save_under_way_and_makes_its_own() {
     let folder = tempfile::tempdir().expect("a folder");
     let control = Control { stop_after: Some(11), ..Control::default() };
     let (outcome, heard) = run(&config(folder.path(), 10), &control, &disk(100, 0));
-    let Ok(Outcome::Stopped { checkpoint: Some(path) }) = outcome else { panic!("{outcome:?}") };
+    let Ok(Outcome::Stopped { checkpoint: Some(path), .. }) = outcome else { panic!("{outcome:?}") };
     let saved: Vec<&str> = heard.saved.iter().map(|(_, name)| name.as_str()).collect();
     assert!(path.to_string_lossy().ends_with("global11.pt") && saved.len() == 2, "{saved:?}");
     assert!(saved[0].ends_with("global10.pt") && saved[1].ends_with("global11.pt"), "{saved:?}");
