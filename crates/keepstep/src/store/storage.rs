@@ -100,7 +100,11 @@ impl Storage for Disk {
 
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
         let file = File::create_new(path)?;
-        preallocate(&file, len_bytes)?;
+        if let Err(error) = preallocate(&file, len_bytes) {
+            // An attempt that is made again must find the name free.
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
         Ok(Box::new(DiskFile::new(file)))
     }
 
