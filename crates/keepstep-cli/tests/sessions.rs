@@ -211,6 +211,8 @@ fn a_second_signal_ends_it_at_once() {
     };
     let mut child = start("run", &slow);
     wait_for(&lab.path("run/journal.jsonl"), r#""event":"start""#);
+    // Now the update begins, and takes some seconds.
+    std::thread::sleep(Duration::from_millis(600));
     kill("-TERM", child.id());
     std::thread::sleep(Duration::from_millis(400));
     let began = std::time::Instant::now();
