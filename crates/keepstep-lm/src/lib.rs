@@ -16,6 +16,7 @@ pub mod optimizer;
 pub mod parameters;
 pub mod schedule;
 mod state_dict;
+pub mod tensorboard;
 pub mod tokenizer;
 pub mod trained;
 pub mod trainer;

@@ -59,6 +59,7 @@ pub mod order;
 pub mod position;
 pub mod rng;
 pub mod run;
+pub mod series;
 pub mod store;
 
 pub use checkpoint::{Checkpoint, State};

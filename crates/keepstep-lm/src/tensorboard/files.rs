@@ -1,0 +1,208 @@
+//! The event files of a run, as one sequence of records.
+
+use super::message;
+use super::record::{FOOTER_BYTES, HEADER_BYTES, message_len, record};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Names are `events.out.tfevents.{seconds, ten digits}.keepstep`: TensorBoard reads them in the order of their names.
+const PREFIX: &str = "events.out.tfevents.";
+const SUFFIX: &str = ".keepstep";
+
+/// Longer preambles are none of ours.
+const LONGEST_PREAMBLE_BYTES: usize = 64;
+
+/// The files of a folder. They are first compared with the records that they should hold; at the first that is not there,
+/// the rest is cut and writing begins.
+///
+/// # Durability
+/// None: what is lost is made again from the journal.
+#[derive(Debug)]
+pub(super) struct EventFiles {
+    folder: PathBuf,
+    /// In the order in which they are read.
+    paths: Vec<PathBuf>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Everything before this place is as it should be.
+    Comparing(Place),
+    /// Nothing was cut, so that the last file goes on; or something was, so that a new file says so. None where no file
+    /// could be told so yet.
+    Ready {
+        cut: bool,
+    },
+    Writing(BufWriter<File>),
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// Which file.
+    index: usize,
+    /// The file, once it has been opened.
+    file: Option<BufReader<File>>,
+    /// How many bytes of it are right; 0 where no record of a curve is.
+    right_bytes: u64,
+    /// How many have been read.
+    read_bytes: u64,
+}
+
+impl EventFiles {
+    /// Looks at a folder, making it where it is not there. Files that others put there are left alone.
+    pub(super) fn open(folder: &Path) -> io::Result<EventFiles> {
+        std::fs::create_dir_all(folder)?;
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if seconds_of(&path).is_some() {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(EventFiles { folder: folder.to_path_buf(), paths, state: State::Comparing(Place::default()) })
+    }
+
+    /// Makes sure that this message, of this time and step, comes next.
+    pub(super) fn put(&mut self, message: &[u8], time: f64, step: u64) -> io::Result<()> {
+        let record = record(message);
+        if let State::Comparing(place) = &mut self.state {
+            if place.is_next(&self.paths, &record)? {
+                return Ok(());
+            }
+            self.cut()?;
+        }
+        if let State::Ready { cut } = self.state {
+            self.state = State::Writing(self.writer(cut, time, step)?);
+        }
+        if let State::Writing(file) = &mut self.state {
+            file.write_all(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing comes after what was put so far, for now: what lies beyond it goes, and what was put is handed over.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match &mut self.state {
+            State::Comparing(_) => self.cut(),
+            State::Ready { .. } => Ok(()),
+            State::Writing(file) => file.flush(),
+        }
+    }
+
+    /// Cuts the files at the place up to which they are right.
+    fn cut(&mut self) -> io::Result<()> {
+        let State::Comparing(place) = &self.state else { return Ok(()) };
+        let (index, right_bytes) = (place.index, place.right_bytes);
+        let keep = if right_bytes > 0 { index + 1 } else { index };
+        let mut cut = false;
+        if let Some(path) = self.paths.get(index).filter(|_| right_bytes > 0) {
+            let file = OpenOptions::new().write(true).open(path)?;
+            if file.metadata()?.len() > right_bytes {
+                file.set_len(right_bytes)?;
+                cut = true;
+            }
+        }
+        for path in self.paths.drain(keep.min(self.paths.len())..) {
+            std::fs::remove_file(path)?;
+            cut = true;
+        }
+        self.state = State::Ready { cut };
+        Ok(())
+    }
+
+    fn writer(&mut self, cut: bool, time: f64, step: u64) -> io::Result<BufWriter<File>> {
+        if let (Some(last), false) = (self.paths.last(), cut) {
+            return Ok(BufWriter::new(OpenOptions::new().append(true).open(last)?));
+        }
+        let after = self.paths.last().and_then(|path| seconds_of(path)).map_or(0, |seconds| seconds + 1);
+        let mut seconds = after.max(time.max(0.0) as u64);
+        let file = loop {
+            let path = self.folder.join(format!("{PREFIX}{seconds:010}{SUFFIX}"));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => seconds += 1,
+                file => {
+                    self.paths.push(path);
+                    break file?;
+                }
+            }
+        };
+        let mut file = BufWriter::new(file);
+        file.write_all(&record(&message::file_version(time)))?;
+        if cut {
+            file.write_all(&record(&message::restart(time, step)))?;
+        }
+        Ok(file)
+    }
+}
+
+impl Place {
+    /// Whether `record` comes next; moves on behind it.
+    fn is_next(&mut self, paths: &[PathBuf], record: &[u8]) -> io::Result<bool> {
+        loop {
+            let Some(path) = paths.get(self.index) else { return Ok(false) };
+            let file = match &mut self.file {
+                Some(file) => file,
+                file => file.insert(BufReader::with_capacity(1 << 18, File::open(path)?)),
+            };
+            let mut bytes = vec![0; record.len()];
+            let len = read_up_to(file, &mut bytes)?;
+            if len == 0 && self.read_bytes > 0 && self.right_bytes == self.read_bytes {
+                *self = Place { index: self.index + 1, ..Place::default() };
+                continue;
+            }
+            self.read_bytes += len as u64;
+            if bytes[..len] == *record {
+                self.right_bytes = self.read_bytes;
+                return Ok(true);
+            }
+            if self.right_bytes > 0 || !self.skip_preamble(&bytes[..len])? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Goes behind the preamble that `bytes` are the beginning of, if they are of one.
+    fn skip_preamble(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let Some(file) = &mut self.file else { return Ok(false) };
+        let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(false) };
+        let Some(len) = message_len(header).filter(|&len| len <= LONGEST_PREAMBLE_BYTES) else {
+            return Ok(false);
+        };
+        let whole = HEADER_BYTES + len + FOOTER_BYTES;
+        let begin = self.read_bytes - bytes.len() as u64;
+        let mut preamble = bytes.to_vec();
+        if whole > bytes.len() {
+            preamble.resize(whole, 0);
+            if read_up_to(file, &mut preamble[bytes.len()..])? < whole - bytes.len() {
+                return Ok(false);
+            }
+        } else {
+            file.seek_relative(whole as i64 - bytes.len() as i64)?;
+        }
+        self.read_bytes = begin + whole as u64;
+        let message = &preamble[HEADER_BYTES..HEADER_BYTES + len];
+        Ok(message::is_preamble(message) && record(message) == preamble[..whole])
+    }
+}
+
+/// As much as is there.
+fn read_up_to(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < bytes.len() {
+        match file.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+/// The number in the name of a file of ours.
+fn seconds_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
+}
