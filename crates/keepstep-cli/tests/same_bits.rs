@@ -51,11 +51,13 @@ fn every_operational_key_changed_in_mid_run() {
         ("on_save_error", "continue".to_owned()),
         ("on_divergence", "stop".to_owned()),
         ("allow_other_numerics", "true".to_owned()),
+        ("tensorboard", "false".to_owned()),
         ("data.paths", format!("[\"{}/*.txt\"]", lab.path("elsewhere").display())),
         // The corpus would be another one: its content is part of the function, its place is not.
         ("data.cargo_packages", "[]".to_owned()),
         ("data.cache_dir", lab.path("another cache").display().to_string()),
         ("sample.prompt", "the".to_owned()),
+        ("sample.at_evaluation", "16".to_owned()),
         ("sample.max_new_tokens", "3".to_owned()),
         ("sample.temperature", "0.0".to_owned()),
         ("sample.top_k", "1".to_owned()),

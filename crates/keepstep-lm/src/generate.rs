@@ -12,6 +12,7 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::trained::{TrainedModel, TrainedModelError};
 use keepstep::Checkpoint;
 use keepstep::rng::{Purpose, Stream};
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use thiserror::Error;
 
@@ -47,25 +48,29 @@ pub enum GenerateError {
 
 /// A trained model that writes.
 #[derive(Debug)]
-pub struct Generator {
+pub struct Generator<'a> {
     model: ModelConfig,
-    parameters: Vec<f32>,
+    parameters: Cow<'a, [f32]>,
     tokenizer: Tokenizer,
 }
 
-impl Generator {
+impl<'a> Generator<'a> {
     /// Of parameters in a buffer of the model's [`Layout`].
-    pub fn new(model: ModelConfig, parameters: Vec<f32>, tokenizer: Tokenizer) -> Generator {
-        Generator { model, parameters, tokenizer }
+    pub fn new(
+        model: ModelConfig,
+        parameters: impl std::convert::Into<Cow<'a, [f32]>>,
+        tokenizer: Tokenizer,
+    ) -> Generator<'a> {
+        Generator { model, parameters: parameters.into(), tokenizer }
     }
 
     /// Of a checkpoint, which is enough by itself.
     ///
     /// # Errors
     /// It is not one of a language model.
-    pub fn from_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Generator, GenerateError> {
+    pub fn from_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Generator<'a>, GenerateError> {
         let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
-        Ok(Generator { model, parameters, tokenizer })
+        Ok(Generator { model, parameters: parameters.into(), tokenizer })
     }
 
     /// The logits of the token after `prompt`, `[vocab_size]`.
@@ -236,7 +241,7 @@ mod tests {
     use crate::engine::{CpuEngine, Engine};
     use crate::parameters::initial_parameters;
 
-    fn generator(block_size: usize) -> Generator {
+    fn generator(block_size: usize) -> Generator<'static> {
         let model = ModelConfig {
             vocab_size: 256,
             block_size,

@@ -1,6 +1,8 @@
 //! Progress for other programs: one JSON object per line on standard output. docs/design.md has the schema.
 
-use keepstep_lm::trainer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
+use keepstep_lm::trainer::{
+    EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, UpdateReport,
+};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
@@ -80,6 +82,12 @@ impl Observer for JsonProgress {
         write(&json!({
             "event": "evaluation", "global_step": report.global_step, "val_loss": report.val_loss,
             "best": report.is_best,
+        }));
+    }
+
+    fn sampled(&mut self, report: &SampleReport) {
+        self.write(&json!({
+            "event": "sample", "global_step": report.global_step, "prompt": report.prompt, "text": report.text,
         }));
     }
 

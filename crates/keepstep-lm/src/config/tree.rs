@@ -48,6 +48,8 @@ settings! {
         operational on_divergence: OnDivergence = OnDivergence::Warn,
         /// Accept a checkpoint of another numerics version, and give up the promise of the same bytes.
         operational allow_other_numerics: bool = false,
+        /// Write TensorBoard's event files beside the checkpoints.
+        operational tensorboard: bool = true,
         /// The corpus.
         section data: DataConfig = DataConfig::default(),
         /// The model.
@@ -56,7 +58,7 @@ settings! {
         section optimizer: OptimizerConfig = OptimizerConfig::default(),
         /// The learning rate over time.
         section schedule: ScheduleConfig = ScheduleConfig::default(),
-        /// The text that is printed at the end.
+        /// The texts that the model writes.
         section sample: SampleConfig = SampleConfig::default(),
     }
 }
@@ -126,11 +128,14 @@ settings! {
 }
 
 settings! {
-    /// The text that `train` prints at the end.
+    /// The texts that the model writes while it is trained: a short one after each evaluation, which goes to the journal, and
+    /// one that `train` prints at the end.
     pub struct SampleConfig {
         /// What is continued.
         operational prompt: String = "\n".to_owned(),
-        /// How many tokens are written; 0 prints no sample.
+        /// How many tokens are written after each evaluation, at most `model.block_size`; 0 writes none.
+        operational at_evaluation: usize = 64,
+        /// How many tokens are written at the end; 0 prints none.
         operational max_new_tokens: usize = 256,
         /// 0 takes the likeliest token each time.
         operational temperature: f64 = 0.8,

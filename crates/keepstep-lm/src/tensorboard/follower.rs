@@ -59,6 +59,15 @@ impl Follower {
         Follower { shared, thread }
     }
 
+    /// Writes the rest, as far as that takes no time that anybody would notice.
+    pub(crate) fn finish(&mut self) {
+        self.shared.lock().stopped.get_or_insert_with(Instant::now);
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
     /// Why it has given up, said once.
     pub(crate) fn take_failure(&mut self) -> Option<String> {
         self.shared.lock().failure.take()
@@ -67,11 +76,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.shared.lock().stopped = Some(Instant::now());
-        self.shared.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.finish();
     }
 }
 

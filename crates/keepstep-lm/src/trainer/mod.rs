@@ -9,6 +9,7 @@ pub(crate) mod groups;
 mod learner;
 mod observer;
 pub(crate) mod prepare;
+mod sampler;
 mod session;
 #[cfg(test)]
 mod slow_disk;
@@ -18,5 +19,5 @@ pub use branch::branch;
 pub use disk_need::DiskNeed;
 pub use dry_run::{DryRun, Estimate, Memory, dry_run};
 pub use error::TrainError;
-pub use observer::{EvaluationReport, Observer, PlanReport, ResumeReport, Silent, UpdateReport};
+pub use observer::{EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, Silent, UpdateReport};
 pub use session::{Control, Outcome, StopReason, train};

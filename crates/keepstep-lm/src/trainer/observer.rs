@@ -27,6 +27,8 @@ pub trait Observer: Send {
     fn saving(&mut self, stalled: Duration) {}
     /// The session ends, and waits for its last checkpoint.
     fn finishing(&mut self) {}
+    /// The model has written a text after an evaluation.
+    fn sampled(&mut self, report: &SampleReport) {}
     /// A checkpoint is durable and verified.
     fn saved(&mut self, path: &Path) {}
 }
@@ -135,4 +137,15 @@ pub struct EvaluationReport {
     pub val_loss: f64,
     /// Whether it is the lowest so far.
     pub is_best: bool,
+}
+
+/// A text that the model has written after an evaluation.
+#[derive(Debug, Clone)]
+pub struct SampleReport {
+    /// Updates completed when it was written.
+    pub global_step: u64,
+    /// What was given.
+    pub prompt: String,
+    /// What the model has made of it.
+    pub text: String,
 }

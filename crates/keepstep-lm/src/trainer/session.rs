@@ -5,13 +5,14 @@ use super::disk_need::DiskNeed;
 use super::dry_run::checkpoint_bytes;
 use super::error::TrainError;
 use super::learner::Learner;
-use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
+use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, UpdateReport};
+use super::sampler::{self, Sampler};
 use super::weights::Weights;
 use super::{groups, prepare};
 use crate::config::{Config, OnDivergence, OnSaveError};
 use crate::corpus::{self, Corpus};
-use crate::generate::{GenerateOptions, Generator};
 use crate::parameters::Layout;
+use crate::tensorboard::Follower;
 use crate::tokenizer::Tokenizer;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError, Save, Saves};
@@ -127,6 +128,8 @@ struct Session<'a> {
     tokenizer: Tokenizer,
     learner: Learner,
     clock: Clock,
+    sampler: Sampler,
+    tensorboard: Option<Follower>,
     updates: u64,
     evaluations: u64,
     save_failures: u32,
@@ -187,6 +190,7 @@ impl<'a> Session<'a> {
         let len_bytes = checkpoint_bytes(config, &model, &identity, &plan);
         clock.expect_saves_of(len_bytes);
         let mut run = opening.begin(identity, sizes)?;
+        let beside = folder.clone();
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));
         prepare::publish_tokenizer(&folder, &tokenizer)?;
 
@@ -198,6 +202,8 @@ impl<'a> Session<'a> {
         run.loaded();
         let needed = DiskNeed::new(config, run.plan(), run.position(), len_bytes, run.room());
         needed.missing().iter().for_each(|text| observer.note(text));
+        let sampler = Sampler::new(config, &beside, &run);
+        let tensorboard = config.tensorboard.then(|| Follower::new(&beside));
         Ok(Session {
             config,
             control,
@@ -207,6 +213,8 @@ impl<'a> Session<'a> {
             tokenizer,
             learner,
             clock,
+            sampler,
+            tensorboard,
             updates: 0,
             evaluations: 0,
             save_failures: 0,
@@ -242,6 +250,8 @@ impl<'a> Session<'a> {
                 return self.stop(reason);
             }
             self.settle()?;
+            self.write_sample();
+            self.say_tensorboard();
             let Some(update) = self.run.next_update() else { break };
             if let Some(reason) = self.stop_reason(Clock::is_over) {
                 return self.stop(reason);
@@ -331,7 +341,7 @@ impl<'a> Session<'a> {
     fn evaluate(&mut self) -> Option<StopReason> {
         let started = Instant::now();
         let mut reason = self.stop_reason(Clock::is_over_for_evaluation);
-        let Session { learner, corpus, observer, control, run, clock, .. } = self;
+        let Session { learner, corpus, observer, control, run, clock, sampler, .. } = self;
         let val_loss = learner.evaluate(corpus, |done, total| {
             observer.evaluating(done, total);
             clock.batch();
@@ -346,6 +356,7 @@ impl<'a> Session<'a> {
         self.evaluations += 1;
         let is_best = run.evaluated(val_loss);
         clock.evaluated(started);
+        sampler.evaluated();
         observer.evaluated(&EvaluationReport { global_step: run.position().global_step, val_loss, is_best });
         None
     }
@@ -455,21 +466,46 @@ impl<'a> Session<'a> {
     }
 
     fn sample(&self) -> Option<Result<String, String>> {
-        let sample = &self.config.sample;
-        if sample.max_new_tokens == 0 {
-            return None;
-        }
-        let options = GenerateOptions {
-            max_new_tokens: sample.max_new_tokens,
-            temperature: sample.temperature,
-            top_k: sample.top_k,
-            seed: sample.seed,
-        };
-        let model = self.config.model_config(self.tokenizer.vocab_size());
-        let generator = Generator::new(model, self.learner.parameters().to_vec(), self.tokenizer.clone());
+        let max_new_tokens = self.config.sample.max_new_tokens;
         let stop = || self.control.stop.load(Ordering::SeqCst) || self.clock.is_over_unsaved();
-        let written = generator.generate(&sample.prompt, &options, &stop);
-        Some(written.map_err(|error| error.to_string()))
+        (max_new_tokens > 0).then(|| {
+            sampler::generate(self.config, max_new_tokens, self.learner.parameters(), &self.tokenizer, &stop)
+        })
+    }
+
+    /// A short text after each evaluation, once everything due is saved or being saved.
+    fn write_sample(&mut self) {
+        if !self.sampler.is_due() {
+            return;
+        }
+        let Session { config, control, clock, learner, tokenizer, sampler, .. } = self;
+        let stop = || control.stop.load(Ordering::SeqCst) || clock.is_over();
+        match sampler.write(config, learner.parameters(), tokenizer, &stop) {
+            Some(Ok(text)) => {
+                let prompt = config.sample.prompt.clone();
+                self.run.sampled(&prompt, &text);
+                let global_step = self.run.position().global_step;
+                self.observer.sampled(&SampleReport { global_step, prompt, text });
+            }
+            Some(Err(error)) => self.observer.note(&format!("No texts are written at evaluations: {error}")),
+            None => {}
+        }
+    }
+
+    fn say_tensorboard(&mut self) {
+        if let Some(error) = self.tensorboard.as_mut().and_then(Follower::take_failure) {
+            self.observer
+                .note(&format!("TensorBoard's files cannot be written, the run goes on without: {error}"));
+        }
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(follower) = &mut self.tensorboard {
+            follower.finish();
+        }
+        self.say_tensorboard();
     }
 }
 

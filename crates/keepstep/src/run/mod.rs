@@ -234,6 +234,12 @@ impl Run {
         self.is_new_best
     }
 
+    /// Records text that the model wrote at this position.
+    pub fn sampled(&mut self, prompt: &str, text: &str) {
+        let step = self.position.global_step;
+        self.note("sample", json!({ "global_step": step, "prompt": prompt, "text": text }));
+    }
+
     /// Makes the best durable, publishes the checkpoint if one is due, and rotates. `state` is called only if something
     /// is written. Gives what was written.
     ///

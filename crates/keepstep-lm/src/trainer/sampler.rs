@@ -1,0 +1,80 @@
+//! The short texts that a model writes after evaluations, for people to see how it gets on. They go to the journal; nothing
+//! of them reaches a checkpoint.
+
+use crate::config::{Config, SampleConfig};
+use crate::generate::{GenerateOptions, Generator};
+use crate::tokenizer::Tokenizer;
+use keepstep::Run;
+use keepstep::series::has_sample;
+use std::cell::Cell;
+use std::path::Path;
+
+/// Writes one text after each evaluation.
+#[derive(Debug, Default)]
+pub(super) struct Sampler {
+    max_new_tokens: usize,
+    /// An evaluation was made, and its text is still to be written.
+    due: bool,
+    failed: bool,
+}
+
+impl Sampler {
+    /// A text is due from the beginning where an earlier session was stopped between an evaluation and its text.
+    pub(super) fn new(config: &Config, folder: &Path, run: &Run) -> Sampler {
+        // A window of the context is enough to see something, and needs no second look at the prompt.
+        let max_new_tokens = config.sample.at_evaluation.min(config.model.block_size);
+        let position = run.position();
+        let is_evaluated = run.metrics().val_loss.is_some()
+            && !run.evaluation_due()
+            && (position.global_step.is_multiple_of(config.eval_steps)
+                || position.step == run.plan().steps_per_epoch);
+        let due = max_new_tokens > 0 && is_evaluated && !has_sample(folder, position.global_step);
+        Sampler { max_new_tokens, due, failed: false }
+    }
+
+    pub(super) fn evaluated(&mut self) {
+        self.due = self.max_new_tokens > 0;
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due
+    }
+
+    /// The text that is due; None where `stop` comes before its end, so that the next session writes it. A failure is given
+    /// once.
+    pub(super) fn write(
+        &mut self,
+        config: &Config,
+        parameters: &[f32],
+        tokenizer: &Tokenizer,
+        stop: &dyn Fn() -> bool,
+    ) -> Option<Result<String, String>> {
+        self.due = false;
+        let stopped = Cell::new(false);
+        let ask = || {
+            stopped.set(stopped.get() || stop());
+            stopped.get()
+        };
+        match generate(config, self.max_new_tokens, parameters, tokenizer, &ask) {
+            Ok(_) if stopped.get() => None,
+            Ok(text) => Some(Ok(text)),
+            Err(_) if std::mem::replace(&mut self.failed, true) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// Lets the model continue the config's prompt.
+pub(super) fn generate(
+    config: &Config,
+    max_new_tokens: usize,
+    parameters: &[f32],
+    tokenizer: &Tokenizer,
+    stop: &dyn Fn() -> bool,
+) -> Result<String, String> {
+    let SampleConfig { ref prompt, temperature, top_k, seed, .. } = config.sample;
+    let options = GenerateOptions { max_new_tokens, temperature, top_k, seed };
+    let model = config.model_config(tokenizer.vocab_size());
+    let generator = Generator::new(model, parameters, tokenizer.clone());
+    generator.generate(prompt, &options, stop).map_err(|error| error.to_string())
+}
