@@ -51,6 +51,14 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a run as one HTML page: curves, sessions, checkpoints, config, texts
+    Report {
+        /// The run's folder (`output_dir`)
+        run: PathBuf,
+        /// The page's file; nothing else is written
+        #[arg(long, value_name = "FILE.html")]
+        out: PathBuf,
+    },
     /// Prove on your own config that a killed run ends in the same bytes
     Prove(ProveArguments),
     /// Show what a checkpoint, or any .pt file, holds

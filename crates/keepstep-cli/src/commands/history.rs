@@ -86,7 +86,7 @@ fn to_json(session: &Session) -> serde_json::Value {
 }
 
 /// `2026-01-31 12:34:56`, by Hinnant's algorithm for civil dates.
-fn utc(seconds: f64) -> String {
+pub(super) fn utc(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A file and what it holds, or why it does not hold.
-struct Entry {
-    name: String,
-    size: u64,
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) size: u64,
     age: Option<Duration>,
-    content: Result<Checkpoint, String>,
+    pub(super) content: Result<Checkpoint, String>,
     /// Whether it was saved on schedule, where the journal knows it.
     is_scheduled: Option<bool>,
 }
@@ -68,7 +68,7 @@ fn table(entries: &[Entry]) -> Table {
 
 impl Entry {
     /// Whether it holds, and what it is.
-    fn state(&self) -> String {
+    pub(super) fn state(&self) -> String {
         match &self.content {
             Ok(_) => {
                 let marks = self.marks();
@@ -92,7 +92,8 @@ impl Entry {
     }
 }
 
-fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
+/// The checkpoints of a folder, the best last.
+pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
     let unreadable = |error| Failure::new(1, format!("{}: {error}", folder.display()));
     let mut paths: Vec<(u64, String, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {

@@ -12,6 +12,7 @@ mod import;
 mod inspect;
 mod list;
 mod prove;
+mod report;
 mod train;
 mod verify;
 
@@ -45,6 +46,7 @@ pub(crate) fn run(command: Command) -> Result<u8, Failure> {
         Command::Inspect { checkpoint, json } => inspect::run(&checkpoint, json).map(|()| status::DONE),
         Command::Prove(arguments) => prove::run(&arguments).map(|()| status::DONE),
         Command::History { run, json } => history::run(&run, json).map(|()| status::DONE),
+        Command::Report { run, out } => report::run(&run, &out).map(|()| status::DONE),
         Command::Verify { path } => verify::run(&path).map(|()| status::DONE),
         Command::Diff { left, right } => {
             diff::run(&left, &right).map(|same| if same { status::DONE } else { status::DIFFERENT })

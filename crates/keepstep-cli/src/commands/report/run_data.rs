@@ -1,0 +1,113 @@
+//! What a page says of a run, read from its journal and its checkpoints. Nothing is written.
+
+use super::super::Failure;
+use super::super::list::{Entry, entries};
+use super::curve::Curve;
+use keepstep::Checkpoint;
+use keepstep::history::{Session, sessions};
+use keepstep::position::Position;
+use keepstep::series::{Evaluation, Event, Sample, Series};
+use std::io;
+use std::path::Path;
+
+pub(super) struct RunData {
+    /// The folder's name.
+    pub(super) name: String,
+    /// Why there is no journal to read, if so.
+    pub(super) no_journal: Option<String>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) checkpoints: Vec<Entry>,
+    pub(super) curves: Curves,
+}
+
+pub(super) struct Curves {
+    pub(super) loss: Curve,
+    pub(super) learning_rate: Curve,
+    pub(super) grad_norm: Curve,
+    pub(super) speed: Curve,
+    pub(super) evaluations: Vec<Evaluation>,
+    pub(super) samples: Vec<Sample>,
+    pub(super) num_updates: u64,
+    pub(super) num_tokens: u64,
+    pub(super) first_step: Option<u64>,
+    pub(super) last: Option<Position>,
+}
+
+impl RunData {
+    pub(super) fn read(folder: &Path) -> Result<RunData, Failure> {
+        let checkpoints = entries(folder)?;
+        let mut no_journal = None;
+        let mut missing = |error: &io::Error| {
+            no_journal = Some(match error.kind() {
+                io::ErrorKind::NotFound => {
+                    "This folder has no journal (journal.jsonl), so nothing is known of its \
+                                            sessions, and no curve can be drawn."
+                        .to_owned()
+                }
+                _ => format!("The journal cannot be read, so no curve can be drawn: {error}"),
+            });
+        };
+        let sessions = sessions(folder).inspect_err(&mut missing).unwrap_or_default();
+        let mut curves = Curves::new();
+        if let Err(error) = Series::open(folder).and_then(|mut series| curves.read(&mut series)) {
+            missing(&error);
+        }
+        if no_journal.is_some() && checkpoints.is_empty() {
+            return Err(Failure::new(
+                1,
+                format!("{}: there is neither a journal nor a checkpoint in this folder", folder.display()),
+            ));
+        }
+        let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let name =
+            whole.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
+        Ok(RunData { name, no_journal, sessions, checkpoints, curves })
+    }
+
+    /// The valid checkpoint with the highest global step.
+    pub(super) fn newest(&self) -> Option<&Checkpoint> {
+        let valid = self.checkpoints.iter().filter_map(|entry| entry.content.as_ref().ok());
+        valid.max_by_key(|checkpoint| checkpoint.position.global_step)
+    }
+}
+
+impl Curves {
+    fn new() -> Curves {
+        Curves {
+            loss: Curve::new(),
+            learning_rate: Curve::new(),
+            grad_norm: Curve::new(),
+            speed: Curve::new(),
+            evaluations: Vec::new(),
+            samples: Vec::new(),
+            num_updates: 0,
+            num_tokens: 0,
+            first_step: None,
+            last: None,
+        }
+    }
+
+    fn read(&mut self, series: &mut Series) -> io::Result<()> {
+        while let Some(event) = series.next_event()? {
+            match event {
+                Event::Update(update) => {
+                    let step = update.position.global_step;
+                    self.loss.push(step, update.loss);
+                    self.learning_rate.push(step, update.learning_rate);
+                    self.grad_norm.push(step, update.grad_norm);
+                    if let Some(rate) = update.tokens_per_second {
+                        self.speed.push(step, rate);
+                    }
+                    self.num_updates += 1;
+                    self.num_tokens += update.num_tokens;
+                    self.first_step.get_or_insert(step);
+                    self.last = Some(update.position);
+                }
+                Event::Evaluation(evaluation) => self.evaluations.push(evaluation),
+                Event::Sample(sample) => self.samples.push(sample),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! The page's tables.
+
+use super::super::history::utc;
+use super::super::inspect::scalar;
+use super::html::{escape, loss, thousands};
+use super::run_data::RunData;
+use crate::progress::clock;
+use keepstep::Checkpoint;
+use keepstep::identity::differences;
+use keepstep_pt::{Dict, Value};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// On a narrow page each row becomes a block, and each cell says what it is.
+fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
+    let mut out = "<table class=\"rows\"><thead><tr>".to_owned();
+    columns.iter().for_each(|column| {
+        let _ = write!(out, "<th scope=\"col\">{column}</th>");
+    });
+    out.push_str("</tr></thead><tbody>");
+    for row in rows {
+        out.push_str("<tr>");
+        for (column, cell) in columns.iter().zip(row) {
+            let _ = write!(out, "<td data-label=\"{column}\"><span>{cell}</span></td>");
+        }
+        out.push_str("</tr>");
+    }
+    out.push_str("</tbody></table>");
+    out
+}
+
+pub(super) fn checkpoints(data: &RunData) -> String {
+    let rows: Vec<Vec<String>> = data
+        .checkpoints
+        .iter()
+        .map(|entry| {
+            let mut row = vec![format!("<code>{}</code>", escape(&entry.name))];
+            match &entry.content {
+                Ok(checkpoint) => {
+                    let (position, metrics) = (checkpoint.position, checkpoint.metrics);
+                    row.extend([
+                        thousands(position.epoch),
+                        thousands(position.step),
+                        thousands(position.global_step),
+                        loss(metrics.train_loss()),
+                        loss(metrics.val_loss),
+                    ]);
+                }
+                Err(_) => row.extend((0..5).map(|_| "–".to_owned())),
+            }
+            row.push(format!("{:.1} MB", entry.size as f64 / 1e6));
+            row.push(match &entry.content {
+                Ok(checkpoint) if checkpoint.pending => "valid, an evaluation is due".to_owned(),
+                Ok(_) => "valid".to_owned(),
+                Err(reason) => format!("<strong class=\"bad\">damaged</strong>: {}", escape(reason)),
+            });
+            row
+        })
+        .collect();
+    table(&["File", "Epoch", "Step", "Global step", "Train loss", "Val loss", "Size", "State"], &rows)
+}
+
+pub(super) fn sessions(data: &RunData) -> String {
+    let place = |position: keepstep::Position| {
+        format!(
+            "{}<small> (epoch {}, step {})</small>",
+            thousands(position.global_step),
+            position.epoch,
+            thousands(position.step)
+        )
+    };
+    let rows: Vec<Vec<String>> = data
+        .sessions
+        .iter()
+        .enumerate()
+        .map(|(index, session)| {
+            let lasted = Duration::try_from_secs_f64(session.ended - session.started).unwrap_or_default();
+            let source = session.resumed_from.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
+            vec![
+                format!("#{}", index + 1),
+                utc(session.started),
+                clock(lasted),
+                place(session.from),
+                place(session.to),
+                thousands(session.updates),
+                thousands(session.replayed),
+                thousands(session.lost),
+                session.tokens_per_second().map_or_else(|| "–".to_owned(), |rate| thousands(rate as u64)),
+                escape(session.reason.as_deref().unwrap_or("no end recorded")),
+                source.map_or_else(|| "–".to_owned(), |name| format!("<code>{}</code>", escape(name))),
+            ]
+        })
+        .collect();
+    let columns = [
+        "Session",
+        "Began (UTC)",
+        "Lasted",
+        "From",
+        "To",
+        "Updates",
+        "Replayed",
+        "Lost",
+        "Tokens/s",
+        "Ended by",
+        "Resumed from",
+    ];
+    table(&columns, &rows)
+}
+
+pub(super) fn config(checkpoint: &Checkpoint) -> String {
+    let mut rows = vec![
+        ("seed".to_owned(), checkpoint.identity.seed.to_string()),
+        ("numerics version".to_owned(), checkpoint.identity.numerics.to_string()),
+        ("corpus fingerprint".to_owned(), checkpoint.identity.corpus_fingerprint.clone()),
+    ];
+    flatten("", &checkpoint.identity.config, &mut rows);
+    let mut out = "<dl class=\"config\">".to_owned();
+    let mut seen: Vec<&str> = Vec::new();
+    for (key, value) in &rows {
+        if seen.contains(&key.as_str()) {
+            continue;
+        }
+        seen.push(key);
+        let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(key), escape(value));
+    }
+    out.push_str("</dl>");
+    out
+}
+
+fn flatten(prefix: &str, dict: &Dict, rows: &mut Vec<(String, String)>) {
+    for (key, value) in dict.iter() {
+        let name = key.as_str().map_or_else(|| scalar(key), str::to_owned);
+        let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Dict(dict) | Value::OrderedDict(dict) => flatten(&name, dict, rows),
+            other => rows.push((name, scalar(other))),
+        }
+    }
+}
+
+/// The runs that this one was branched from, each with what was changed after it; empty where there are none.
+pub(super) fn lineage(checkpoint: &Checkpoint) -> String {
+    let configs = checkpoint.lineage.iter().skip(1).map(|ancestor| &ancestor.config);
+    let mut out = String::new();
+    for (ancestor, next) in checkpoint.lineage.iter().zip(configs.chain([&checkpoint.identity.config])) {
+        let changes: Vec<String> = differences(&ancestor.config, next)
+            .into_iter()
+            .map(|difference| {
+                let value = |value: Option<String>| escape(&value.unwrap_or_else(|| "not set".to_owned()));
+                let (before, after) = (value(difference.saved), value(difference.configured));
+                format!("<code>{}</code> from {before} to {after}", escape(&difference.key))
+            })
+            .collect();
+        let what = if changes.is_empty() { "nothing changed".to_owned() } else { changes.join(", ") };
+        let _ = write!(out, "<li>Branched at {}: {what}</li>", ancestor.position);
+    }
+    if out.is_empty() { out } else { format!("<ol class=\"lineage\">{out}</ol>") }
+}
