@@ -58,6 +58,18 @@ pub(crate) fn torch_python() -> Result<PathBuf, String> {
     environment(&format!("torch-{TORCH}-transformers-{TRANSFORMERS}"), &probe, &packages)
 }
 
+/// The TensorBoard that the tests read event files with.
+pub(crate) const TENSORBOARD: &str = "2.21.0";
+
+/// The Python of an environment that has TensorBoard alone, made at the first call.
+pub(crate) fn tensorboard_python() -> Result<PathBuf, String> {
+    let probe = format!(
+        "import tensorboard; from tensorboard.backend.event_processing import event_accumulator; \
+         assert tensorboard.__version__ == '{TENSORBOARD}'"
+    );
+    environment(&format!("tensorboard-{TENSORBOARD}"), &probe, &[format!("tensorboard=={TENSORBOARD}")])
+}
+
 fn environment(name: &str, probe: &str, packages: &[String]) -> Result<PathBuf, String> {
     let folder = cache().join(name);
     let python = folder.join("bin/python");

@@ -21,7 +21,7 @@ usage: cargo xtask COMMAND
 
   test [--quick | --all-torch]
                          formatting, clippy, rustdoc and every test; installs what the tests need
-                         (--quick leaves out the tests that need PyTorch, and says so; --all-torch opens the
+                         (--quick leaves out the tests that need PyTorch, TensorBoard or a browser, and says so; --all-torch opens the
                          checkpoints with an older PyTorch as well)
   bench [NAME...] [--against torch]
                          figures, all or those named (training, store, reading, resume); with `--against torch` PyTorch is

@@ -19,9 +19,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]);
     if quick {
-        eprintln!("xtask: --quick: the tests against PyTorch are left out and counted as skipped");
+        eprintln!(
+            "xtask: --quick: the tests against PyTorch, TensorBoard and a browser are left out and counted as skipped"
+        );
     } else {
         let python = machine::torch_python()?;
+        machine::debian("chromium", "chromium")?;
+        tests.env("KEEPSTEP_CHROMIUM", "chromium");
+        tests.env("KEEPSTEP_TENSORBOARD_PYTHON", machine::tensorboard_python()?);
         if all_torch {
             tests.env("KEEPSTEP_OLD_TORCH_PYTHON", machine::old_torch_python()?);
         }

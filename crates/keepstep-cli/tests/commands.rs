@@ -128,8 +128,8 @@ fn branch_goes_on_with_the_change() {
 fn help_and_pipes() {
     let help = output(program().arg("--help"), 0);
     for command in [
-        "train", "branch", "import", "export", "generate", "list", "history", "prove", "inspect", "verify",
-        "diff",
+        "train", "branch", "import", "export", "generate", "list", "history", "prove", "report", "inspect",
+        "verify", "diff",
     ] {
         assert!(help.contains(command), "{command}");
         output(program().args([command, "--help"]), 0);

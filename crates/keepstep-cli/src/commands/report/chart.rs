@@ -103,7 +103,7 @@ impl Chart<'_> {
                 .bold_line_style(color(ink::GRID).stroke_width(SCALE as u32))
                 .axis_style(color(ink::GRID).stroke_width(SCALE as u32))
                 .set_all_tick_mark_size(px(3))
-                .x_labels((width / 90).max(2) as usize)
+                .x_labels((width / 60).max(2) as usize)
                 .y_labels((height / 45).max(2) as usize)
                 .x_label_formatter(&|step| short(*step as f64))
                 .y_label_formatter(&|value| short(*value))
@@ -118,15 +118,19 @@ impl Chart<'_> {
                 }
                 let x = chart.backend_coord(&(step.max(first), low)).0;
                 if index > 0 {
-                    let line = PathElement::new(vec![(step, low), (step, high)], color(ink::SESSION));
+                    let line = PathElement::new(
+                        vec![(step, low), (step, high)],
+                        color(ink::SESSION).stroke_width(SCALE as u32),
+                    );
                     chart.draw_series([line])?;
                 }
                 let label = format!("#{}", index + 1);
+                let anchor = if x > px(width - 40) { "end" } else { "start" };
                 if x >= free_from {
                     let tenth = f64::from(SCALE);
                     let _ = write!(
                         marks,
-                        "<text class=\"session\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
+                        "<text class=\"session\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{label}</text>",
                         f64::from(x) / tenth + 2.0,
                         f64::from(top) / tenth - 6.0
                     );

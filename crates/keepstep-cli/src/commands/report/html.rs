@@ -52,6 +52,16 @@ pub(super) fn short(value: f64) -> String {
     }
 }
 
+/// Three digits of a large number: `87.2k`.
+pub(super) fn rough(number: u64) -> String {
+    match number {
+        0..1_000 => number.to_string(),
+        1_000..1_000_000 => format!("{:.1}k", number as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1}M", number as f64 / 1e6),
+        _ => format!("{:.1}G", number as f64 / 1e9),
+    }
+}
+
 pub(super) fn loss(loss: Option<f64>) -> String {
     loss.map_or_else(|| "–".to_owned(), |loss| format!("{loss:.4}"))
 }
@@ -68,6 +78,7 @@ mod tests {
     #[test]
     fn numbers() {
         assert_eq!([0, 999, 1076, 1234567].map(thousands), ["0", "999", "1,076", "1,234,567"]);
+        assert_eq!([999, 87_168, 3_500_000_000].map(rough), ["999", "87.2k", "3.5G"]);
         let shown = [0.0, 0.0005, 0.5, 250.0, 12_500.0, 3e6, 2e9].map(short);
         assert_eq!(shown, ["0", "5e-4", "0.5", "250", "12.5k", "3M", "2G"]);
     }

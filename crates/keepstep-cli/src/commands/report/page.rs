@@ -87,12 +87,12 @@ fn header(out: &mut String, data: &RunData) {
         Some((best.val_loss, best.position.global_step))
     });
     if let Some((val_loss, step)) = best {
-        tiles.push(("Best validation loss", loss(Some(val_loss)), format!("at {}", thousands(step))));
+        tiles.push(("Best val. loss", loss(Some(val_loss)), format!("at {}", thousands(step))));
     }
     if curves.num_tokens > 0 {
         let spent: f64 = data.sessions.iter().map(|session| session.ended - session.started).sum();
         let spent = clock(Duration::try_from_secs_f64(spent).unwrap_or_default());
-        tiles.push(("Tokens trained", super::html::short(curves.num_tokens as f64), format!("in {spent}")));
+        tiles.push(("Tokens trained", super::html::rough(curves.num_tokens), format!("in {spent}")));
     }
     if !data.sessions.is_empty() {
         let replayed: u64 = data.sessions.iter().map(|session| session.replayed).sum();
@@ -180,7 +180,7 @@ fn charts(out: &mut String, data: &RunData) {
             continue;
         }
         let chart =
-            Chart { name, curve, color, points: &[], sessions: &begins, steps, from_zero, size: (480, 240) };
+            Chart { name, curve, color, points: &[], sessions: &begins, steps, from_zero, size: (340, 230) };
         let _ = write!(small, "<figure><figcaption>{name}</figcaption>{}</figure>", chart.svg());
     }
     let _ = writeln!(out, "<section id=\"more\" class=\"grid\">{small}</section>");
