@@ -86,7 +86,7 @@ impl Observer for JsonProgress {
     }
 
     fn sampled(&mut self, report: &SampleReport) {
-        self.write(&json!({
+        write(&json!({
             "event": "sample", "global_step": report.global_step, "prompt": report.prompt, "text": report.text,
         }));
     }

@@ -19,5 +19,7 @@ pub use branch::branch;
 pub use disk_need::DiskNeed;
 pub use dry_run::{DryRun, Estimate, Memory, dry_run};
 pub use error::TrainError;
-pub use observer::{EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, Silent, UpdateReport};
+pub use observer::{
+    EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, Silent, UpdateReport,
+};
 pub use session::{Control, Outcome, StopReason, train};

@@ -5,6 +5,7 @@ use super::html::{escape, loss, thousands};
 use super::run_data::{Curves, RunData};
 use super::tables;
 use crate::progress::clock;
+use keepstep::history::Session;
 use keepstep::series::Sample;
 use std::fmt::Write;
 use std::time::Duration;
@@ -119,7 +120,10 @@ fn status(data: &RunData) -> (&'static str, String) {
         Some(Some("finished")) => ("good", "Finished".to_owned()),
         Some(Some("not finite")) => ("bad", "Ended by a number that is not finite".to_owned()),
         Some(Some(reason)) => ("wait", format!("Stopped: {}. The same command goes on", escape(reason))),
-        Some(None) => ("wait", "Still running, or killed: its last session has no end recorded".to_owned()),
+        Some(None) if data.sessions.last().is_some_and(Session::is_running) => ("good", "Running".to_owned()),
+        Some(None) => {
+            ("wait", "Killed, or running elsewhere: its last session has no end recorded".to_owned())
+        }
         None => ("wait", "Not finished".to_owned()),
     }
 }

@@ -12,8 +12,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// On a narrow page each row becomes a block, and each cell says what it is.
-fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out = "<table class=\"rows\"><thead><tr>".to_owned();
+fn table(id: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
+    let mut out = format!("<table class=\"rows\" id=\"{id}-table\"><thead><tr>");
     columns.iter().for_each(|column| {
         let _ = write!(out, "<th scope=\"col\">{column}</th>");
     });
@@ -50,20 +50,23 @@ pub(super) fn checkpoints(data: &RunData) -> String {
             }
             row.push(format!("{:.1} MB", entry.size as f64 / 1e6));
             row.push(match &entry.content {
-                Ok(checkpoint) if checkpoint.pending => "valid, an evaluation is due".to_owned(),
-                Ok(_) => "valid".to_owned(),
+                Ok(_) => escape(&entry.state()),
                 Err(reason) => format!("<strong class=\"bad\">damaged</strong>: {}", escape(reason)),
             });
             row
         })
         .collect();
-    table(&["File", "Epoch", "Step", "Global step", "Train loss", "Val loss", "Size", "State"], &rows)
+    table(
+        "checkpoints",
+        &["File", "Epoch", "Step", "Global step", "Train loss", "Val loss", "Size", "State"],
+        &rows,
+    )
 }
 
 pub(super) fn sessions(data: &RunData) -> String {
     let place = |position: keepstep::Position| {
         format!(
-            "{}<small> (epoch {}, step {})</small>",
+            "{}<small>epoch {}, step {}</small>",
             thousands(position.global_step),
             position.epoch,
             thousands(position.step)
@@ -86,7 +89,11 @@ pub(super) fn sessions(data: &RunData) -> String {
                 thousands(session.replayed),
                 thousands(session.lost),
                 session.tokens_per_second().map_or_else(|| "–".to_owned(), |rate| thousands(rate as u64)),
-                escape(session.reason.as_deref().unwrap_or("no end recorded")),
+                escape(session.reason.as_deref().unwrap_or(if session.is_running() {
+                    "still running"
+                } else {
+                    "no end recorded"
+                })),
                 source.map_or_else(|| "–".to_owned(), |name| format!("<code>{}</code>", escape(name))),
             ]
         })
@@ -104,7 +111,7 @@ pub(super) fn sessions(data: &RunData) -> String {
         "Ended by",
         "Resumed from",
     ];
-    table(&columns, &rows)
+    table("sessions", &columns, &rows)
 }
 
 pub(super) fn config(checkpoint: &Checkpoint) -> String {
