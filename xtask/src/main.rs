@@ -24,8 +24,9 @@ usage: cargo xtask COMMAND
                          (--quick leaves out the tests that need PyTorch, TensorBoard or a browser, and says so; --all-torch opens the
                          checkpoints with an older PyTorch as well)
   bench [NAME...] [--against torch]
-                         figures, all or those named (training, store, reading, resume); with `--against torch` PyTorch is
-                         measured at the same work beside them
+                         figures, all or those named (training, store, reading, resume, tokenize, generate, start); with
+                         `--against torch` PyTorch or transformers is measured at the same work beside them. The
+                         corpus of tokenize has KEEPSTEP_BENCH_MB megabytes, 1000 if that is not set
   soak kill-loop [--kills N] [--seed N]
                          SIGKILL, 10,000 times, of a process that saves, rotates and moves the best
   soak crash-states [--states N] [--seed N] [--round N]

@@ -113,6 +113,8 @@ fn bpe_is_the_same_tokenizer_every_time() {
             let mut train = lab.train(&run);
             train.args(["--set", "data.tokenizer={ bpe = 300 }", "--stop-after", "1"]);
             train.args(["--set", &format!("num_threads={threads}")]);
+            // A cache that is not there yet: it is trained each time.
+            train.args(["--set", &format!("data.cache_dir={}", lab.path(&run).join("cache").display())]);
             expect(&mut train, 75);
             let json = std::fs::read(lab.path(&run).join("tokenizer.json")).expect("the tokenizer");
             assert!(json.len() > 3_000);

@@ -1,9 +1,13 @@
 //! `cargo xtask bench`: figures, measured side by side in one run, because machines are noisy. Ratios are what counts.
 
+mod generate;
 mod measure;
+mod program;
 mod reading;
 mod resume;
+mod start;
 mod store;
+mod tokenize;
 mod training;
 
 use crate::command::{cargo, run};
@@ -11,11 +15,14 @@ use crate::machine;
 use std::path::Path;
 
 /// What can be measured, by name, in the order in which all of it is.
-const BENCHES: [(&str, Bench); 4] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("training", training::run),
     ("store", store::run),
     ("reading", reading::run),
     ("resume", |_| resume::run()),
+    ("tokenize", tokenize::run),
+    ("generate", generate::run),
+    ("start", start::run),
 ];
 
 /// Takes the Python of PyTorch, where the peer is measured too.
@@ -49,6 +56,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
         "-p",
         "keepstep-lm",
     ]))?;
+    run(cargo().args(["build", "--release", "-p", "keepstep-cli"]))?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{threads} threads\n");
     chosen.into_iter().try_for_each(|bench| bench(torch.as_deref()))

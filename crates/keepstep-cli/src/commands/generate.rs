@@ -6,8 +6,11 @@ use crate::signals::Signals;
 use keepstep::name::BEST_MODEL;
 use keepstep::store::{Candidates, Disk, Source, find, load};
 use keepstep_lm::generate::{GenerateOptions, Generator};
+use std::cell::RefCell;
+use std::io::{self, Write};
 use std::path::Path;
 
+/// Text comes as it is written. Ctrl-C ends it after the token at hand, and the program as the signal does.
 pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
     if !(arguments.temperature >= 0.0 && arguments.temperature.is_finite()) {
         return Err(Failure::new(
@@ -28,12 +31,47 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
         top_k: arguments.top_k,
         seed: arguments.seed,
     };
-    let written = generator.generate(&arguments.prompt, &options, &|| signals.is_stopping());
-    let text = written.map_err(|error| Failure::of(2, &error))?;
-    super::print(&format!("{}{text}\n", arguments.prompt))?;
+    let out = RefCell::new(Output { begun: false, closed: false, failure: None });
+    let text = generator.stream(
+        &arguments.prompt,
+        &options,
+        &|| signals.is_stopping() || out.borrow().closed,
+        &mut |text| {
+            let mut out = out.borrow_mut();
+            if !std::mem::replace(&mut out.begun, true) {
+                out.write(&arguments.prompt);
+            }
+            out.write(text);
+        },
+    );
+    text.map_err(|error| Failure::of(2, &error))?;
+    let mut out = out.into_inner();
+    out.write("\n");
     // What was written so far stands there; now the signal does what it does to any program.
     signals.raise();
-    Ok(())
+    out.failure.map_or(Ok(()), Err)
+}
+
+/// Standard output, as far as someone reads it.
+struct Output {
+    begun: bool,
+    closed: bool,
+    failure: Option<Failure>,
+}
+
+impl Output {
+    fn write(&mut self, text: &str) {
+        if self.closed || text.is_empty() {
+            return;
+        }
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            self.closed = true;
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.failure = Some(Failure::new(1, format!("standard output cannot be written: {error}")));
+            }
+        }
+    }
 }
 
 /// A file is itself; a folder its best model, or else its newest valid checkpoint.

@@ -42,6 +42,11 @@ impl JsonProgress {
 }
 
 impl Observer for JsonProgress {
+    fn reading(&mut self, done_bytes: u64, total_bytes: u64) {
+        let line = json!({ "event": "reading", "done_bytes": done_bytes, "total_bytes": total_bytes });
+        self.now_and_then(done_bytes >= total_bytes, &line);
+    }
+
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {
         let line = json!({ "event": "tokenizing", "done_bytes": done_bytes, "total_bytes": total_bytes });
         self.now_and_then(done_bytes == total_bytes, &line);

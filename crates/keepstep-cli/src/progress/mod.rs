@@ -102,6 +102,10 @@ fn columns() -> usize {
 }
 
 impl Observer for Progress {
+    fn reading(&mut self, done_bytes: u64, total_bytes: u64) {
+        self.show(|| share("Reading", done_bytes, total_bytes, megabytes));
+    }
+
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {
         self.show(|| share("Tokenizing", done_bytes, total_bytes, megabytes));
     }

@@ -1,48 +1,75 @@
-//! Files to tokens: pieces in parallel, results in order.
+//! One pass over all files: pieces in parallel, results in order.
 
-use super::{CorpusError, SourceFile};
-use crate::tokenizer::{Tokenizer, pieces};
+use super::pieces::{Piece, Pieces};
+use super::{CorpusError, Progress, SourceFile};
+use crate::tokenizer::Tokenizer;
 use rayon::prelude::*;
+use std::io;
 
-/// Encodes every file by itself, followed by the end-of-text token if there is one, and hands the tokens on in order. It
-/// ends early where `progress` says no.
+/// Pieces per thread that are in work at a time, and as many again that are read and written meanwhile.
+const PIECES: usize = 8;
+
+/// Does `work` on every piece, on all threads, and hands the results to `take` in order. It ends early where `progress`,
+/// which is called with bytes done, of all, says no; the inner error is `take`'s.
+///
+/// While a batch is in work, the results of the last are taken and the next is read.
+pub(super) fn pass<T: Send>(
+    files: &[SourceFile],
+    progress: &mut Progress<'_>,
+    work: impl Fn(&Piece) -> Result<T, CorpusError> + Sync,
+    mut take: impl FnMut(T) -> io::Result<()> + Send,
+) -> Result<io::Result<()>, CorpusError> {
+    let total: u64 = files.iter().map(SourceFile::len).sum();
+    let count = PIECES * rayon::current_num_threads();
+    let mut pieces = Pieces::new(files);
+    let mut batch = pieces.batch(count)?;
+    let (mut done, mut results) = (0, Vec::new());
+    while !batch.is_empty() || !results.is_empty() {
+        let taken = std::mem::take(&mut results);
+        let (made, (taken, next)) = rayon::join(
+            || batch.par_iter().map(&work).collect::<Vec<Result<T, CorpusError>>>(),
+            || (taken.into_iter().try_for_each(&mut take), pieces.batch(count)),
+        );
+        if let Err(error) = taken {
+            return Ok(Err(error));
+        }
+        results = made.into_iter().collect::<Result<Vec<T>, CorpusError>>()?;
+        done += batch.iter().map(|piece| piece.text.len() as u64).sum::<u64>();
+        batch = next?;
+        if !progress(done, total) {
+            return Err(CorpusError::Stopped);
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Encodes every file by itself, followed by the end-of-text token if there is one, and hands the tokens, `width` bytes
+/// each, on in order.
 pub(super) fn encode(
     files: &[SourceFile],
     tokenizer: &Tokenizer,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
-    mut write: impl FnMut(&[u32]) -> std::io::Result<()>,
-) -> Result<std::io::Result<()>, CorpusError> {
-    let total: u64 = files.iter().map(|file| file.text().len() as u64).sum();
-    let mut done = 0;
-    let mut batch: Vec<(usize, &str, bool)> = Vec::new();
-    let mut flush = |batch: &mut Vec<(usize, &str, bool)>| -> Result<std::io::Result<()>, CorpusError> {
-        let encoded: Vec<_> = batch.par_iter().map(|(_, piece, _)| tokenizer.encode(piece)).collect();
-        for ((file, piece, is_last), tokens) in batch.drain(..).zip(encoded) {
-            let mut tokens = tokens.map_err(|source| CorpusError::Tokenizer {
-                path: files[file].path().to_path_buf(),
-                source,
-            })?;
-            if is_last {
-                tokens.extend(tokenizer.end_of_text());
-            }
-            done += piece.len() as u64;
-            if let Err(error) = write(&tokens) {
-                return Ok(Err(error));
-            }
+    width: usize,
+    progress: &mut Progress<'_>,
+    mut write: impl FnMut(&[u8]) -> io::Result<()> + Send,
+) -> Result<io::Result<()>, CorpusError> {
+    let work = |piece: &Piece| {
+        let mut tokens = tokenizer.encode(&piece.text).map_err(|source| CorpusError::Tokenizer {
+            path: files[piece.file].path().to_path_buf(),
+            source,
+        })?;
+        if piece.ends_file {
+            tokens.extend(tokenizer.end_of_text());
         }
-        if progress(done, total) { Ok(Ok(())) } else { Err(CorpusError::Stopped) }
+        Ok(to_bytes(&tokens, width))
     };
-    for (index, file) in files.iter().enumerate() {
-        let pieces = pieces(file.text());
-        let count = pieces.len();
-        for (at, piece) in pieces.into_iter().enumerate() {
-            batch.push((index, piece, at + 1 == count));
-            if batch.len() >= 4 * rayon::current_num_threads()
-                && let Err(error) = flush(&mut batch)?
-            {
-                return Ok(Err(error));
-            }
-        }
+    pass(files, progress, work, |bytes: Vec<u8>| write(&bytes))
+}
+
+/// Little-endian.
+fn to_bytes(tokens: &[u32], width: usize) -> Vec<u8> {
+    match width {
+        1 => tokens.iter().map(|&token| token as u8).collect(),
+        2 => tokens.iter().flat_map(|&token| (token as u16).to_le_bytes()).collect(),
+        _ => tokens.iter().flat_map(|token| token.to_le_bytes()).collect(),
     }
-    flush(&mut batch)
 }

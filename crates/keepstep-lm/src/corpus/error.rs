@@ -53,7 +53,7 @@ pub enum CorpusError {
         /// The file.
         path: PathBuf,
         /// Where, counted from 0.
-        at: usize,
+        at: u64,
     },
     /// Sources that cargo has not fetched.
     #[error(
@@ -73,6 +73,31 @@ pub enum CorpusError {
         /// Why.
         source: TokenizerError,
     },
+    /// The corpus has not enough for the tokenizer.
+    #[error(transparent)]
+    Training(#[from] TokenizerError),
+    /// A file that is another than it was when it was hashed.
+    #[error("{path}: the file changed while it was read: start again when nothing writes to it")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Cached tokens that cannot be read.
+    #[error("{path}: the cached tokens cannot be read")]
+    CacheUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Cached tokens that are damaged.
+    #[error(
+        "{path}: the cached tokens are damaged; the file is removed, and the same command makes it anew and goes on"
+    )]
+    CacheDamaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// A stop was asked for before all was tokenized.
     #[error("stopped while tokenizing; nothing was written")]
     Stopped,
@@ -90,4 +115,16 @@ pub enum CorpusError {
         /// Tokens of one window.
         block_size: usize,
     },
+}
+
+impl CorpusError {
+    /// Whether the config, or what it names, must change before the same command can succeed.
+    pub fn is_usage(&self) -> bool {
+        !matches!(
+            self,
+            CorpusError::Changed { .. }
+                | CorpusError::CacheUnreadable { .. }
+                | CorpusError::CacheDamaged { .. }
+        )
+    }
 }

@@ -3,17 +3,26 @@
 mod encode;
 mod error;
 mod files;
+mod index;
 mod packages;
+mod pieces;
+mod stamp;
 mod tokens;
+mod vocabulary;
 
 pub use error::CorpusError;
 pub use files::{SourceFile, collect};
 pub use tokens::Tokens;
+pub use vocabulary::{Vocabulary, train_tokenizer};
 
-use crate::config::Config;
+use crate::config::{Config, DataConfig};
 use crate::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
+use stamp::Stamp;
 use std::path::PathBuf;
+
+/// Is called with bytes done, of all, and says whether to go on.
+pub type Progress<'a> = dyn FnMut(u64, u64) -> bool + Send + 'a;
 
 /// The version of the rule that turns files into tokens and windows.
 const RULE: u64 = 1;
@@ -30,8 +39,7 @@ pub struct Corpus {
 
 impl Corpus {
     /// Encodes the files, or finds their tokens in the cache. `progress` is called with bytes done, of all, and says
-    /// whether to go on; `note` is called with
-    /// what people should know.
+    /// whether to go on; `note` is called with what people should know.
     ///
     /// # Errors
     /// A text that the tokenizer cannot take, or a corpus too small for one batch.
@@ -39,11 +47,11 @@ impl Corpus {
         files: &[SourceFile],
         tokenizer: &Tokenizer,
         config: &Config,
-        progress: &mut dyn FnMut(u64, u64) -> bool,
+        progress: &mut Progress<'_>,
         note: &mut dyn FnMut(String),
     ) -> Result<Corpus, CorpusError> {
         let fingerprint = fingerprint(files, tokenizer);
-        let cache = cache_dir(config)?;
+        let cache = cache_dir(&config.data)?;
         let tokens = Tokens::of(files, tokenizer, &fingerprint, cache.as_deref(), progress, note)?;
         let block_size = config.model.block_size;
         let (num_train_windows, num_validation_windows) = windows(config, tokens.len())?;
@@ -58,10 +66,10 @@ impl Corpus {
         files: &[SourceFile],
         tokenizer: &Tokenizer,
         config: &Config,
-        progress: &mut dyn FnMut(u64, u64) -> bool,
+        progress: &mut Progress<'_>,
     ) -> Result<CorpusSizes, CorpusError> {
         let fingerprint = fingerprint(files, tokenizer);
-        let cache = cache_dir(config)?;
+        let cache = cache_dir(&config.data)?;
         let num_tokens = Tokens::count(files, tokenizer, &fingerprint, cache.as_deref(), progress)?;
         let (num_train_windows, num_validation_windows) = windows(config, num_tokens)?;
         Ok(CorpusSizes { fingerprint, num_tokens, num_train_windows, num_validation_windows })
@@ -88,17 +96,28 @@ impl Corpus {
     }
 
     /// Appends the `block_size + 1` tokens of training window `index`.
-    pub fn train_window(&self, index: u64, out: &mut Vec<u32>) {
-        self.window(index, out);
+    ///
+    /// # Errors
+    /// The cached tokens cannot be read, or are damaged there.
+    pub fn train_window(&self, index: u64, out: &mut Vec<u32>) -> Result<(), CorpusError> {
+        self.window(index, out)
+    }
+
+    /// Has the disk bring training window `index`, which is wanted soon.
+    pub fn will_need(&self, index: u64) {
+        self.tokens.will_need(index * self.block_size as u64, self.block_size + 1);
     }
 
     /// Appends the `block_size + 1` tokens of validation window `index`.
-    pub fn validation_window(&self, index: u64, out: &mut Vec<u32>) {
-        self.window(self.num_train_windows + index, out);
+    ///
+    /// # Errors
+    /// As [`Corpus::train_window`].
+    pub fn validation_window(&self, index: u64, out: &mut Vec<u32>) -> Result<(), CorpusError> {
+        self.window(self.num_train_windows + index, out)
     }
 
-    fn window(&self, index: u64, out: &mut Vec<u32>) {
-        self.tokens.read(index * self.block_size as u64, self.block_size + 1, out);
+    fn window(&self, index: u64, out: &mut Vec<u32>) -> Result<(), CorpusError> {
+        self.tokens.read(index * self.block_size as u64, self.block_size + 1, out)
     }
 }
 
@@ -135,7 +154,7 @@ fn fingerprint(files: &[SourceFile], tokenizer: &Tokenizer) -> String {
     hash.update((tokenizer.json().len() as u64).to_le_bytes());
     hash.update(tokenizer.json());
     for file in files {
-        hash.update((file.text().len() as u64).to_le_bytes());
+        hash.update(file.len().to_le_bytes());
         hash.update(file.hash());
     }
     hex(&hash.finalize())
@@ -146,8 +165,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Where tokens are cached: the config's folder, or the user's.
-fn cache_dir(config: &Config) -> Result<Option<PathBuf>, CorpusError> {
-    if let Some(folder) = &config.data.cache_dir {
+fn cache_dir(data: &DataConfig) -> Result<Option<PathBuf>, CorpusError> {
+    if let Some(folder) = &data.cache_dir {
         return Ok(Some(PathBuf::from(crate::config::expand(folder)?)));
     }
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -4,7 +4,6 @@ use super::position::{Counting, Stated, interpret};
 use super::tensors::of_dict;
 use super::{ForeignError, optimizer, weights};
 use crate::config::Config;
-use crate::corpus;
 use crate::parameters::Layout;
 use crate::trainer::{Observer, TrainError, groups, prepare, weights::Weights};
 use keepstep::branch;
@@ -33,7 +32,7 @@ pub fn import(
     folder: &Path,
     counting: Counting,
     observer: &mut dyn Observer,
-    stop: &dyn Fn() -> bool,
+    stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<PathBuf, TrainError> {
     let foreign = |source: ForeignError| TrainError::Foreign { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(|error| foreign(error.into()))?;
@@ -51,7 +50,7 @@ pub fn import(
     };
     let stated = Stated { epoch: int("epoch")?, step: int("step")?, global_step: int("global_step")? };
 
-    let files = corpus::collect(&config.data)?;
+    let files = prepare::files(config, observer, stop)?;
     let tokenizer = prepare::tokenizer(config, &files, None, observer, stop)?;
     let corpus = prepare::corpus(config, &files, &tokenizer, observer, stop)?;
     let sizes = prepare::sizes(config, corpus.num_train_windows());

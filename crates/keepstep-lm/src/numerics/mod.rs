@@ -3,6 +3,7 @@
 pub(crate) mod math;
 pub mod product;
 pub(crate) mod reduce;
+pub(crate) mod row_product;
 pub(crate) mod vectorized;
 
 /// The version of everything that decides the bits of a run. Raise it with any change of them, and say so in the

@@ -1,11 +1,15 @@
 //! Text to tokens and back, as a `tokenizer.json` of Hugging Face's `tokenizers` describes it.
 
 mod bpe;
-mod pieces;
+mod counts;
+mod interner;
+mod merges;
 mod train;
+mod words;
 
-pub(crate) use pieces::pieces;
+pub use counts::{Characters, WordCounts};
 
+use merges::Merges;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokenizers::decoders::fuse::Fuse;
@@ -82,6 +86,8 @@ enum Kind {
     Bytes,
     /// In ascending order; the place is the token.
     Chars(Vec<char>),
+    /// Does what the library does with this tokenizer, faster.
+    Merges(Box<Library>, Merges),
     Library(Box<Library>),
 }
 
@@ -108,19 +114,18 @@ impl Tokenizer {
         }
     }
 
-    /// Trains a byte-level BPE of `vocab_size` entries on texts: 256 bytes, the merges, the end-of-text token last.
+    /// Trains a byte-level BPE of `vocab_size` entries on words: 256 bytes, the merges, the end-of-text token last.
     ///
-    /// The result depends on the texts alone, not on threads or the process. `progress` is called with bytes counted, of
-    /// all, and says whether to go on.
+    /// The result depends on the words alone, not on threads or the process. `go_on` is asked now and then.
     ///
     /// # Errors
-    /// The texts have not enough for so many entries.
+    /// The words have not enough for so many entries.
     pub fn train_bpe(
-        texts: &[&str],
+        words: &WordCounts,
         vocab_size: usize,
-        progress: &mut dyn FnMut(u64, u64) -> bool,
+        go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Tokenizer, TokenizerError> {
-        let trained = train::train(texts, vocab_size - 1, progress).ok_or(TokenizerError::Stopped)?;
+        let trained = train::train(words, vocab_size - 1, go_on).ok_or(TokenizerError::Stopped)?;
         let found = trained.vocab.len() + 1;
         if found < vocab_size {
             return Err(TokenizerError::SmallCorpus { wanted: vocab_size, found });
@@ -158,12 +163,12 @@ impl Tokenizer {
             return Err(unusable(format!("its vocabulary has {vocab_size} entries")));
         }
         let end_of_text = [END_OF_TEXT, "</s>", "<eos>"].iter().find_map(|name| library.token_to_id(name));
-        Ok(Tokenizer {
-            json: json.to_owned(),
-            kind: Kind::Library(Box::new(library)),
-            vocab_size,
-            end_of_text,
-        })
+        let library = Box::new(library);
+        let kind = match Merges::of_json(json) {
+            Some(merges) => Kind::Merges(library, merges),
+            None => Kind::Library(library),
+        };
+        Ok(Tokenizer { json: json.to_owned(), kind, vocab_size, end_of_text })
     }
 
     /// Of a `tokenizer.json`.
@@ -196,7 +201,7 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes => bpe::byte_alphabet().get(token as usize).cloned(),
             Kind::Chars(characters) => characters.get(token as usize).map(char::to_string),
-            Kind::Library(library) => library.id_to_token(token),
+            Kind::Merges(library, _) | Kind::Library(library) => library.id_to_token(token),
         }
     }
 
@@ -207,15 +212,23 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         match &self.kind {
             Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Kind::Chars(characters) => text
-                .chars()
-                .map(|character| {
-                    let found = characters.binary_search(&character);
-                    found
-                        .map(|token| token as u32)
-                        .map_err(|_| TokenizerError::UnknownCharacter { character })
-                })
-                .collect(),
+            Kind::Chars(characters) => {
+                // Nearly all are among the first ones.
+                let mut low = [None; 256];
+                for (&character, token) in characters.iter().zip(0_u32..) {
+                    if let Some(place) = low.get_mut(character as usize) {
+                        *place = Some(token);
+                    }
+                }
+                let token = |character: char| match low.get(character as usize) {
+                    Some(found) => *found,
+                    None => characters.binary_search(&character).ok().map(|token| token as u32),
+                };
+                let known =
+                    |character| token(character).ok_or(TokenizerError::UnknownCharacter { character });
+                text.chars().map(known).collect()
+            }
+            Kind::Merges(_, merges) => Ok(merges.encode(text)),
             Kind::Library(library) => {
                 let encoding = library
                     .encode_fast(text, false)
@@ -238,7 +251,7 @@ impl Tokenizer {
             Kind::Chars(characters) => {
                 Ok(tokens.iter().filter_map(|&token| characters.get(token as usize)).collect())
             }
-            Kind::Library(library) => library
+            Kind::Merges(library, _) | Kind::Library(library) => library
                 .decode(tokens, true)
                 .map_err(|error| TokenizerError::Failed { message: error.to_string() }),
         }
@@ -291,12 +304,15 @@ mod tests {
 
     #[test]
     fn trained_bpe() {
-        let tokenizer = Tokenizer::train_bpe(&[TEXT, TEXT], 270, &mut |_, _| true).expect("a tokenizer");
+        let tokenizer =
+            Tokenizer::train_bpe(&WordCounts::of(&[TEXT, TEXT]), 270, &mut || true).expect("a tokenizer");
         check(&tokenizer);
         assert_eq!(tokenizer.vocab_size(), 270);
         assert_eq!(tokenizer.end_of_text(), Some(269));
         assert!(tokenizer.encode(TEXT).expect("tokens").len() < TEXT.len());
-        let error = Tokenizer::train_bpe(&["ab"], 300, &mut |_, _| true).expect_err("too few").to_string();
+        assert!(matches!(tokenizer.kind, Kind::Merges(..)));
+        let error = Tokenizer::train_bpe(&WordCounts::of(&["ab"]), 300, &mut || true);
+        let error = error.expect_err("too few").to_string();
         assert!(error.contains("257"), "{error}");
     }
 

@@ -2,15 +2,12 @@
 //! again and again; of equally frequent ones the pair of the smallest tokens.
 //!
 //! The library's own trainer keeps stale copies of a pair in its queue, and which of two equal ones it meets first hangs
-//! on the order of a hash map. Here every choice is defined, and the splitting into words is the library's.
+//! on the order of a hash map. Here every choice is defined.
 
 use super::bpe::byte_alphabet;
-use super::pieces::pieces;
-use rayon::prelude::*;
+use super::counts::WordCounts;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 /// A vocabulary in the order of its tokens, and the merges in the order of their making.
 pub(super) struct Trained {
@@ -26,49 +23,22 @@ const MIN_FREQUENCY: u64 = 2;
 /// Merges between two questions whether to go on.
 const PATIENCE: usize = 16;
 
+/// None where `go_on` says no.
 pub(super) fn train(
-    texts: &[&str],
+    words: &WordCounts,
     vocab_size: usize,
-    progress: &mut dyn FnMut(u64, u64) -> bool,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Option<Trained> {
-    let mut trainer = Trainer::new(&count_words(texts, progress)?);
-    let total = texts.iter().map(|text| text.len() as u64).sum();
-    while trainer.vocab.len() < vocab_size && trainer.merge_next() {
-        if trainer.merges.len().is_multiple_of(PATIENCE) && !progress(total, total) {
+    let mut trainer = Trainer::new(&words.sorted());
+    loop {
+        if trainer.merges.len().is_multiple_of(PATIENCE) && !go_on() {
             return None;
+        }
+        if trainer.vocab.len() >= vocab_size || !trainer.merge_next() {
+            break;
         }
     }
     Some(Trained { vocab: trainer.vocab, merges: trainer.merges })
-}
-
-/// How often each word occurs, words spelled in the alphabet of bytes.
-fn count_words(texts: &[&str], progress: &mut dyn FnMut(u64, u64) -> bool) -> Option<BTreeMap<String, u64>> {
-    let total = texts.iter().map(|text| text.len() as u64).sum();
-    let (mut done, mut counts) = (0, BTreeMap::new());
-    let pieces: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
-    for batch in pieces.chunks(4 * rayon::current_num_threads()) {
-        let parts: Vec<BTreeMap<String, u64>> = batch.par_iter().map(|text| count(text)).collect();
-        for (word, number) in parts.into_iter().flatten() {
-            *counts.entry(word).or_default() += number;
-        }
-        done += batch.iter().map(|text| text.len() as u64).sum::<u64>();
-        if !progress(done, total) {
-            return None;
-        }
-    }
-    Some(counts)
-}
-
-fn count(text: &str) -> BTreeMap<String, u64> {
-    let mut split = PreTokenizedString::from(text);
-    let mut counts = BTreeMap::new();
-    // It fails on no text: its only errors are those of a regular expression that is its own.
-    if ByteLevel::new(false, false, true).pre_tokenize(&mut split).is_ok() {
-        for (word, ..) in split.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            *counts.entry(word.to_owned()).or_default() += 1;
-        }
-    }
-    counts
 }
 
 struct Trainer {
@@ -85,12 +55,11 @@ struct Trainer {
 }
 
 impl Trainer {
-    fn new(counts: &BTreeMap<String, u64>) -> Trainer {
+    fn new(counts: &BTreeMap<Vec<u8>, u64>) -> Trainer {
         let vocab = byte_alphabet();
         let tokens: BTreeMap<String, u32> = vocab.iter().cloned().zip(0..).collect();
-        let spell = |word: &str| {
-            word.chars().filter_map(|character| tokens.get(character.to_string().as_str()).copied()).collect()
-        };
+        // The first 256 tokens are the bytes.
+        let spell = |word: &[u8]| word.iter().map(|&byte| u32::from(byte)).collect();
         let words: Vec<(Vec<u32>, u64)> = counts.iter().map(|(word, &count)| (spell(word), count)).collect();
         let mut trainer = Trainer {
             vocab,
@@ -193,7 +162,7 @@ mod tests {
     use super::*;
 
     /// Counts everything anew for each merge.
-    fn obvious(counts: &BTreeMap<String, u64>, vocab_size: usize) -> Vec<(String, String)> {
+    fn obvious(counts: &BTreeMap<Vec<u8>, u64>, vocab_size: usize) -> Vec<(String, String)> {
         let mut trainer = Trainer::new(counts);
         let mut merges = Vec::new();
         while trainer.vocab.len() < vocab_size {
@@ -225,8 +194,7 @@ mod tests {
     #[test]
     fn it_does_what_counting_anew_does() {
         let text = "abababa aaaa aaab the theme then thesis banana bandana ananas the the aa ab abab bab";
-        let counts = count_words(&[text, "fn main() {\n    let mut main = main;\n}\n"], &mut |_, _| true)
-            .expect("counts");
+        let counts = WordCounts::of(&[text, "fn main() {\n    let mut main = main;\n}\n"]).sorted();
         let mut trainer = Trainer::new(&counts);
         while trainer.vocab.len() < 330 && trainer.merge_next() {}
         let expected = obvious(&counts, 330);
@@ -239,9 +207,10 @@ mod tests {
         let texts = ["the one and the other", "another one", "on and on"];
         let mut back = texts;
         back.reverse();
-        let one = train(&texts, 270, &mut |_, _| true).expect("merges");
-        let other = train(&back, 270, &mut |_, _| true).expect("merges");
-        assert!(train(&texts, 270, &mut |_, _| false).is_none());
+        let train = |texts: &[&str], go_on: bool| train(&WordCounts::of(texts), 270, &mut || go_on);
+        let one = train(&texts, true).expect("merges");
+        let other = train(&back, true).expect("merges");
+        assert!(train(&texts, false).is_none());
         assert_eq!(one.merges, other.merges);
     }
 }

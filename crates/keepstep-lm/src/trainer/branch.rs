@@ -6,7 +6,6 @@ use super::observer::Silent;
 use super::prepare;
 use super::weights::Weights;
 use crate::config::{Config, from_functional, functional};
-use crate::corpus;
 use crate::parameters::Layout;
 use crate::state_dict::StateDictError;
 use crate::tokenizer::Tokenizer;
@@ -78,7 +77,7 @@ fn plan(
     let steps_per_epoch = if new.batch_size == old.batch_size {
         parent.plan.steps_per_epoch
     } else if is_changed("data.paths") || is_changed("data.cargo_packages") {
-        let files = corpus::collect(&new.data)?;
+        let files = prepare::files(new, &mut Silent, &|| false)?;
         let tokenizer = prepare::tokenizer(new, &files, Some(parent), &mut Silent, &|| false)?;
         let corpus = prepare::corpus(new, &files, &tokenizer, &mut Silent, &|| false)?;
         prepare::sizes(new, corpus.num_train_windows()).steps_per_epoch

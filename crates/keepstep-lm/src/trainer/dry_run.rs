@@ -6,7 +6,7 @@ use super::observer::{Observer, PlanReport, ResumeReport};
 use super::prepare;
 use super::weights::Weights;
 use crate::config::Config;
-use crate::corpus::{self, Corpus, CorpusSizes};
+use crate::corpus::{Corpus, CorpusSizes};
 use crate::engine::{CpuEngine, DropoutKey, Engine};
 use crate::gradient::{GradientTree, global_norm};
 use crate::model::ModelConfig;
@@ -118,14 +118,14 @@ fn plan(
     config: &Config,
     resume: Option<Resume>,
     observer: &mut &mut dyn Observer,
-    stop: &dyn Fn() -> bool,
+    stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<DryRun, TrainError> {
     let folder = prepare::output_dir(config)?;
     let resume = match resume {
         Some(resume) => resume,
         None => Resume::Newest(prepare::source(config)?),
     };
-    let files = corpus::collect(&config.data)?;
+    let files = prepare::files(config, *observer, stop)?;
     let opening = Opening::only_look(&folder, prepare::policy(config, resume))?;
     let checkpoint = opening.checkpoint();
     let tokenizer = prepare::tokenizer(config, &files, checkpoint, *observer, stop)?;

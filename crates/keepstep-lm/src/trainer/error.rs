@@ -113,13 +113,13 @@ impl TrainError {
     pub fn is_usage(&self) -> bool {
         match self {
             TrainError::Config(_)
-            | TrainError::Corpus(_)
             | TrainError::Tokenizer(_)
             | TrainError::Threads { .. }
             | TrainError::State { .. }
             | TrainError::Foreign { .. }
             | TrainError::Fixed { .. } => true,
             TrainError::Run(error) => error.is_incompatible(),
+            TrainError::Corpus(error) => error.is_usage(),
             _ => false,
         }
     }

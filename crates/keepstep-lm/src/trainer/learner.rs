@@ -2,7 +2,7 @@
 
 use super::weights::Weights;
 use crate::config::Config;
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, CorpusError};
 use crate::engine::{CpuEngine, DropoutKey, Engine, LossSum};
 use crate::gradient::{GradientTree, clip_coefficient, global_norm};
 use crate::model::ModelConfig;
@@ -85,7 +85,7 @@ impl Learner {
 
     /// Makes one update. `check` is given the mean loss and the gradient's norm before anything changes; its error
     /// leaves everything as it was.
-    pub(super) fn update<E>(
+    pub(super) fn update<E: From<CorpusError>>(
         &mut self,
         corpus: &Corpus,
         order: &Order,
@@ -98,7 +98,12 @@ impl Learner {
             tokens.clear();
             let first = step * config.batch_size as u64;
             for place in first..first + config.batch_size as u64 {
-                corpus.train_window(order.sample(place), tokens);
+                corpus.train_window(order.sample(place), tokens)?;
+            }
+            // The next micro-batch's windows lie anywhere: the disk finds them while this one is computed.
+            let next = first + config.batch_size as u64;
+            for place in next..(next + config.batch_size as u64).min(corpus.num_train_windows()) {
+                corpus.will_need(order.sample(place));
             }
             let key = DropoutKey {
                 seed: config.seed,
@@ -121,7 +126,7 @@ impl Learner {
                 Some(from) => optimizer.step_from(layout, from, into, gradient, clip, factor, count),
                 None => optimizer.step(layout, into, gradient, clip, factor, count),
             });
-            Ok(norm)
+            Ok::<f64, E>(norm)
         })?;
         weights.num_updates = count;
         Ok(UpdateOutcome { loss, learning_rate, grad_norm })
@@ -133,21 +138,21 @@ impl Learner {
         &mut self,
         corpus: &Corpus,
         mut go_on: impl FnMut(u64, u64) -> bool,
-    ) -> Option<f64> {
+    ) -> Result<Option<f64>, CorpusError> {
         let (size, windows) = (self.config.batch_size as u64, corpus.num_validation_windows());
         let all = windows.div_ceil(size);
         let batches = self.config.eval_batches.map_or(all, |most| all.min(most));
         let mut loss = LossSum::default();
         for batch in 0..batches {
             if !go_on(batch, batches) {
-                return None;
+                return Ok(None);
             }
             self.tokens.clear();
             for window in batch * size..windows.min((batch + 1) * size) {
-                corpus.validation_window(window, &mut self.tokens);
+                corpus.validation_window(window, &mut self.tokens)?;
             }
             loss.add(self.engine.loss(&self.weights.parameters, &self.tokens));
         }
-        Some(loss.mean())
+        Ok(Some(loss.mean()))
     }
 }

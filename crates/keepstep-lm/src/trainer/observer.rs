@@ -9,6 +9,8 @@ use std::time::Duration;
 /// Every method has an empty default, so that an observer names only what it shows.
 #[expect(unused_variables, reason = "the defaults ignore their arguments")]
 pub trait Observer: Send {
+    /// Text is being read, to know it again or to train a tokenizer: bytes done, of all.
+    fn reading(&mut self, done_bytes: u64, total_bytes: u64) {}
     /// Text is being encoded: bytes done, of all.
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {}
     /// Something that is worth a line: a damaged file that was passed over, a cache that was rebuilt.

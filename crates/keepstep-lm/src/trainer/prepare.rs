@@ -4,7 +4,7 @@ use super::error::TrainError;
 use super::groups;
 use super::observer::Observer;
 use crate::config::{Config, TokenizerSpec, expand, functional};
-use crate::corpus::{Corpus, SourceFile};
+use crate::corpus::{self, Corpus, SourceFile, Vocabulary};
 use crate::foreign::Initial;
 use crate::numerics::NUMERICS_VERSION;
 use crate::schedule::Schedule;
@@ -50,6 +50,18 @@ pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
     }
 }
 
+/// The files of the corpus, read where they have not been read before.
+pub(crate) fn files(
+    config: &Config,
+    observer: &mut dyn Observer,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<SourceFile>, TrainError> {
+    Ok(corpus::collect(&config.data, &mut |done, total| {
+        observer.reading(done, total);
+        !stop()
+    })?)
+}
+
 /// The checkpoint's tokenizer, where the config asks for the same kind; otherwise the config's, trained on the corpus
 /// if need be.
 pub(crate) fn tokenizer(
@@ -57,7 +69,7 @@ pub(crate) fn tokenizer(
     files: &[SourceFile],
     checkpoint: Option<&Checkpoint>,
     observer: &mut dyn Observer,
-    stop: &dyn Fn() -> bool,
+    stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Tokenizer, TrainError> {
     let spec = &config.data.tokenizer;
     let saved = checkpoint.filter(|checkpoint| {
@@ -66,7 +78,12 @@ pub(crate) fn tokenizer(
     });
     let from =
         |checkpoint: &Checkpoint| Tokenizer::from_json(&checkpoint.identity.tokenizer, "the checkpoint");
-    let texts: Vec<&str> = files.iter().map(SourceFile::text).collect();
+    let mut train = |vocabulary| {
+        corpus::train_tokenizer(files, vocabulary, &config.data, &mut |done, total| {
+            observer.reading(done, total);
+            !stop()
+        })
+    };
     Ok(match (spec, saved) {
         // A file that has changed since makes another function; one that is gone leaves the checkpoint's.
         (TokenizerSpec::File(path), saved) => {
@@ -79,11 +96,8 @@ pub(crate) fn tokenizer(
         }
         (_, Some(checkpoint)) => from(checkpoint)?,
         (TokenizerSpec::Bytes, None) => Tokenizer::bytes(),
-        (TokenizerSpec::Chars, None) => Tokenizer::chars(texts.iter().flat_map(|text| text.chars())),
-        (TokenizerSpec::Bpe(size), None) => Tokenizer::train_bpe(&texts, *size, &mut |done, total| {
-            observer.tokenizing(done, total);
-            !stop()
-        })?,
+        (TokenizerSpec::Chars, None) => train(Vocabulary::Chars)?,
+        (TokenizerSpec::Bpe(size), None) => train(Vocabulary::Bpe(*size))?,
     })
 }
 
@@ -125,7 +139,7 @@ pub(crate) fn corpus(
     files: &[SourceFile],
     tokenizer: &Tokenizer,
     observer: &mut dyn Observer,
-    stop: &dyn Fn() -> bool,
+    stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Corpus, TrainError> {
     let mut notes = Vec::new();
     let mut progress = |done, total| {

@@ -10,7 +10,7 @@ use super::sampler::{self, Sampler};
 use super::weights::Weights;
 use super::{groups, prepare};
 use crate::config::{Config, OnDivergence, OnSaveError};
-use crate::corpus::{self, Corpus};
+use crate::corpus::Corpus;
 use crate::parameters::Layout;
 use crate::tensorboard::Follower;
 use crate::tokenizer::Tokenizer;
@@ -153,7 +153,7 @@ impl<'a> Session<'a> {
             Some(resume) => resume.clone(),
             None => Resume::Newest(prepare::source(config)?),
         };
-        let files = corpus::collect(&config.data)?;
+        let files = prepare::files(config, observer, &stop)?;
         let opening = Opening::look_in(&folder, prepare::policy(config, resume), storage)?;
         let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer, &stop)?;
         let corpus = prepare::corpus(config, &files, &tokenizer, observer, &stop)?;
@@ -245,7 +245,7 @@ impl<'a> Session<'a> {
     fn train(&mut self) -> Result<Outcome, TrainError> {
         loop {
             if self.run.evaluation_due()
-                && let Some(reason) = self.evaluate()
+                && let Some(reason) = self.evaluate()?
             {
                 return self.stop(reason);
             }
@@ -266,8 +266,19 @@ impl<'a> Session<'a> {
                 self.report(saves)?;
             }
             let Session { run, learner, corpus, .. } = &mut *self;
-            let outcome =
-                learner.update(corpus, &order, &update, |loss, norm| run.check_finite(loss, norm))?;
+            let outcome = learner.update(corpus, &order, &update, |loss, norm| {
+                run.check_finite(loss, norm).map_err(TrainError::from)
+            });
+            let outcome = match outcome {
+                Err(error @ TrainError::Corpus(_)) => {
+                    // Nothing has changed since the last update: it is not to be lost with the cache.
+                    self.save_now()?;
+                    let saves = self.run.wait_for_saves();
+                    self.report(saves)?;
+                    return Err(error);
+                }
+                outcome => outcome?,
+            };
             let progress = Progress {
                 loss_sum: outcome.loss.sum,
                 num_tokens: outcome.loss.num_tokens,
@@ -338,7 +349,7 @@ impl<'a> Session<'a> {
     }
 
     /// Gives the reason of a stop that came before it was done.
-    fn evaluate(&mut self) -> Option<StopReason> {
+    fn evaluate(&mut self) -> Result<Option<StopReason>, TrainError> {
         let started = Instant::now();
         let mut reason = self.stop_reason(Clock::is_over_for_evaluation);
         let Session { learner, corpus, observer, control, run, clock, sampler, .. } = self;
@@ -351,14 +362,14 @@ impl<'a> Session<'a> {
                 reason = reason.or(Some(StopReason::TimeLimit));
             }
             reason.is_none()
-        });
-        let Some(val_loss) = val_loss else { return reason.or(Some(StopReason::Signal)) };
+        })?;
+        let Some(val_loss) = val_loss else { return Ok(reason.or(Some(StopReason::Signal))) };
         self.evaluations += 1;
         let is_best = run.evaluated(val_loss);
         clock.evaluated(started);
         sampler.evaluated();
         observer.evaluated(&EvaluationReport { global_step: run.position().global_step, val_loss, is_best });
-        None
+        Ok(None)
     }
 
     fn say_journal(&mut self) {

@@ -17,7 +17,7 @@ use gemm_common::Parallelism;
 use rayon::prelude::*;
 
 /// The crate cuts the inner dimension by cache sizes, but never below this, so that slices of this length are not cut.
-const SLICE: usize = 512;
+pub(super) const SLICE: usize = 512;
 
 /// Fewer multiply-adds than this are not worth a second thread.
 const SERIAL: usize = 1 << 16;

@@ -1,0 +1,211 @@
+//! Writing text: one token at a time, with a cache of keys and values.
+//!
+//! A position is computed by the engine's own arithmetic, so that its logits have the bits that a whole forward pass
+//! would give.
+
+mod crew;
+mod decoder;
+mod sampler;
+mod stream;
+
+use crate::model::ModelConfig;
+use crate::parameters::Layout;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::trained::{TrainedModel, TrainedModelError};
+use crew::Crew;
+use decoder::Decoder;
+use keepstep::Checkpoint;
+use sampler::Sampler;
+use std::borrow::Cow;
+use stream::TextStream;
+use thiserror::Error;
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GenerateOptions {
+    /// How many tokens are written at most; an end-of-text token ends it earlier.
+    pub max_new_tokens: usize,
+    /// 0 takes the likeliest token each time.
+    pub temperature: f64,
+    /// Choose among this many likeliest tokens; 0 among all.
+    pub top_k: usize,
+    /// The same seed writes the same text.
+    pub seed: u64,
+}
+
+/// Text that cannot be written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    /// The checkpoint holds no language model.
+    #[error(transparent)]
+    Checkpoint(#[from] TrainedModelError),
+    /// The tokenizer cannot be used on this prompt.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// There is nothing to continue.
+    #[error(
+        "the prompt is empty, and this tokenizer has no end-of-text token to begin with: give at least one character"
+    )]
+    EmptyPrompt,
+}
+
+/// A trained model that writes.
+#[derive(Debug)]
+pub struct Generator<'a> {
+    model: ModelConfig,
+    parameters: Cow<'a, [f32]>,
+    tokenizer: Tokenizer,
+}
+
+impl<'a> Generator<'a> {
+    /// Of parameters in a buffer of the model's [`Layout`].
+    pub fn new(
+        model: ModelConfig,
+        parameters: impl Into<Cow<'a, [f32]>>,
+        tokenizer: Tokenizer,
+    ) -> Generator<'a> {
+        Generator { model, parameters: parameters.into(), tokenizer }
+    }
+
+    /// Of a checkpoint, which is enough by itself.
+    ///
+    /// # Errors
+    /// It is not one of a language model.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Generator<'a>, GenerateError> {
+        let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
+        Ok(Generator { model, parameters: parameters.into(), tokenizer })
+    }
+
+    /// The logits of the token after `prompt`, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// The prompt is empty, or cannot be tokenized.
+    pub fn logits(&self, prompt: &str) -> Result<Vec<f32>, GenerateError> {
+        let context = self.tokenizer.encode(prompt)?;
+        if context.is_empty() {
+            return Err(GenerateError::EmptyPrompt);
+        }
+        let start = context.len().saturating_sub(self.model.block_size);
+        Ok(self.decode(|decoder| {
+            decoder.see(&context[start..]);
+            decoder.logits().to_vec()
+        }))
+    }
+
+    /// Continues `prompt`; gives the new text alone. `stop` is asked before each token.
+    ///
+    /// Where the context is full, it goes on with its last half.
+    ///
+    /// # Errors
+    /// The prompt is empty or cannot be tokenized.
+    pub fn generate(
+        &self,
+        prompt: &str,
+        options: &GenerateOptions,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<String, GenerateError> {
+        self.stream(prompt, options, stop, &mut |_| ())
+    }
+
+    /// The same, and hands `write` the text as it comes, in pieces that are whole characters.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`].
+    pub fn stream(
+        &self,
+        prompt: &str,
+        options: &GenerateOptions,
+        stop: &dyn Fn() -> bool,
+        write: &mut dyn FnMut(&str),
+    ) -> Result<String, GenerateError> {
+        let mut context = self.tokenizer.encode(prompt)?;
+        if context.is_empty() {
+            context.push(self.tokenizer.end_of_text().ok_or(GenerateError::EmptyPrompt)?);
+        }
+        self.decode(|decoder| {
+            let block_size = self.model.block_size;
+            let mut text = TextStream::new(&self.tokenizer);
+            let mut sampler = Sampler::new(options);
+            // Tokens of the context that have been seen.
+            let mut seen = context.len().saturating_sub(block_size);
+            for index in 0..options.max_new_tokens {
+                if stop() {
+                    break;
+                }
+                if decoder.len() == block_size {
+                    decoder.clear();
+                    seen = context.len() - (block_size / 2).max(1);
+                }
+                decoder.see(&context[seen..]);
+                seen = context.len();
+                let token = sampler.choose(decoder.logits(), index as u64);
+                if Some(token) == self.tokenizer.end_of_text() {
+                    break;
+                }
+                context.push(token);
+                write(text.push(token)?);
+            }
+            let (rest, all) = text.finish()?;
+            write(&rest);
+            Ok(all)
+        })
+    }
+
+    /// Does something with a decoder on as many threads as the current pool has.
+    fn decode<T>(&self, work: impl FnOnce(&mut Decoder<'_>) -> T) -> T {
+        let layout = Layout::new(&self.model);
+        Crew::of(rayon::current_num_threads(), |crew| {
+            work(&mut Decoder::new(&self.model, layout.views(&self.parameters), crew))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::initial_parameters;
+
+    pub(super) fn generator(block_size: usize) -> Generator<'static> {
+        let model = ModelConfig {
+            vocab_size: 256,
+            block_size,
+            n_layer: 2,
+            n_head: 3,
+            n_embd: 39,
+            dropout: 0.0,
+            layer_norm_epsilon: 1e-5,
+        };
+        let mut parameters = initial_parameters(&Layout::new(&model), 1);
+        parameters.iter_mut().for_each(|value| *value *= 8.0);
+        Generator::new(model, parameters, Tokenizer::bytes())
+    }
+
+    #[test]
+    fn seeds_and_settings_decide() {
+        let generator = generator(16);
+        let options = GenerateOptions { max_new_tokens: 50, temperature: 1.0, top_k: 20, seed: 1 };
+        let write = |options: &GenerateOptions| generator.generate("ab", options, &|| false).expect("text");
+        assert_eq!(write(&options), write(&options));
+        assert_ne!(write(&options), write(&GenerateOptions { seed: 2, ..options }));
+        let greedy = GenerateOptions { temperature: 0.0, ..options };
+        assert_eq!(write(&greedy), write(&GenerateOptions { seed: 2, ..greedy }));
+        assert_eq!(write(&greedy), write(&GenerateOptions { top_k: 1, ..options }));
+        assert!(matches!(generator.generate("", &options, &|| false), Err(GenerateError::EmptyPrompt)));
+        assert_eq!(generator.generate("ab", &options, &|| true).expect("text"), "");
+    }
+
+    /// What is written as it comes is the text, and it goes on beyond the context's end.
+    #[test]
+    fn the_stream_is_the_text() {
+        let generator = generator(16);
+        let options = GenerateOptions { max_new_tokens: 100, temperature: 1.0, top_k: 0, seed: 4 };
+        let (mut pieces, mut out) = (0, String::new());
+        let all = generator.stream("a prompt longer than the context", &options, &|| false, &mut |text| {
+            pieces += usize::from(!text.is_empty());
+            out.push_str(text);
+        });
+        assert_eq!(out, all.expect("text"));
+        assert!(pieces > 10, "{pieces}");
+    }
+}

@@ -1,0 +1,135 @@
+//! What training a tokenizer must know of a corpus: how often each word occurs, and which characters there are.
+//!
+//! Both are gathered by any number of threads, and say nothing of the order in which texts were looked at.
+
+use super::interner::Interner;
+use super::words::words;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// How often each word occurs. Its memory grows with the number of different words alone.
+#[derive(Debug)]
+pub struct WordCounts {
+    /// One of each thread of the pool.
+    parts: Vec<Mutex<Part>>,
+}
+
+#[derive(Debug, Default)]
+struct Part {
+    words: Interner,
+    /// By the word's number.
+    counts: Vec<u64>,
+}
+
+impl Default for WordCounts {
+    fn default() -> WordCounts {
+        WordCounts { parts: (0..rayon::current_num_threads()).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl WordCounts {
+    /// Of some texts.
+    pub fn of(texts: &[&str]) -> WordCounts {
+        let counts = WordCounts::default();
+        texts.iter().for_each(|text| counts.add(text));
+        counts
+    }
+
+    /// Adds the words of a text.
+    pub fn add(&self, text: &str) {
+        let thread = rayon::current_thread_index().unwrap_or(0) % self.parts.len();
+        let mut part = self.parts[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        for word in words(text) {
+            part.add(word.as_bytes(), 1);
+        }
+    }
+
+    /// Each word with its count, bytewise ascending.
+    pub(super) fn sorted(&self) -> BTreeMap<Vec<u8>, u64> {
+        let mut all = BTreeMap::new();
+        for part in &self.parts {
+            let part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            for (word, count) in part.words.words().zip(&part.counts) {
+                match all.get_mut(word) {
+                    Some(sum) => *sum += count,
+                    None => {
+                        all.insert(word.to_vec(), *count);
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Part {
+    #[inline]
+    fn add(&mut self, word: &[u8], count: u64) {
+        let (number, is_new) = self.words.number(word);
+        if is_new {
+            self.counts.push(0);
+        }
+        self.counts[number] += count;
+    }
+}
+
+/// The characters that occur.
+#[derive(Debug)]
+pub struct Characters {
+    bits: Box<[AtomicU64]>,
+}
+
+impl Default for Characters {
+    fn default() -> Characters {
+        Characters { bits: (0..=char::MAX as usize / 64).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Characters {
+    /// Adds those of a text.
+    pub fn add(&self, text: &str) {
+        for character in text.chars() {
+            let (place, bit) = (character as usize / 64, 1_u64 << (character as usize % 64));
+            // Nearly always it is there: looking first keeps threads from writing to the same line.
+            if self.bits[place].load(Ordering::Relaxed) & bit == 0 {
+                self.bits[place].fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// All of them, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = char> {
+        let is_there = |code: u32| {
+            self.bits[code as usize / 64].load(Ordering::Relaxed) >> (code as usize % 64) & 1 == 1
+        };
+        (0..=u32::from(char::MAX)).filter(move |&code| is_there(code)).filter_map(char::from_u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rayon::prelude::*;
+
+    #[test]
+    fn any_number_of_threads_counts_the_same() {
+        let texts: Vec<String> =
+            (0..200).map(|index| format!("one {index} and on and on, {}é", index % 7)).collect();
+        let count = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(|| {
+                let (words, characters) = (WordCounts::default(), Characters::default());
+                texts.par_iter().for_each(|text| {
+                    words.add(text);
+                    characters.add(text);
+                });
+                (words.sorted(), characters.iter().collect::<String>())
+            })
+        };
+        let (words, characters) = count(1);
+        assert_eq!(words[&b" and"[..]], 400);
+        assert_eq!(characters, " ,0123456789adenoé");
+        assert_eq!(count(3), (words, characters));
+    }
+}
