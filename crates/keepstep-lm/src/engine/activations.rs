@@ -1,7 +1,9 @@
 //! The arena: everything that a micro-batch leaves behind between forward and backward, allocated once.
 
+use super::attention::{Attention, RowSoftmax};
 use super::head;
 use super::layer_norm::Statistics;
+use super::rows;
 use crate::model::ModelConfig;
 
 /// The buffers of one micro-batch of at most `rows` tokens.
@@ -12,34 +14,67 @@ pub(super) struct Activations {
     pub(super) blocks: Vec<Block>,
     pub(super) ln_f: Vec<f32>,
     pub(super) ln_f_statistics: Vec<Statistics>,
-    pub(super) logits: Vec<f32>,
+    pub(super) head: head::Buffers,
     pub(super) scratch: Scratch,
 }
 
-/// What one block computes.
+/// What one block computes and the backward pass needs. Outputs of its LayerNorms and its GELU are computed again.
 pub(super) struct Block {
-    pub(super) ln_1: Vec<f32>,
     pub(super) ln_1_statistics: Vec<Statistics>,
+    /// On the way back replaced by its gradient.
     pub(super) qkv: Vec<f32>,
+    pub(super) softmax: Vec<RowSoftmax>,
     pub(super) attention: Vec<f32>,
     /// The residual stream between attention and MLP.
     pub(super) middle: Vec<f32>,
-    pub(super) ln_2: Vec<f32>,
     pub(super) ln_2_statistics: Vec<Statistics>,
+    /// On the way back replaced by its gradient.
     pub(super) fc: Vec<f32>,
-    pub(super) gelu: Vec<f32>,
 }
 
-/// Buffers that hold nothing from one step to the next.
+/// Buffers that hold nothing from one micro-batch to the next.
 pub(super) struct Scratch {
-    /// `[rows, 3 * n_embd]`, by heads.
-    pub(super) heads: Vec<f32>,
+    pub(super) ln_1: Vec<f32>,
+    pub(super) ln_2: Vec<f32>,
+    pub(super) gelu: Vec<f32>,
     /// The gradient of the residual stream.
     pub(super) d_residual: Vec<f32>,
-    pub(super) d_width: Vec<f32>,
+    /// Of the MLP's output, and of the attention's projection: with their dropout.
+    pub(super) d_mlp: Vec<f32>,
+    pub(super) d_projection: Vec<f32>,
     pub(super) d_attention: Vec<f32>,
-    pub(super) d_qkv: Vec<f32>,
-    pub(super) d_inner: Vec<f32>,
+    /// Column sums of blocks of rows: `[rows / 64, sums]`.
+    pub(super) sums: Vec<f32>,
+}
+
+/// Columns of [`Scratch::sums`]: the gradients of all a block's vectors, in this order.
+pub(super) struct SumColumns {
+    pub(super) ln_1_weight: usize,
+    pub(super) ln_1_bias: usize,
+    pub(super) attn_c_attn: usize,
+    pub(super) attn_c_proj: usize,
+    pub(super) ln_2_weight: usize,
+    pub(super) ln_2_bias: usize,
+    pub(super) mlp_c_fc: usize,
+    pub(super) mlp_c_proj: usize,
+    pub(super) all: usize,
+}
+
+impl SumColumns {
+    pub(super) fn new(model: &ModelConfig) -> SumColumns {
+        let (width, inner) = (model.n_embd, model.n_inner());
+        SumColumns {
+            ln_1_weight: 0,
+            ln_1_bias: width,
+            attn_c_attn: 2 * width,
+            attn_c_proj: 5 * width,
+            ln_2_weight: 6 * width,
+            ln_2_bias: 7 * width,
+            mlp_c_fc: 8 * width,
+            mlp_c_proj: 8 * width + inner,
+            all: 9 * width + inner,
+        }
+    }
 }
 
 impl Activations {
@@ -60,16 +95,15 @@ impl Activations {
         let buffer = |cols: usize| vec![0.0_f32; rows * cols];
         let statistics = || vec![Statistics::default(); rows];
         let (width, inner) = (model.n_embd, model.n_inner());
+        let num_heads = Attention::new(model).num_heads(rows);
         let block = || Block {
-            ln_1: buffer(width),
             ln_1_statistics: statistics(),
             qkv: buffer(3 * width),
+            softmax: vec![RowSoftmax::EMPTY; num_heads * model.block_size],
             attention: buffer(width),
             middle: buffer(width),
-            ln_2: buffer(width),
             ln_2_statistics: statistics(),
             fc: buffer(inner),
-            gelu: buffer(inner),
         };
         let num_blocks = if recompute { 1 } else { model.n_layer };
         Activations {
@@ -77,14 +111,16 @@ impl Activations {
             blocks: (0..num_blocks).map(|_| block()).collect(),
             ln_f: buffer(width),
             ln_f_statistics: statistics(),
-            logits: vec![0.0; rows.min(head::BLOCK) * model.vocab_size],
+            head: head::Buffers::new(model, rows),
             scratch: Scratch {
-                heads: buffer(3 * width),
+                ln_1: buffer(width),
+                ln_2: buffer(width),
+                gelu: buffer(inner),
                 d_residual: buffer(width),
-                d_width: buffer(width),
+                d_mlp: buffer(width),
+                d_projection: buffer(width),
                 d_attention: buffer(width),
-                d_qkv: buffer(3 * width),
-                d_inner: buffer(inner),
+                sums: vec![0.0; rows.div_ceil(rows::BLOCK) * SumColumns::new(model).all],
             },
         }
     }

@@ -1,7 +1,12 @@
-//! Causal multi-head attention. Weights are never kept: the backward pass computes them again, a block of rows at a time.
+//! Causal multi-head attention, a block of queries by a block of keys at a time: the matrix of all weights never exists.
+//!
+//! The forward pass keeps a running maximum and sum of each row (Milakov and Gimelshein, "Online normalizer calculation
+//! for softmax", 2018) and saves them; the backward pass computes each block of weights again from them (Dao et al.,
+//! "FlashAttention", 2022). Blocks of keys after the queries are passed over.
 
-use super::ROWS;
+use super::block::BlockBuffers;
 use super::dropout::Mask;
+use super::rows::{Shared, with_buffer};
 use crate::model::ModelConfig;
 use crate::numerics::math::exp;
 use crate::numerics::product::{Into, Matrix, MatrixMut, serial_product};
@@ -9,8 +14,8 @@ use crate::numerics::reduce::{max, sum};
 use crate::numerics::vectorized::vectorized;
 use rayon::prelude::*;
 
-/// Query rows whose weights exist at a time. Part of the numerics: gradients of keys and values are summed block by
-/// block.
+/// Queries and keys of a block. Part of the numerics: sums over keys, and over queries in the gradients of keys and
+/// values, are made block by block.
 const BLOCK: usize = 64;
 
 /// The sizes of one micro-batch's attention.
@@ -32,6 +37,27 @@ enum Part {
     Value = 2,
 }
 
+/// The softmax of a row over the keys that it has seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowSoftmax {
+    /// The largest scaled score.
+    largest: f32,
+    /// The sum of exp(score - largest); in a finished row its reciprocal.
+    total: f32,
+}
+
+impl RowSoftmax {
+    pub(super) const EMPTY: RowSoftmax = RowSoftmax { largest: f32::NEG_INFINITY, total: 0.0 };
+}
+
+/// One head's queries `start..end` of one sequence; `head` counts over the whole micro-batch.
+#[derive(Clone, Copy)]
+struct Queries {
+    head: usize,
+    start: usize,
+    end: usize,
+}
+
 impl Attention {
     pub(super) fn new(model: &ModelConfig) -> Attention {
         Attention {
@@ -39,146 +65,221 @@ impl Attention {
             n_head: model.n_head,
             n_embd: model.n_embd,
             head_size: model.head_size(),
-            scale: scale(model.head_size()),
+            scale: 1.0 / (model.head_size() as f32).sqrt(),
         }
     }
 
-    /// `out [rows, n_embd]` of `qkv [rows, 3 * n_embd]`; `heads` is scratch of `out`'s size.
-    pub(super) fn forward(&self, out: &mut [f32], qkv: &[f32], mask: Option<&Mask>, heads: &mut [f32]) {
+    /// Heads of a micro-batch of `rows` rows, counted over all sequences.
+    pub(super) fn num_heads(&self, rows: usize) -> usize {
+        rows / self.block_size * self.n_head
+    }
+
+    /// The attention of `rows` rows, and the softmax of each, `[heads, block_size]`.
+    pub(super) fn forward_shared(&self, rows: usize, buffers: BlockBuffers<'_>, mask: Option<Mask>) {
+        let blocks = self.block_size.div_ceil(BLOCK);
+        let tasks = self.num_heads(rows) * blocks;
+        // SAFETY: nothing writes to it meanwhile.
+        let qkv = unsafe { buffers.qkv.read(0..rows) };
+        (0..tasks).into_par_iter().for_each(|task| {
+            let (head, start) = (task / blocks, task % blocks * BLOCK);
+            let queries = Queries { head, start, end: self.block_size.min(start + BLOCK) };
+            self.forward_block(queries, buffers.attention, buffers.softmax, qkv, mask.as_ref());
+        });
+    }
+
+    fn forward_block(
+        &self,
+        queries: Queries,
+        out: Shared<'_, f32>,
+        softmax: Shared<'_, RowSoftmax>,
+        qkv: &[f32],
+        mask: Option<&Mask>,
+    ) {
+        let Queries { head, start, end } = queries;
+        let (rows, width) = (end - start, self.head_size);
+        with_buffer(rows * (BLOCK + width), |buffer| {
+            let (scores, sums) = buffer.split_at_mut(rows * BLOCK);
+            let mut running = [RowSoftmax::EMPTY; BLOCK];
+            let running = &mut running[..rows];
+            for first in (0..end).step_by(BLOCK) {
+                let keys = end.min(first + BLOCK) - first;
+                let scores = &mut scores[..rows * keys];
+                self.scores(scores, qkv, queries, first);
+                online(scores, keys, first == start, self.scale, running, sums);
+                if let Some(mask) = mask {
+                    self.drop(scores, mask, queries, first);
+                }
+                serial_product(
+                    MatrixMut::new(sums, rows, width),
+                    if first == 0 { Into::Replace } else { Into::Add },
+                    Matrix::new(scores, rows, keys),
+                    self.part(qkv, head, Part::Value, first, first + keys),
+                );
+            }
+            finish(running, sums);
+            // SAFETY: the rows of this task's queries.
+            unsafe { softmax.rows(head * self.block_size + start..head * self.block_size + end) }
+                .copy_from_slice(running);
+            self.write(out, head, 0, start, sums);
+        });
+    }
+
+    /// Replaces the queries, keys and values of one head by their gradients. `attended` is what the forward pass made of
+    /// them, `dout` its gradient.
+    ///
+    /// # Safety
+    /// No other task has this head's part of `qkv` meanwhile.
+    pub(super) unsafe fn backward_head(
+        &self,
+        head: usize,
+        qkv: Shared<'_, f32>,
+        attended: &[f32],
+        dout: &[f32],
+        softmax: &[RowSoftmax],
+        mask: Option<&Mask>,
+    ) {
         let (size, width) = (self.block_size, self.head_size);
-        heads.par_chunks_mut(size * width).enumerate().for_each_init(
-            || vec![0.0; BLOCK * size],
-            |weights, (head, out)| {
-                for start in (0..size).step_by(BLOCK) {
-                    let end = size.min(start + BLOCK);
-                    let weights = &mut weights[..(end - start) * end];
-                    self.weights(weights, qkv, head, start, end);
-                    if let Some(mask) = mask {
-                        self.drop(weights, mask, head, start, end);
-                    }
-                    serial_product(
-                        MatrixMut::new(&mut out[start * width..end * width], end - start, width),
-                        Into::Replace,
-                        Matrix::new(weights, end - start, end),
-                        self.part(qkv, head, Part::Value, 0, end),
+        // Of the head's own: queries, keys and values, as they are replaced; gradients of keys and values; two blocks of
+        // weights, one of queries' gradients, and a row's sums.
+        with_buffer(5 * size * width + BLOCK * (2 * BLOCK + width + 1), |buffer| {
+            let (own, rest) = buffer.split_at_mut(3 * size * width);
+            let (dkey, rest) = rest.split_at_mut(size * width);
+            let (dvalue, rest) = rest.split_at_mut(size * width);
+            let (weights, rest) = rest.split_at_mut(BLOCK * BLOCK);
+            let (dweights, rest) = rest.split_at_mut(BLOCK * BLOCK);
+            let (dquery, dots) = rest.split_at_mut(BLOCK * width);
+            for (part, own) in own.chunks_mut(size * width).enumerate() {
+                for (place, own) in own.chunks_mut(width).enumerate() {
+                    // SAFETY: this head's part.
+                    own.copy_from_slice(unsafe { self.own_part(qkv, head, part, place) });
+                }
+            }
+            let own = |part: Part, start: usize, end: usize| {
+                let from = (part as usize * size + start) * width;
+                Matrix::new(&own[from..], end - start, width)
+            };
+            for start in (0..size).step_by(BLOCK) {
+                let end = size.min(start + BLOCK);
+                let rows = end - start;
+                let (dquery, dots) = (&mut dquery[..rows * width], &mut dots[..rows]);
+                let dout_block = self.rows_of(dout, self.n_embd, head, 0, start, end);
+                for (row, dot) in dots.iter_mut().enumerate() {
+                    *dot = dot_of(
+                        self.row_of(dout, head, start + row),
+                        self.row_of(attended, head, start + row),
                     );
                 }
-            },
-        );
-        // From heads to rows.
-        out.par_chunks_mut(ROWS * self.n_embd).enumerate().for_each(|(task, out)| {
-            for (index, out) in out.chunks_mut(self.n_embd).enumerate() {
-                let (batch, place) = self.place(task * ROWS + index);
-                for (head, out) in out.chunks_mut(width).enumerate() {
-                    let from = ((batch * self.n_head + head) * size + place) * width;
-                    out.copy_from_slice(&heads[from..from + width]);
+                let softmax = &softmax[head * size + start..head * size + end];
+                for first in (0..end).step_by(BLOCK) {
+                    let last = end.min(first + BLOCK);
+                    let keys = last - first;
+                    let weights = &mut weights[..rows * keys];
+                    let dweights = &mut dweights[..rows * keys];
+                    serial_product(
+                        MatrixMut::new(weights, rows, keys),
+                        Into::Replace,
+                        own(Part::Query, start, end),
+                        own(Part::Key, first, last).transposed(),
+                    );
+                    serial_product(
+                        MatrixMut::new(dweights, rows, keys),
+                        Into::Replace,
+                        dout_block,
+                        own(Part::Value, first, last).transposed(),
+                    );
+                    let is_diagonal = first == start;
+                    match mask {
+                        None => {
+                            softmax_backward(weights, dweights, keys, is_diagonal, self.scale, softmax, dots)
+                        }
+                        Some(mask) => with_buffer(rows * keys, |factors| {
+                            factors.fill(1.0);
+                            self.drop(factors, mask, Queries { head, start, end }, first);
+                            softmax_backward_dropped(
+                                weights,
+                                dweights,
+                                factors,
+                                keys,
+                                is_diagonal,
+                                self.scale,
+                                softmax,
+                                dots,
+                            );
+                        }),
+                    }
+                    let (weights, dscores) =
+                        (Matrix::new(weights, rows, keys), Matrix::new(dweights, rows, keys));
+                    // The diagonal block is the first that a key's gradient takes part in.
+                    let into = if is_diagonal { Into::Replace } else { Into::Add };
+                    let range = first * width..last * width;
+                    serial_product(
+                        MatrixMut::new(&mut dvalue[range.clone()], keys, width),
+                        into,
+                        weights.transposed(),
+                        dout_block,
+                    );
+                    serial_product(
+                        MatrixMut::new(&mut dkey[range], keys, width),
+                        into,
+                        dscores.transposed(),
+                        own(Part::Query, start, end),
+                    );
+                    serial_product(
+                        MatrixMut::new(dquery, rows, width),
+                        if first == 0 { Into::Replace } else { Into::Add },
+                        dscores,
+                        own(Part::Key, first, last),
+                    );
                 }
+                self.write(qkv, head, Part::Query as usize * self.n_embd, start, dquery);
             }
+            self.write(qkv, head, Part::Key as usize * self.n_embd, 0, dkey);
+            self.write(qkv, head, Part::Value as usize * self.n_embd, 0, dvalue);
         });
     }
 
-    /// Writes `dqkv`; `heads` is scratch of its size.
-    pub(super) fn backward(
-        &self,
-        dqkv: &mut [f32],
-        dout: &[f32],
-        qkv: &[f32],
-        mask: Option<&Mask>,
-        heads: &mut [f32],
-    ) {
-        let (size, width) = (self.block_size, self.head_size);
-        heads.par_chunks_mut(3 * size * width).enumerate().for_each_init(
-            || Scratch::new(size),
-            |scratch, (head, grads)| {
-                self.backward_head(grads, dout, qkv, mask, head, scratch);
-            },
-        );
-        dqkv.par_chunks_mut(ROWS * 3 * self.n_embd).enumerate().for_each(|(task, out)| {
-            for (index, out) in out.chunks_mut(3 * self.n_embd).enumerate() {
-                let (batch, place) = self.place(task * ROWS + index);
-                for (slot, out) in out.chunks_mut(width).enumerate() {
-                    let (part, head) = (slot / self.n_head, slot % self.n_head);
-                    let from = (((batch * self.n_head + head) * 3 + part) * size + place) * width;
-                    out.copy_from_slice(&heads[from..from + width]);
-                }
-            }
-        });
-    }
-
-    fn backward_head(
-        &self,
-        grads: &mut [f32],
-        dout: &[f32],
-        qkv: &[f32],
-        mask: Option<&Mask>,
-        head: usize,
-        scratch: &mut Scratch,
-    ) {
-        let (size, width) = (self.block_size, self.head_size);
-        let (dquery, rest) = grads.split_at_mut(size * width);
-        let (dkey, dvalue) = rest.split_at_mut(size * width);
-        dkey.fill(0.0);
-        dvalue.fill(0.0);
-        for start in (0..size).step_by(BLOCK) {
-            let end = size.min(start + BLOCK);
-            let rows = end - start;
-            let weights = &mut scratch.weights[..rows * end];
-            let dropped = &mut scratch.dropped[..rows * end];
-            let dweights = &mut scratch.dweights[..rows * end];
-            self.weights(weights, qkv, head, start, end);
-            dropped.copy_from_slice(weights);
-            let dout = self.rows_of(dout, self.n_embd, head, 0, start, end);
-            let value = self.part(qkv, head, Part::Value, 0, end);
-            serial_product(MatrixMut::new(dweights, rows, end), Into::Replace, dout, value.transposed());
-            if let Some(mask) = mask {
-                self.drop(dropped, mask, head, start, end);
-                self.drop(dweights, mask, head, start, end);
-            }
-            serial_product(
-                MatrixMut::new(&mut dvalue[..end * width], end, width),
-                Into::Add,
-                Matrix::new(dropped, rows, end).transposed(),
-                dout,
-            );
-            for (row, (dweights, weights)) in dweights.chunks_mut(end).zip(weights.chunks(end)).enumerate() {
-                softmax_backward(dweights, weights, start + row + 1, self.scale);
-            }
-            let dscores = Matrix::new(dweights, rows, end);
-            serial_product(
-                MatrixMut::new(&mut dquery[start * width..end * width], rows, width),
-                Into::Replace,
-                dscores,
-                self.part(qkv, head, Part::Key, 0, end),
-            );
-            serial_product(
-                MatrixMut::new(&mut dkey[..end * width], end, width),
-                Into::Add,
-                dscores.transposed(),
-                self.part(qkv, head, Part::Query, start, end),
-            );
-        }
-    }
-
-    /// The weights of query rows `start..end` over keys `0..end`; 0 after the row's own place.
-    fn weights(&self, weights: &mut [f32], qkv: &[f32], head: usize, start: usize, end: usize) {
+    /// Query rows by keys from `first` on: unscaled scores.
+    fn scores(&self, scores: &mut [f32], qkv: &[f32], queries: Queries, first: usize) {
+        let Queries { head, start, end } = queries;
+        let rows = end - start;
+        let keys = scores.len() / rows;
         serial_product(
-            MatrixMut::new(weights, end - start, end),
+            MatrixMut::new(scores, rows, keys),
             Into::Replace,
             self.part(qkv, head, Part::Query, start, end),
-            self.part(qkv, head, Part::Key, 0, end).transposed(),
+            self.part(qkv, head, Part::Key, first, first + keys).transposed(),
         );
-        for (row, weights) in weights.chunks_mut(end).enumerate() {
-            let (seen, later) = weights.split_at_mut(start + row + 1);
-            softmax(seen, self.scale);
-            later.fill(0.0);
+    }
+
+    /// Drops weights of a block whose keys begin at `first`: each by its place among all queries and keys.
+    fn drop(&self, weights: &mut [f32], mask: &Mask, queries: Queries, first: usize) {
+        let keys = weights.len() / (queries.end - queries.start);
+        for (row, weights) in weights.chunks_mut(keys).enumerate() {
+            let row = queries.head * self.block_size + queries.start + row;
+            mask.apply_from(weights, row, self.block_size, first);
         }
     }
 
-    fn drop(&self, weights: &mut [f32], mask: &Mask, head: usize, start: usize, end: usize) {
-        for (row, weights) in weights.chunks_mut(end).enumerate() {
-            let place = start + row;
-            mask.apply(&mut weights[..=place], head * self.block_size + place, self.block_size);
+    /// Writes rows of one head from a place on, `first` columns from the left for the first head.
+    fn write(&self, out: Shared<'_, f32>, head: usize, first: usize, start: usize, values: &[f32]) {
+        let (batch, head) = (head / self.n_head, head % self.n_head);
+        let col = first + head * self.head_size;
+        for (row, values) in values.chunks(self.head_size).enumerate() {
+            let row = batch * self.block_size + start + row;
+            // SAFETY: a head's columns of a sequence's rows belong to one task.
+            unsafe { out.part(row, col..col + self.head_size) }.copy_from_slice(values);
         }
+    }
+
+    /// One place's part of one head.
+    ///
+    /// # Safety
+    /// No other task has it meanwhile.
+    unsafe fn own_part<'a>(&self, qkv: Shared<'a, f32>, head: usize, part: usize, place: usize) -> &'a [f32] {
+        let (batch, head) = (head / self.n_head, head % self.n_head);
+        let col = part * self.n_embd + head * self.head_size;
+        // SAFETY: handed on.
+        unsafe { qkv.part(batch * self.block_size + place, col..col + self.head_size) }
     }
 
     fn part<'a>(&self, qkv: &'a [f32], head: usize, part: Part, start: usize, end: usize) -> Matrix<'a> {
@@ -200,76 +301,133 @@ impl Attention {
         Matrix::strided(&values[from..], end - start, self.head_size, stride)
     }
 
-    fn place(&self, row: usize) -> (usize, usize) {
-        (row / self.block_size, row % self.block_size)
+    fn row_of<'a>(&self, values: &'a [f32], head: usize, place: usize) -> &'a [f32] {
+        let (batch, head) = (head / self.n_head, head % self.n_head);
+        let from = (batch * self.block_size + place) * self.n_embd + head * self.head_size;
+        &values[from..from + self.head_size]
     }
 }
 
 /// The attention of one place of one sequence over `qkv [block_size, 3 * n_embd]` up to it: what the forward pass
 /// computes there, to the bit.
+///
+/// The forward pass goes over the later keys of the last block as well, with weights of 0, which add nothing.
 pub(crate) fn attend(out: &mut [f32], model: &ModelConfig, qkv: &[f32], place: usize) {
     let attention = Attention::new(model);
-    let mut weights = vec![0.0; place + 1];
+    let mut scores = [0.0; BLOCK];
     for (head, out) in out.chunks_mut(attention.head_size).enumerate() {
-        let part = |part, start| attention.part(qkv, head, part, start, place + 1);
-        let scores = MatrixMut::new(&mut weights, 1, place + 1);
-        serial_product(scores, Into::Replace, part(Part::Query, place), part(Part::Key, 0).transposed());
-        softmax(&mut weights, attention.scale);
-        let weights = Matrix::new(&weights, 1, place + 1);
-        serial_product(
-            MatrixMut::new(out, 1, attention.head_size),
-            Into::Replace,
-            weights,
-            part(Part::Value, 0),
-        );
-    }
-}
-
-/// What scores are multiplied by.
-fn scale(head_size: usize) -> f32 {
-    1.0 / (head_size as f32).sqrt()
-}
-
-/// A thread's buffers of the backward pass.
-struct Scratch {
-    weights: Vec<f32>,
-    dropped: Vec<f32>,
-    dweights: Vec<f32>,
-}
-
-impl Scratch {
-    fn new(block_size: usize) -> Scratch {
-        let buffer = || vec![0.0; BLOCK * block_size];
-        Scratch { weights: buffer(), dropped: buffer(), dweights: buffer() }
+        let mut running = [RowSoftmax::EMPTY];
+        for first in (0..=place).step_by(BLOCK) {
+            let last = (place + 1).min(first + BLOCK);
+            let scores = &mut scores[..last - first];
+            attention.scores(scores, qkv, Queries { head, start: place, end: place + 1 }, first);
+            online(scores, last - first, false, attention.scale, &mut running, out);
+            serial_product(
+                MatrixMut::new(out, 1, attention.head_size),
+                if first == 0 { Into::Replace } else { Into::Add },
+                Matrix::new(scores, 1, last - first),
+                attention.part(qkv, head, Part::Value, first, last),
+            );
+        }
+        finish(&mut running, out);
     }
 }
 
 vectorized! {
-    /// Replaces scores by softmax(scale · scores).
-    fn softmax(scores: &mut [f32], scale: f32) {
-        for score in scores.iter_mut() {
-            *score *= scale;
-        }
-        let largest = max(scores);
-        for score in scores.iter_mut() {
-            *score = exp(*score - largest);
-        }
-        let total = 1.0 / sum(scores.len(), |index| scores[index]);
-        for score in scores.iter_mut() {
-            *score *= total;
+    /// Replaces the scores of a block of `keys` columns by exp(scale · score - the row's largest so far), and brings what
+    /// was summed up before to the new largest. On the diagonal, row r sees r + 1 keys.
+    fn online(
+        scores: &mut [f32], keys: usize, is_diagonal: bool, scale: f32, running: &mut [RowSoftmax], sums: &mut [f32],
+    ) {
+        let width = sums.len() / running.len();
+        let rows = scores.chunks_exact_mut(keys).zip(sums.chunks_exact_mut(width)).zip(running);
+        for (row, ((scores, sums), running)) in rows.enumerate() {
+            let (seen, later) = scores.split_at_mut(if is_diagonal { row + 1 } else { keys });
+            for score in seen.iter_mut() {
+                *score *= scale;
+            }
+            let before = *running;
+            let here = max(seen);
+            let largest = if here > before.largest { here } else { before.largest };
+            for score in seen.iter_mut() {
+                *score = exp(*score - largest);
+            }
+            later.fill(0.0);
+            let total = sum(seen.len(), |index| seen[index]);
+            if before.largest == f32::NEG_INFINITY {
+                *running = RowSoftmax { largest, total };
+            } else {
+                let factor = exp(before.largest - largest);
+                *running = RowSoftmax { largest, total: before.total.mul_add(factor, total) };
+                for sum in sums {
+                    *sum *= factor;
+                }
+            }
         }
     }
 }
 
 vectorized! {
-    /// Replaces the gradient of a row's first `seen` weights by that of their scores; the rest is 0.
-    fn softmax_backward(dweights: &mut [f32], weights: &[f32], seen: usize, scale: f32) {
-        let (dweights, later) = dweights.split_at_mut(seen);
-        let weights = &weights[..seen];
-        let dot = sum(seen, |index| dweights[index] * weights[index]);
-        for (d, weight) in dweights.iter_mut().zip(weights) {
-            *d = weight * (*d - dot) * scale;
+    /// Divides what was summed up by the rows' totals. Adding 0 makes -0 to 0, whose sign would tell how many weights of
+    /// 0 took part.
+    fn finish(running: &mut [RowSoftmax], sums: &mut [f32]) {
+        let width = sums.len() / running.len();
+        for (running, sums) in running.iter_mut().zip(sums.chunks_exact_mut(width)) {
+            running.total = 1.0 / running.total;
+            for sum in sums {
+                *sum = sum.mul_add(running.total, 0.0);
+            }
         }
-        later.fill(0.0);
+    }
+}
+
+vectorized! {
+    fn dot_of(one: &[f32], other: &[f32]) -> f32 {
+        let other = &other[..one.len()];
+        sum(one.len(), |index| one[index] * other[index])
+    }
+}
+
+vectorized! {
+    /// Replaces scores by weights, and the gradients of weights by those of scores. `dots` has each row's sum of weights
+    /// times their gradients.
+    fn softmax_backward(
+        weights: &mut [f32], dweights: &mut [f32], keys: usize, is_diagonal: bool, scale: f32, softmax: &[RowSoftmax],
+        dots: &[f32],
+    ) {
+        let rows = weights.chunks_exact_mut(keys).zip(dweights.chunks_exact_mut(keys)).zip(softmax.iter().zip(dots));
+        for (row, ((weights, dweights), (softmax, dot))) in rows.enumerate() {
+            let seen = if is_diagonal { row + 1 } else { keys };
+            for (weight, d) in weights[..seen].iter_mut().zip(&mut dweights[..seen]) {
+                *weight = exp(*weight * scale - softmax.largest) * softmax.total;
+                *d = *weight * (*d - dot) * scale;
+            }
+            weights[seen..].fill(0.0);
+            dweights[seen..].fill(0.0);
+        }
+    }
+}
+
+vectorized! {
+    /// The same with weights that were multiplied by `factors` after the softmax.
+    fn softmax_backward_dropped(
+        weights: &mut [f32], dweights: &mut [f32], factors: &[f32], keys: usize, is_diagonal: bool, scale: f32,
+        softmax: &[RowSoftmax], dots: &[f32],
+    ) {
+        let rows = weights
+            .chunks_exact_mut(keys)
+            .zip(dweights.chunks_exact_mut(keys))
+            .zip(factors.chunks_exact(keys))
+            .zip(softmax.iter().zip(dots));
+        for (row, (((weights, dweights), factors), (softmax, dot))) in rows.enumerate() {
+            let seen = if is_diagonal { row + 1 } else { keys };
+            for ((weight, d), factor) in weights[..seen].iter_mut().zip(&mut dweights[..seen]).zip(factors) {
+                let kept = exp(*weight * scale - softmax.largest) * softmax.total;
+                *d = kept * (*d * factor - dot) * scale;
+                *weight = kept * factor;
+            }
+            weights[seen..].fill(0.0);
+            dweights[seen..].fill(0.0);
+        }
     }
 }

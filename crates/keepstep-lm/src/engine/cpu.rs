@@ -1,12 +1,18 @@
 //! The engine on the processor.
+//!
+//! A pass is a few parallel regions per block: rows through everything before or after an attention, the attention by
+//! heads, and on the way back the gradients of weights beside the attention's.
 
-use super::activations::{Activations, Block};
+use super::activations::{Activations, SumColumns};
 use super::attention::Attention;
-use super::dropout::{Dropout, Mask, Site};
+use super::block::{BlockAt, BlockBuffers, ScratchBuffers, backward_norm};
+use super::dropout::{Dropout, Site};
 use super::embedding::{self, Inputs};
-use super::{DropoutKey, Engine, LossSum, ROWS, gelu, head, layer_norm, linear};
+use super::rows::{BLOCK, Shared, for_each_range};
+use super::{DropoutKey, Engine, LossSum, head, layer_norm};
 use crate::model::ModelConfig;
-use crate::parameters::{LayerViews, Layout, Views};
+use crate::numerics::product::{Into, Matrix, MatrixMut, Part, parts};
+use crate::parameters::{Affine, LayerViews, Layout, Views};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -18,6 +24,14 @@ pub struct CpuEngine {
     attention: Attention,
     activations: Activations,
     max_rows: usize,
+}
+
+/// What a region of the backward pass shares out beside the heads of an attention.
+enum Job<'a> {
+    Product(Part<'a>),
+    /// Adds up the sums of blocks of rows from this column on.
+    Sums(&'a mut [f32], usize),
+    Head(usize),
 }
 
 impl CpuEngine {
@@ -46,138 +60,287 @@ impl CpuEngine {
         inputs
     }
 
-    fn epsilon(&self) -> f32 {
-        self.model.layer_norm_epsilon as f32
+    fn block_at<'a>(&self, layer: usize, weights: &'a Views<&'a [f32]>, dropout: Dropout) -> BlockAt<'a> {
+        BlockAt {
+            layer,
+            weights: &weights.layers[layer],
+            dropout,
+            width: self.model.n_embd,
+            inner: self.model.n_inner(),
+            epsilon: self.model.layer_norm_epsilon as f32,
+        }
     }
 
     /// Everything up to the head's input.
     fn forward(&mut self, weights: &Views<&[f32]>, inputs: &Inputs<'_>, dropout: Dropout) {
-        let width = inputs.rows() * self.model.n_embd;
+        let (model, rows) = (self.model, inputs.rows());
+        let width = model.n_embd;
+        let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
+        let Activations { residual, blocks: buffers, ln_f, ln_f_statistics, scratch, .. } =
+            &mut self.activations;
+        let residual: Vec<_> = residual.iter_mut().map(|values| Shared::new(values, width)).collect();
+        let num_buffers = buffers.len();
+        let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
+        let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
+        let scratch = ScratchBuffers::new(scratch, &model);
+        let (ln_f, ln_f_statistics) = (Shared::new(ln_f, width), Shared::new(ln_f_statistics, 1));
+
         let mask = dropout.mask(0, Site::Embedding);
-        embedding::forward(
-            &mut self.activations.residual[0][..width],
-            inputs,
-            weights.wte,
-            weights.wpe,
-            mask.as_ref(),
-        );
-        for layer in 0..self.model.n_layer {
-            self.forward_block(layer, &weights.layers[layer], inputs.rows(), dropout);
+        for_each_range(rows, |range| {
+            // SAFETY: each task has rows of its own.
+            unsafe {
+                let x = residual[0].rows(range.clone());
+                embedding::forward(x, range.start, inputs, weights.wte, weights.wpe, mask.as_ref());
+                blocks[0].before_attention(range, x, buffers(0), scratch);
+            }
+        });
+        for layer in 0..model.n_layer {
+            self.attention.forward_shared(rows, buffers(layer), dropout.mask(layer, Site::AttentionWeights));
+            for_each_range(rows, |range| {
+                // SAFETY: each task has rows of its own.
+                unsafe {
+                    let x = residual[layer].read(range.clone());
+                    let out = residual[layer + 1].rows(range.clone());
+                    blocks[layer].after_attention(range.clone(), x, Some(out), buffers(layer), scratch);
+                    match blocks.get(layer + 1) {
+                        Some(next) => next.before_attention(range, out, buffers(layer + 1), scratch),
+                        None => layer_norm::forward(
+                            ln_f.rows(range.clone()),
+                            ln_f_statistics.rows(range),
+                            out,
+                            &weights.ln_f,
+                            model.layer_norm_epsilon as f32,
+                        ),
+                    }
+                }
+            });
         }
-        let epsilon = self.epsilon();
-        let Activations { residual, ln_f, ln_f_statistics, .. } = &mut self.activations;
-        let last = &residual[self.model.n_layer][..width];
-        layer_norm::forward(
-            &mut ln_f[..width],
-            &mut ln_f_statistics[..inputs.rows()],
-            last,
-            &weights.ln_f,
-            epsilon,
-        );
     }
 
-    fn forward_block(&mut self, layer: usize, weights: &LayerViews<&[f32]>, rows: usize, dropout: Dropout) {
-        let (width, inner) = (self.model.n_embd, self.model.n_inner());
-        let epsilon = self.epsilon();
-        let Activations { residual, blocks, scratch, .. } = &mut self.activations;
-        let (before, after) = residual.split_at_mut(layer + 1);
-        let (x, out) = (&before[layer][..rows * width], &mut after[0][..rows * width]);
-        let index = layer.min(blocks.len() - 1);
-        let Block { ln_1, ln_1_statistics, qkv, attention, middle, ln_2, ln_2_statistics, fc, gelu } =
-            &mut blocks[index];
-        let (ln_1, ln_2) = (&mut ln_1[..rows * width], &mut ln_2[..rows * width]);
-        let (qkv, attention) = (&mut qkv[..rows * 3 * width], &mut attention[..rows * width]);
-        let middle = &mut middle[..rows * width];
-        let (fc, gelu) = (&mut fc[..rows * inner], &mut gelu[..rows * inner]);
-
-        layer_norm::forward(ln_1, &mut ln_1_statistics[..rows], x, &weights.ln_1, epsilon);
-        linear::forward(qkv, ln_1, &weights.attn_c_attn);
-        let mask = dropout.mask(layer, Site::AttentionWeights);
-        self.attention.forward(attention, qkv, mask.as_ref(), &mut scratch.heads[..rows * width]);
-        linear::forward(middle, attention, &weights.attn_c_proj);
-        add_residual(middle, x, width, dropout.mask(layer, Site::AttentionOutput).as_ref());
-        layer_norm::forward(ln_2, &mut ln_2_statistics[..rows], middle, &weights.ln_2, epsilon);
-        linear::forward(fc, ln_2, &weights.mlp_c_fc);
-        gelu::forward(gelu, fc, inner);
-        linear::forward(out, gelu, &weights.mlp_c_proj);
-        add_residual(out, middle, width, dropout.mask(layer, Site::MlpOutput).as_ref());
-    }
-
-    /// Takes the gradient of the block's output in `d_residual` and leaves that of its input there.
-    fn backward_block(
+    /// From the gradient of the last LayerNorm's output, which lies in `d_mlp`, to that of the first block's input, in
+    /// `d_residual`.
+    fn backward(
         &mut self,
-        layer: usize,
-        weights: &LayerViews<&[f32]>,
-        gradient: &mut LayerViews<&mut [f32]>,
+        weights: &Views<&[f32]>,
+        gradient: &mut Views<&mut [f32]>,
         rows: usize,
         dropout: Dropout,
     ) {
-        if self.activations.blocks.len() < self.model.n_layer && layer + 1 < self.model.n_layer {
-            self.forward_block(layer, weights, rows, dropout);
+        let model = self.model;
+        let width = model.n_embd;
+        let at = &SumColumns::new(&model);
+        let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
+        let attention = self.attention;
+        let Activations { residual, blocks: buffers, ln_f_statistics, scratch, .. } = &mut self.activations;
+        let residual: Vec<_> = residual.iter_mut().map(|values| Shared::new(values, width)).collect();
+        let num_buffers = buffers.len();
+        let recompute = num_buffers < model.n_layer;
+        let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
+        let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
+        let scratch = ScratchBuffers::new(scratch, &model);
+        let ln_f_statistics = Shared::new(ln_f_statistics, 1);
+
+        // What follows block `layer`: the LayerNorm and the projection of the next one, or the last LayerNorm.
+        // SAFETY (of the callers' too): each task has rows of its own.
+        let backward_next = |range: std::ops::Range<usize>, layer: usize| unsafe {
+            let x = residual[layer + 1].read(range.clone());
+            match blocks.get(layer + 1) {
+                Some(next) => {
+                    next.backward_before_attention(range, x, buffers(layer + 1), scratch, at);
+                }
+                None => {
+                    let d_residual = scratch.d_residual.rows(range.clone());
+                    d_residual.fill(0.0);
+                    let dout = scratch.d_mlp.rows(range.clone());
+                    let statistics = ln_f_statistics.rows(range.clone());
+                    let weight = weights.ln_f.weight;
+                    backward_norm(range, d_residual, dout, x, statistics, weight, scratch.sums, at);
+                }
+            }
+        };
+        for layer in (0..model.n_layer).rev() {
+            let (block, buffer) = (&blocks[layer], buffers(layer));
+            let (these, later) = gradient.layers.split_at_mut(layer + 1);
+            let mut jobs = Vec::new();
+            if recompute && layer + 1 < model.n_layer {
+                for_each_range(rows, |range| backward_next(range, layer));
+                jobs_of_next(
+                    &mut jobs,
+                    later.first_mut(),
+                    &mut gradient.ln_f,
+                    buffers(layer + 1),
+                    scratch,
+                    rows,
+                    at,
+                );
+                // SAFETY: the jobs' buffers are no others'.
+                unsafe { run(std::mem::take(&mut jobs), scratch, rows, None) };
+                for_each_range(rows, |range| {
+                    // SAFETY: each task has rows of its own.
+                    unsafe {
+                        block.before_attention(range.clone(), residual[layer].read(range), buffer, scratch)
+                    };
+                });
+                attention.forward_shared(rows, buffer, dropout.mask(layer, Site::AttentionWeights));
+                for_each_range(rows, |range| {
+                    // SAFETY: each task has rows of its own.
+                    unsafe {
+                        let x = residual[layer].read(range.clone());
+                        block.after_attention(range.clone(), x, None, buffer, scratch);
+                        block.backward_after_attention(range, buffer, scratch, at);
+                    }
+                });
+            } else {
+                for_each_range(rows, |range| {
+                    backward_next(range.clone(), layer);
+                    // SAFETY: each task has rows of its own.
+                    unsafe { block.backward_after_attention(range, buffer, scratch, at) };
+                });
+                jobs_of_next(
+                    &mut jobs,
+                    later.first_mut(),
+                    &mut gradient.ln_f,
+                    buffers(layer + 1),
+                    scratch,
+                    rows,
+                    at,
+                );
+            }
+            jobs.extend((0..attention.num_heads(rows)).map(Job::Head));
+            jobs_of(&mut jobs, &mut these[layer], buffer, scratch, rows, at);
+            let mask = dropout.mask(layer, Site::AttentionWeights);
+            // SAFETY: no two jobs write to the same place, and a head's part of `qkv` is read by its own job alone.
+            unsafe {
+                let attended = buffer.attention.read(0..rows);
+                let dout = scratch.d_attention.read(0..rows);
+                let softmax = buffer.softmax.read(0..attention.num_heads(rows) * model.block_size);
+                let head =
+                    |head| attention.backward_head(head, buffer.qkv, attended, dout, softmax, mask.as_ref());
+                run(jobs, scratch, rows, Some(&head));
+            }
         }
-        let (width, inner) = (self.model.n_embd, self.model.n_inner());
-        let Activations { residual, blocks, scratch, .. } = &mut self.activations;
-        let x = &residual[layer][..rows * width];
-        let index = layer.min(blocks.len() - 1);
-        let Block { ln_1, ln_1_statistics, qkv, attention, middle, ln_2, ln_2_statistics, fc, gelu } =
-            &blocks[index];
-        let d_residual = &mut scratch.d_residual[..rows * width];
-        let d_width = &mut scratch.d_width[..rows * width];
-        let d_attention = &mut scratch.d_attention[..rows * width];
-        let d_qkv = &mut scratch.d_qkv[..rows * 3 * width];
-        let d_inner = &mut scratch.d_inner[..rows * inner];
-
-        masked_copy(d_width, d_residual, width, dropout.mask(layer, Site::MlpOutput).as_ref());
-        let projection = &mut gradient.mlp_c_proj;
-        linear::backward(d_inner, d_width, &gelu[..rows * inner], weights.mlp_c_proj.weight, projection);
-        gelu::backward(d_inner, &fc[..rows * inner], inner);
-        linear::backward(
-            d_width,
-            d_inner,
-            &ln_2[..rows * width],
-            weights.mlp_c_fc.weight,
-            &mut gradient.mlp_c_fc,
-        );
-        let statistics = &ln_2_statistics[..rows];
-        let middle = &middle[..rows * width];
-        layer_norm::backward(
-            d_residual,
-            d_width,
-            middle,
-            statistics,
-            weights.ln_2.weight,
-            &mut gradient.ln_2,
-        );
-
-        masked_copy(d_width, d_residual, width, dropout.mask(layer, Site::AttentionOutput).as_ref());
-        let attended = &attention[..rows * width];
-        linear::backward(
-            d_attention,
-            d_width,
-            attended,
-            weights.attn_c_proj.weight,
-            &mut gradient.attn_c_proj,
-        );
-        let mask = dropout.mask(layer, Site::AttentionWeights);
-        let heads = &mut scratch.heads[..rows * 3 * width];
-        self.attention.backward(d_qkv, d_attention, &qkv[..rows * 3 * width], mask.as_ref(), heads);
-        linear::backward(
-            d_width,
-            d_qkv,
-            &ln_1[..rows * width],
-            weights.attn_c_attn.weight,
-            &mut gradient.attn_c_attn,
-        );
-        let statistics = &ln_1_statistics[..rows];
-        layer_norm::backward(d_residual, d_width, x, statistics, weights.ln_1.weight, &mut gradient.ln_1);
+        let (block, buffer) = (&blocks[0], buffers(0));
+        for_each_range(rows, |range| {
+            // SAFETY: each task has rows of its own.
+            unsafe {
+                block.backward_before_attention(range.clone(), residual[0].read(range), buffer, scratch, at);
+            }
+        });
+        let mut jobs = Vec::new();
+        jobs_of_next(&mut jobs, gradient.layers.first_mut(), &mut gradient.ln_f, buffer, scratch, rows, at);
+        // SAFETY: the jobs' buffers are no others'.
+        unsafe { run(jobs, scratch, rows, None) };
     }
+}
+
+/// The gradients of the weights before the next block's attention, or of the last LayerNorm.
+fn jobs_of_next<'a>(
+    jobs: &mut Vec<Job<'a>>,
+    next: Option<&'a mut LayerViews<&mut [f32]>>,
+    ln_f: &'a mut Affine<&mut [f32]>,
+    buffers: BlockBuffers<'a>,
+    scratch: ScratchBuffers<'a>,
+    rows: usize,
+    at: &SumColumns,
+) {
+    match next {
+        Some(LayerViews { attn_c_attn, ln_1, .. }) => {
+            // SAFETY: until these jobs are done, their inputs are only read.
+            let (ln_1_out, d_qkv) = unsafe { (scratch.ln_1.read(0..rows), buffers.qkv.read(0..rows)) };
+            product(jobs, attn_c_attn, ln_1_out, d_qkv, at.attn_c_attn);
+            norm(jobs, ln_1, at.ln_1_weight, at.ln_1_bias);
+        }
+        None => norm(jobs, ln_f, at.ln_1_weight, at.ln_1_bias),
+    }
+}
+
+/// The gradients of a LayerNorm's weight and bias.
+fn norm<'a>(jobs: &mut Vec<Job<'a>>, gradient: &'a mut Affine<&mut [f32]>, weight: usize, bias: usize) {
+    jobs.push(Job::Sums(gradient.weight, weight));
+    jobs.push(Job::Sums(gradient.bias, bias));
+}
+
+/// The gradients of the weights after a block's attention.
+fn jobs_of<'a>(
+    jobs: &mut Vec<Job<'a>>,
+    gradient: &'a mut LayerViews<&mut [f32]>,
+    buffers: BlockBuffers<'a>,
+    scratch: ScratchBuffers<'a>,
+    rows: usize,
+    at: &SumColumns,
+) {
+    let LayerViews { attn_c_proj, ln_2, mlp_c_fc, mlp_c_proj, .. } = gradient;
+    // SAFETY: until these jobs are done, their inputs are only read.
+    let (active, d_mlp, normal, d_fc, attended, d_projection) = unsafe {
+        (
+            scratch.gelu.read(0..rows),
+            scratch.d_mlp.read(0..rows),
+            scratch.ln_2.read(0..rows),
+            buffers.fc.read(0..rows),
+            buffers.attention.read(0..rows),
+            scratch.d_projection.read(0..rows),
+        )
+    };
+    product(jobs, mlp_c_proj, active, d_mlp, at.mlp_c_proj);
+    product(jobs, mlp_c_fc, normal, d_fc, at.mlp_c_fc);
+    product(jobs, attn_c_proj, attended, d_projection, at.attn_c_proj);
+    norm(jobs, ln_2, at.ln_2_weight, at.ln_2_bias);
+}
+
+/// The gradient of a linear layer's weight and bias.
+fn product<'a>(
+    jobs: &mut Vec<Job<'a>>,
+    gradient: &'a mut Affine<&mut [f32]>,
+    x: &'a [f32],
+    dy: &'a [f32],
+    bias_sums: usize,
+) {
+    let outs = gradient.bias.len();
+    let ins = gradient.weight.len() / outs;
+    let rows = x.len() / ins;
+    let weight = MatrixMut::new(gradient.weight, ins, outs);
+    let x = Matrix::new(x, rows, ins).transposed();
+    jobs.extend(parts(weight, Into::Replace, x, Matrix::new(dy, rows, outs)).into_iter().map(Job::Product));
+    jobs.push(Job::Sums(gradient.bias, bias_sums));
+}
+
+/// Does jobs side by side.
+///
+/// # Safety
+/// Nothing else writes to the scratch's sums meanwhile.
+unsafe fn run(
+    jobs: Vec<Job<'_>>,
+    scratch: ScratchBuffers<'_>,
+    rows: usize,
+    head: Option<&(dyn Fn(usize) + Sync)>,
+) {
+    let blocks = rows.div_ceil(BLOCK);
+    // SAFETY: handed on.
+    let sums: &[f32] = unsafe { scratch.sums.read(0..blocks) };
+    let cols = sums.len() / blocks;
+    jobs.into_par_iter().with_max_len(1).for_each(|job| match job {
+        Job::Product(part) => part.compute(),
+        Job::Sums(out, first) => {
+            out.fill(0.0);
+            for sums in sums.chunks(cols) {
+                for (out, sum) in out.iter_mut().zip(&sums[first..]) {
+                    *out += sum;
+                }
+            }
+        }
+        Job::Head(index) => {
+            if let Some(head) = head {
+                head(index);
+            }
+        }
+    });
 }
 
 #[cfg(test)]
 impl CpuEngine {
     /// The logits of one row of the last pass.
     pub(crate) fn logits(&self, parameters: &[f32], row: usize) -> Vec<f32> {
-        use crate::numerics::product::{Into, Matrix, MatrixMut, product};
+        use crate::numerics::product::product;
         let ModelConfig { n_embd, vocab_size, .. } = self.model;
         let x = Matrix::new(&self.activations.ln_f[row * n_embd..(row + 1) * n_embd], 1, n_embd);
         let wte = Matrix::new(self.layout.views(parameters).wte, vocab_size, n_embd);
@@ -204,22 +367,10 @@ impl Engine for CpuEngine {
         let dropout = Dropout::new(dropout, self.model.dropout);
         self.forward(&weights, &inputs, dropout);
 
-        let Activations { residual, ln_f, ln_f_statistics, logits, scratch, .. } = &mut self.activations;
-        let gradients = head::Gradients { dx: &mut scratch.d_width[..width], dwte: gradient.wte };
-        let sum = head::cross_entropy(&ln_f[..width], weights.wte, &inputs, logits, Some(gradients));
-        let d_residual = &mut scratch.d_residual[..width];
-        d_residual.fill(0.0);
-        layer_norm::backward(
-            d_residual,
-            &mut scratch.d_width[..width],
-            &residual[self.model.n_layer][..width],
-            &ln_f_statistics[..rows],
-            weights.ln_f.weight,
-            &mut gradient.ln_f,
-        );
-        for layer in (0..self.model.n_layer).rev() {
-            self.backward_block(layer, &weights.layers[layer], &mut gradient.layers[layer], rows, dropout);
-        }
+        let Activations { ln_f, head, scratch, .. } = &mut self.activations;
+        let gradients = head::Gradients { dx: &mut scratch.d_mlp[..width], dwte: gradient.wte };
+        let sum = head::cross_entropy(&ln_f[..width], weights.wte, &inputs, head, Some(gradients));
+        self.backward(&weights, &mut gradient, rows, dropout);
         let mask = dropout.mask(0, Site::Embedding);
         let d_residual = &mut self.activations.scratch.d_residual[..width];
         embedding::backward(d_residual, &inputs, gradient.wte, gradient.wpe, mask.as_ref());
@@ -232,42 +383,10 @@ impl Engine for CpuEngine {
         let layout = Arc::clone(&self.layout);
         let weights = layout.views(parameters);
         self.forward(&weights, &inputs, Dropout::OFF);
-        let Activations { ln_f, logits, .. } = &mut self.activations;
-        let sum = head::cross_entropy(&ln_f[..width], weights.wte, &inputs, logits, None);
+        let Activations { ln_f, head, .. } = &mut self.activations;
+        let sum = head::cross_entropy(&ln_f[..width], weights.wte, &inputs, head, None);
         LossSum { sum, num_tokens: inputs.rows() as u64 }
     }
-}
-
-/// `values = base + mask(values)`
-fn add_residual(values: &mut [f32], base: &[f32], cols: usize, mask: Option<&Mask>) {
-    values.par_chunks_mut(ROWS * cols).zip(base.par_chunks(ROWS * cols)).enumerate().for_each(
-        |(task, (values, base))| match mask {
-            Some(mask) => {
-                for (index, (values, base)) in values.chunks_mut(cols).zip(base.chunks(cols)).enumerate() {
-                    mask.apply_and_add(values, base, task * ROWS + index);
-                }
-            }
-            None => {
-                for (value, base) in values.iter_mut().zip(base) {
-                    *value += base;
-                }
-            }
-        },
-    );
-}
-
-/// `out = mask(values)`
-fn masked_copy(out: &mut [f32], values: &[f32], cols: usize, mask: Option<&Mask>) {
-    out.par_chunks_mut(ROWS * cols).zip(values.par_chunks(ROWS * cols)).enumerate().for_each(
-        |(task, (out, values))| {
-            out.copy_from_slice(values);
-            if let Some(mask) = mask {
-                for (index, out) in out.chunks_mut(cols).enumerate() {
-                    mask.apply(out, task * ROWS + index, cols);
-                }
-            }
-        },
-    );
 }
 
 impl std::fmt::Debug for CpuEngine {

@@ -54,6 +54,11 @@ impl Mask {
         multiply(values, self, first_element(row, cols));
     }
 
+    /// The same for elements from column `col` on, a multiple of 4.
+    pub(super) fn apply_from(&self, values: &mut [f32], row: usize, cols: usize, col: usize) {
+        multiply(values, self, first_element(row, cols) + col as u64);
+    }
+
     /// `values = base + values * mask`, for row `row` of a matrix.
     pub(super) fn apply_and_add(&self, values: &mut [f32], base: &[f32], row: usize) {
         multiply_and_add(values, base, self, first_element(row, values.len()));

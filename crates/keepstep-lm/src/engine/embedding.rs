@@ -1,7 +1,7 @@
 //! Token and position embeddings, whose sum the first block takes.
 
-use super::ROWS;
 use super::dropout::Mask;
+use super::rows::{Shared, for_each_range};
 use rayon::prelude::*;
 
 /// The inputs of a micro-batch: `[batch_size, block_size]` tokens, each with its place in the context.
@@ -48,23 +48,28 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// `x[row] = wte[token] + wpe[place]`, dropped out.
-pub(super) fn forward(x: &mut [f32], inputs: &Inputs<'_>, wte: &[f32], wpe: &[f32], mask: Option<&Mask>) {
+/// `x[row] = wte[token] + wpe[place]`, dropped out, for rows from `start` on.
+pub(super) fn forward(
+    x: &mut [f32],
+    start: usize,
+    inputs: &Inputs<'_>,
+    wte: &[f32],
+    wpe: &[f32],
+    mask: Option<&Mask>,
+) {
     let cols = wpe.len() / inputs.block_size;
-    x.par_chunks_mut(ROWS * cols).enumerate().for_each(|(task, x)| {
-        for (index, x) in x.chunks_mut(cols).enumerate() {
-            let row = task * ROWS + index;
-            let (token, place) = (inputs.token(row), row % inputs.block_size);
-            let wte = &wte[token * cols..(token + 1) * cols];
-            let wpe = &wpe[place * cols..(place + 1) * cols];
-            for ((x, token), place) in x.iter_mut().zip(wte).zip(wpe) {
-                *x = token + place;
-            }
-            if let Some(mask) = mask {
-                mask.apply(x, row, cols);
-            }
+    for (index, x) in x.chunks_mut(cols).enumerate() {
+        let row = start + index;
+        let (token, place) = (inputs.token(row), row % inputs.block_size);
+        let wte = &wte[token * cols..(token + 1) * cols];
+        let wpe = &wpe[place * cols..(place + 1) * cols];
+        for ((x, token), place) in x.iter_mut().zip(wte).zip(wpe) {
+            *x = token + place;
         }
-    });
+        if let Some(mask) = mask {
+            mask.apply(x, row, cols);
+        }
+    }
 }
 
 /// Adds the gradient of the token embedding to `dwte` and writes that of the position embedding; each row of either is
@@ -78,10 +83,11 @@ pub(super) fn backward(
 ) {
     let cols = dwpe.len() / inputs.block_size;
     if let Some(mask) = mask {
-        dx.par_chunks_mut(ROWS * cols).enumerate().for_each(|(task, dx)| {
-            for (index, dx) in dx.chunks_mut(cols).enumerate() {
-                mask.apply(dx, task * ROWS + index, cols);
-            }
+        let dx = Shared::new(dx, cols);
+        for_each_range(inputs.rows(), |range| {
+            // SAFETY: each task has rows of its own.
+            let rows = unsafe { dx.rows(range.clone()) };
+            rows.chunks_mut(cols).zip(range).for_each(|(dx, row)| mask.apply(dx, row, cols));
         });
     }
     let add = |sum: &mut [f32], row: usize| {
@@ -89,14 +95,14 @@ pub(super) fn backward(
             *sum += value;
         }
     };
-    dwpe.par_chunks_mut(cols).enumerate().for_each(|(place, dwpe)| {
+    dwpe.par_chunks_mut(cols).with_min_len(16).enumerate().for_each(|(place, dwpe)| {
         dwpe.fill(0.0);
         for row in (place..inputs.rows()).step_by(inputs.block_size) {
             add(dwpe, row);
         }
     });
     let (starts, list) = inputs.rows_by_token(dwte.len() / cols);
-    dwte.par_chunks_mut(cols).enumerate().for_each(|(token, dwte)| {
+    dwte.par_chunks_mut(cols).with_min_len(16).enumerate().for_each(|(token, dwte)| {
         for &row in &list[starts[token]..starts[token + 1]] {
             add(dwte, row);
         }

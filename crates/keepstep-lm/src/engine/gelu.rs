@@ -2,24 +2,12 @@
 //!
 //! 0.5 x (1 + tanh u) = x σ(2u) with u = sqrt(2/π) (x + 0.044715 x³) and σ the logistic function.
 
-use super::ROWS;
 use crate::numerics::math::exp;
 use crate::numerics::vectorized::vectorized;
-use rayon::prelude::*;
 
 /// 2 sqrt(2/π)
 const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
-
-/// `y = gelu(x)`, row by row.
-pub(super) fn forward(y: &mut [f32], x: &[f32], cols: usize) {
-    y.par_chunks_mut(ROWS * cols).zip(x.par_chunks(ROWS * cols)).for_each(|(y, x)| gelu(y, x));
-}
-
-/// `d *= gelu'(x)`.
-pub(super) fn backward(d: &mut [f32], x: &[f32], cols: usize) {
-    d.par_chunks_mut(ROWS * cols).zip(x.par_chunks(ROWS * cols)).for_each(|(d, x)| derivative(d, x));
-}
 
 vectorized! {
     /// `y = gelu(x)`.
@@ -32,13 +20,16 @@ vectorized! {
 }
 
 vectorized! {
-    fn derivative(d: &mut [f32], x: &[f32]) {
-        for (d, &x) in d.iter_mut().zip(x) {
-            let square = x * x;
-            let z = SLOPE * x * f32::mul_add(CUBIC, square, 1.0);
-            let sigmoid = 1.0 / (1.0 + exp(-z));
+    /// Replaces `x` by `d · gelu'(x)`, and writes gelu(x) again, with the bits that it had.
+    pub(super) fn backward(x: &mut [f32], y: &mut [f32], d: &[f32]) {
+        for ((x, y), d) in x.iter_mut().zip(y).zip(d) {
+            let value = *x;
+            let square = value * value;
+            let divisor = 1.0 + exp(-(SLOPE * value * f32::mul_add(CUBIC * value, value, 1.0)));
+            let sigmoid = 1.0 / divisor;
             let slope = SLOPE * f32::mul_add(3.0 * CUBIC, square, 1.0);
-            *d *= f32::mul_add(x * sigmoid * (1.0 - sigmoid), slope, sigmoid);
+            *y = value / divisor;
+            *x = d * f32::mul_add(value * sigmoid * (1.0 - sigmoid), slope, sigmoid);
         }
     }
 }
@@ -56,8 +47,9 @@ mod tests {
         let x: Vec<f32> = (-1200..1200).map(|step| step as f32 * 0.01).collect();
         let mut y = vec![0.0; x.len()];
         gelu(&mut y, &x);
-        let mut d = vec![1.0; x.len()];
-        derivative(&mut d, &x);
+        let (mut d, mut again) = (x.clone(), vec![0.0; x.len()]);
+        backward(&mut d, &mut again, &vec![1.0; x.len()]);
+        assert_eq!(again, y);
         for ((&x, &y), &d) in x.iter().zip(&y).zip(&d) {
             let x = f64::from(x);
             assert!((f64::from(y) - exact(x)).abs() < 2e-6 * x.abs().max(1.0), "{x}: {y}");

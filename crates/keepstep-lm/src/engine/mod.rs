@@ -5,6 +5,7 @@
 
 mod activations;
 mod attention;
+mod block;
 mod cpu;
 mod dropout;
 mod embedding;
@@ -14,6 +15,7 @@ mod layer_norm;
 mod linear;
 #[cfg(test)]
 mod reference;
+mod rows;
 
 pub use cpu::CpuEngine;
 
@@ -21,9 +23,6 @@ pub(crate) use attention::attend;
 pub(crate) use gelu::gelu;
 pub(crate) use layer_norm::normalize;
 pub(crate) use linear::forward as linear;
-
-/// Rows that one task of an element-wise pass takes.
-const ROWS: usize = 32;
 
 /// What computes losses and gradients; a GPU's engine can stand beside the processor's.
 pub trait Engine {

@@ -18,8 +18,8 @@ pub(super) const TILE_COLS: usize = 16;
 
 /// Columns of a chunk of the right side: with a whole slice of the inner dimension, half of a common second cache.
 const CHUNK_COLS: usize = 128;
-/// Rows of the left side that are packed at a time.
-const CHUNK_ROWS: usize = 8 * TILE_ROWS;
+/// Rows of the left side that are packed at a time, for all columns.
+const CHUNK_ROWS: usize = 64 * TILE_ROWS;
 
 /// A cache line, and a row of a packed panel.
 #[derive(Clone, Copy)]
@@ -60,16 +60,17 @@ pub(super) unsafe fn run(task: &Task<'_>, into: Into<'_>) {
         } else {
             std::ptr::null_mut()
         };
-        for col in (0..task.cols).step_by(CHUNK_COLS) {
-            let cols = CHUNK_COLS.min(task.cols - col);
-            // SAFETY: there is room for these columns, rounded up to whole panels.
-            unsafe { pack_right(right, &task.rhs, col, cols) };
-            for row in (0..task.rows).step_by(CHUNK_ROWS) {
-                let rows = CHUNK_ROWS.min(task.rows - row);
-                if is_packed {
-                    // SAFETY: there is room for these rows, rounded up to whole panels.
-                    unsafe { pack_left(left, &task.lhs, row, rows) };
-                }
+        let chunk_rows = if is_packed { CHUNK_ROWS } else { task.rows };
+        for row in (0..task.rows).step_by(chunk_rows) {
+            let rows = chunk_rows.min(task.rows - row);
+            if is_packed {
+                // SAFETY: there is room for these rows, rounded up to whole panels.
+                unsafe { pack_left(left, &task.lhs, row, rows) };
+            }
+            for col in (0..task.cols).step_by(CHUNK_COLS) {
+                let cols = CHUNK_COLS.min(task.cols - col);
+                // SAFETY: there is room for these columns, rounded up to whole panels.
+                unsafe { pack_right(right, &task.rhs, col, cols) };
                 for first in (row..row + rows).step_by(TILE_ROWS) {
                     let height = TILE_ROWS.min(row + rows - first);
                     let (lhs, stride) = if is_packed {
@@ -79,19 +80,18 @@ pub(super) unsafe fn run(task: &Task<'_>, into: Into<'_>) {
                         (task.lhs.data[first * task.lhs.row_stride..].as_ptr(), task.lhs.row_stride)
                     };
                     for panel in (0..cols).step_by(TILE_COLS) {
+                        let tile = Tile {
+                            inner,
+                            lhs,
+                            stride,
+                            // SAFETY: the panel was packed above.
+                            rhs: unsafe { right.add(panel * inner) },
+                            out: task.out.wrapping_add(first * task.out_stride + col + panel),
+                            out_stride: task.out_stride,
+                            width: TILE_COLS.min(cols - panel),
+                        };
                         // SAFETY: the tile lies within the result, which nothing else touches.
-                        unsafe {
-                            let tile = Tile {
-                                inner,
-                                lhs,
-                                stride,
-                                rhs: right.add(panel * inner),
-                                out: task.out.add(first * task.out_stride + col + panel),
-                                out_stride: task.out_stride,
-                                width: TILE_COLS.min(cols - panel),
-                            };
-                            tile.run(height, is_packed, into.from(col + panel));
-                        }
+                        unsafe { tile.run(height, is_packed, into.from(col + panel)) };
                     }
                 }
             }

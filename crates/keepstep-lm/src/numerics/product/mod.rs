@@ -56,6 +56,11 @@ impl<'a> Matrix<'a> {
         Matrix { data, rows, cols, row_stride, col_stride: 1 }
     }
 
+    /// Its number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The transpose; nothing moves.
     #[must_use]
     pub fn transposed(self) -> Matrix<'a> {
@@ -122,21 +127,46 @@ pub fn product(out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<
     if threads == 1 || lhs.rows * lhs.cols * rhs.cols < SERIAL {
         return serial_product(out, into, lhs, rhs);
     }
+    parts(out, into, lhs, rhs).into_par_iter().with_max_len(1).for_each(Part::compute);
+}
+
+/// A part of a product's result, for a thread to compute.
+#[derive(Debug)]
+pub struct Part<'a> {
+    task: Task<'a>,
+    into: Into<'a>,
+}
+
+impl Part<'_> {
+    /// Computes it on this thread.
+    pub fn compute(self) {
+        // SAFETY: the parts are disjoint, and `out` is borrowed mutably until all are gone.
+        unsafe { self.task.run(self.into, Backend::of_processor()) };
+    }
+}
+
+/// `out = lhs · rhs` and so on, in a few parts for each thread of the current pool: no element's sum is shared.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn parts<'a>(out: MatrixMut<'a>, into: Into<'a>, lhs: Matrix<'a>, rhs: Matrix<'a>) -> Vec<Part<'a>> {
     let task = Task::new(out, lhs, rhs);
-    // Each thread computes a part of the result: no element's sum is shared.
-    let by_rows = task.rows >= task.cols;
+    let threads = rayon::current_num_threads();
+    let by_rows = task.rows > task.cols;
     let len = if by_rows { task.rows } else { task.cols };
-    let part = len.div_ceil(threads).next_multiple_of(if by_rows { 6 } else { 16 });
-    (0..len.div_ceil(part)).into_par_iter().for_each(|index| {
-        let (start, end) = (index * part, len.min((index + 1) * part));
-        let (sub, into) = if by_rows {
-            (task.row_range(start, end), into)
-        } else {
-            (task.col_range(start, end), into.from(start))
-        };
-        // SAFETY: the parts are disjoint, and `out` is borrowed mutably until all are done.
-        unsafe { sub.run(into, Backend::of_processor()) };
-    });
+    // Multiples of the kernel's tiles, and no smaller than makes packing worth it.
+    let unit = if by_rows { 48 } else { 128 };
+    let part = if threads == 1 { len.max(1) } else { len.div_ceil(2 * threads).next_multiple_of(unit) };
+    (0..len.div_ceil(part))
+        .map(|index| {
+            let (start, end) = (index * part, len.min((index + 1) * part));
+            if by_rows {
+                Part { task: task.row_range(start, end), into }
+            } else {
+                Part { task: task.col_range(start, end), into: into.from(start) }
+            }
+        })
+        .collect()
 }
 
 /// The same on this thread alone.
@@ -150,7 +180,7 @@ pub fn serial_product(out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: 
 }
 
 /// A product, or a part of one.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Task<'a> {
     out: *mut f32,
     out_stride: usize,
