@@ -1,7 +1,8 @@
 //! One training update of the two sizes that the documents speak of; `cargo xtask bench` calls it and compares.
 //!
-//! Arguments: a size (`S` or `M`) and a number of updates. It prints milliseconds per update, one line each, and the
-//! time of the update's matrix products alone.
+//! Arguments: a size (`S`, `M`, or a block size at 4096 tokens a micro-batch) and a number of updates. It prints
+//! milliseconds per update, one line each, the time of the update's matrix products alone, and the process's peak of
+//! memory beside the sum of what must be held, in MiB.
 
 use keepstep_lm::config::OptimizerConfig;
 use keepstep_lm::engine::{CpuEngine, DropoutKey, Engine};
@@ -20,13 +21,31 @@ fn main() {
     };
     let (model, batch_size) = match size.as_str() {
         "S" => (model(4, 4, 128, 64), 12),
-        _ => (model(6, 6, 384, 256), 16),
+        "M" => (model(6, 6, 384, 256), 16),
+        block_size => {
+            let block_size = block_size.parse().unwrap_or(64);
+            (model(2, 4, 128, block_size), 4096 / block_size)
+        }
     };
     let updates: u64 = updates.parse().unwrap_or(1);
+    train(&model, batch_size, updates);
+    // Weights, one gradient and two moments, and the engine's buffers.
+    let flat = 4 * 4 * Layout::new(&model).num_parameters() as u64;
+    let held = flat + CpuEngine::len_bytes(&model, batch_size, false);
+    println!("held {:.1}", held as f64 / f64::from(1 << 20));
+    if let Some(peak) = peak_memory() {
+        println!("peak {peak:.1}");
+    }
     for _ in 0..2 {
         println!("products {:.3}", products(&model, batch_size));
     }
-    train(&model, batch_size, updates);
+}
+
+/// The most memory that this process has held, in MiB.
+fn peak_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? / 1024.0)
 }
 
 fn model(n_layer: usize, n_head: usize, n_embd: usize, block_size: usize) -> ModelConfig {

@@ -9,7 +9,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 size, updates, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
 torch.manual_seed(1)
-layers, heads, width, block, batch = {"S": (4, 4, 128, 64, 12), "M": (6, 6, 384, 256, 16)}[size]
+sizes = {"S": (4, 4, 128, 64, 12), "M": (6, 6, 384, 256, 16)}
+# A block size, at 4096 tokens a micro-batch.
+layers, heads, width, block, batch = sizes[size] if size in sizes else (2, 4, 128, int(size), 4096 // int(size))
 config = GPT2Config(
     vocab_size=256, n_positions=block, n_layer=layers, n_head=heads, n_embd=width,
     resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="sdpa", use_cache=False,
@@ -31,3 +33,6 @@ for _ in range(updates):
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     print(f"update {(time.perf_counter() - start) * 1e3:.3f}", flush=True)
+with open("/proc/self/status") as status:
+    peak = next(line for line in status if line.startswith("VmHWM:"))
+print(f"peak {int(peak.split()[1]) / 1024:.1f}", flush=True)

@@ -78,6 +78,23 @@ impl SumColumns {
 }
 
 impl Activations {
+    pub(super) fn new(model: &ModelConfig) -> SumColumns {
+        let (width, inner) = (model.n_embd, model.n_inner());
+        SumColumns {
+            ln_1_weight: 0,
+            ln_1_bias: width,
+            attn_c_attn: 2 * width,
+            attn_c_proj: 5 * width,
+            ln_2_weight: 6 * width,
+            ln_2_bias: 7 * width,
+            mlp_c_fc: 8 * width,
+            mlp_c_proj: 8 * width + inner,
+            all: 9 * width + inner,
+        }
+    }
+}
+
+impl Activations {
     /// The bytes of all its buffers.
     pub(super) fn len_bytes(model: &ModelConfig, rows: usize, recompute: bool) -> u64 {
         let [rows, width, inner] = [rows, model.n_embd, model.n_inner()].map(|size| size as u64);
@@ -124,6 +141,22 @@ impl Activations {
             },
         }
     }
+
+    /// The bytes of all its buffers.
+    pub(super) fn len_bytes(model: &ModelConfig, rows: usize, recompute: bool) -> u64 {
+        let (width, inner) = (model.n_embd, model.n_inner());
+        let float = size_of::<f32>();
+        let statistics = size_of::<Statistics>();
+        let softmax = model.n_head * size_of::<RowSoftmax>();
+        let block = (5 * width + inner) * float + 2 * statistics + softmax;
+        let num_blocks = if recompute { 1 } else { model.n_layer };
+        let residual = (model.n_layer + 1) * width * float;
+        let last = width * float + statistics;
+        let scratch = (6 * width + inner) * float;
+        let sums = rows.div_ceil(rows::BLOCK) * SumColumns::new(model).all * float;
+        let by_row = residual + num_blocks * block + last + scratch;
+        (rows * by_row + sums + head::Buffers::len_bytes(model, rows)) as u64
+    }
 }
 
 #[cfg(test)]
@@ -131,34 +164,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_size_that_is_stated_is_the_size_that_is_taken() {
+    fn bytes_are_those_that_are_held() {
+        fn held<T>(values: &[T]) -> usize {
+            size_of_val(values)
+        }
         let model = ModelConfig {
             vocab_size: 300,
-            block_size: 8,
+            block_size: 70,
             n_layer: 3,
             n_head: 2,
-            n_embd: 10,
+            n_embd: 32,
             dropout: 0.0,
             layer_norm_epsilon: 1e-5,
         };
-        for (rows, recompute) in [(24, false), (24, true), (400, false)] {
-            let Activations { residual, blocks, ln_f, ln_f_statistics, logits, scratch } =
-                Activations::new(&model, rows, recompute);
-            let Scratch { heads, d_residual, d_width, d_attention, d_qkv, d_inner } = scratch;
-            let mut floats =
-                [ln_f, logits, heads, d_residual, d_width, d_attention, d_qkv, d_inner].concat().len();
-            let mut statistics = ln_f_statistics.len();
-            floats += residual.concat().len();
-            for block in blocks {
-                let Block { ln_1, ln_1_statistics, qkv, attention, middle, ln_2, ln_2_statistics, fc, gelu } =
-                    block;
-                floats += [ln_1, qkv, attention, middle, ln_2, fc, gelu].concat().len();
-                statistics += ln_1_statistics.len() + ln_2_statistics.len();
+        for (rows, recompute) in [(70, false), (700, false), (700, true)] {
+            let all = Activations::new(&model, rows, recompute);
+            let mut total: usize = all.residual.iter().map(|values| held(values)).sum();
+            for block in &all.blocks {
+                let Block { ln_1_statistics, qkv, softmax, attention, middle, ln_2_statistics, fc } = block;
+                total += held(ln_1_statistics) + held(qkv) + held(softmax) + held(attention);
+                total += held(middle) + held(ln_2_statistics) + held(fc);
             }
-            let taken = floats * size_of::<f32>() + statistics * size_of::<Statistics>();
+            let Scratch { ln_1, ln_2, gelu, d_residual, d_mlp, d_projection, d_attention, sums } =
+                &all.scratch;
+            for values in [ln_1, ln_2, gelu, d_residual, d_mlp, d_projection, d_attention, sums] {
+                total += held(values);
+            }
+            total += held(&all.ln_f) + held(&all.ln_f_statistics) + all.head.held();
             assert_eq!(
                 Activations::len_bytes(&model, rows, recompute),
-                taken as u64,
+                total as u64,
                 "{rows} rows, {recompute}"
             );
         }

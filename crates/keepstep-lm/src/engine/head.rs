@@ -34,6 +34,18 @@ impl Buffers {
     }
 }
 
+impl Buffers {
+    pub(super) fn len_bytes(model: &ModelConfig, rows: usize) -> usize {
+        let row = model.vocab_size.min(VOCABULARY) * size_of::<f32>() + size_of::<RowLoss>();
+        rows.min(ROWS) * row
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        size_of_val(&self.logits[..]) + size_of_val(&self.rows[..])
+    }
+}
+
 /// The softmax of a row over what it has seen of the vocabulary.
 #[derive(Debug, Clone, Copy)]
 struct RowLoss {
