@@ -112,6 +112,13 @@ impl Store {
                 storage.remove(&path).map_err(|source| StoreError::Remove { path, source })?;
             }
         }
+        // A killed process may not have synced what is seen here: a file that it moved aside would be lost if a new one
+        // took its name before that.
+        let superseded = folder.join(SUPERSEDED);
+        if storage.metadata(&superseded).is_ok() {
+            storage.sync_folder(&superseded).map_err(unusable)?;
+        }
+        storage.sync_folder(folder).map_err(unusable)?;
         Ok(Store {
             folder: folder.to_path_buf(),
             storage,

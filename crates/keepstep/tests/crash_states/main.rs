@@ -213,6 +213,30 @@ fn crashes_of_random_sessions() {
 }
 
 #[test]
+fn crashes_after_a_rewind_that_was_killed() {
+    let (mut tally, mut known) = (Tally::default(), Known::default());
+    let saves = |rewind, saves| Script { retention: retention(3, 2), has_no_links: false, rewind, saves };
+    let mut disk = Disk::of(root());
+    let memory = Memory::of(disk.live().clone());
+    let script = saves(None, vec![(2, false), (2, true), (2, false)]);
+    let first = Session::run(&script, &memory, &Expectation::default(), &mut known, 1);
+    first.operations.iter().for_each(|operation| disk.apply(operation));
+    let expect = first.expectation(first.operations.len());
+    let memory = Memory::of(disk.live().clone());
+    let second = Session::run(&saves(Some(1), vec![(1, false)]), &memory, expect, &mut known, 2);
+    for done in 0..=second.operations.len() {
+        let mut disk = disk.clone();
+        second.operations[..done].iter().for_each(|operation| disk.apply(operation));
+        let memory = Memory::of(disk.live().clone());
+        let script = saves(None, vec![(2, true), (2, false)]);
+        let third = Session::run(&script, &memory, second.expectation(done), &mut known, 3);
+        let limits = Limits { names: 1024, data: 8 };
+        let looked = tally.look(&mut disk, &third, &known, limits, &mut Random::new(1));
+        looked.unwrap_or_else(|error| panic!("killed after operation {done} of a rewind: {error}"));
+    }
+}
+
+#[test]
 fn a_missing_sync_is_noticed() {
     for lies in [Lies { no_sync: true, ..Lies::default() }, Lies { no_sync_folder: true, ..Lies::default() }]
     {
