@@ -78,36 +78,6 @@ impl SumColumns {
 }
 
 impl Activations {
-    pub(super) fn new(model: &ModelConfig) -> SumColumns {
-        let (width, inner) = (model.n_embd, model.n_inner());
-        SumColumns {
-            ln_1_weight: 0,
-            ln_1_bias: width,
-            attn_c_attn: 2 * width,
-            attn_c_proj: 5 * width,
-            ln_2_weight: 6 * width,
-            ln_2_bias: 7 * width,
-            mlp_c_fc: 8 * width,
-            mlp_c_proj: 8 * width + inner,
-            all: 9 * width + inner,
-        }
-    }
-}
-
-impl Activations {
-    /// The bytes of all its buffers.
-    pub(super) fn len_bytes(model: &ModelConfig, rows: usize, recompute: bool) -> u64 {
-        let [rows, width, inner] = [rows, model.n_embd, model.n_inner()].map(|size| size as u64);
-        let statistics = size_of::<Statistics>() as u64;
-        let block = 4 * (7 * width + 2 * inner) + 2 * statistics;
-        let num_blocks = if recompute { 1 } else { model.n_layer as u64 };
-        let scratch = 4 * (9 * width + inner);
-        let residual = 4 * (model.n_layer as u64 + 1) * width;
-        let last = 4 * width + statistics;
-        let logits = 4 * rows.min(head::BLOCK as u64) * model.vocab_size as u64;
-        rows * (residual + num_blocks * block + last + scratch) + logits
-    }
-
     pub(super) fn new(model: &ModelConfig, rows: usize, recompute: bool) -> Activations {
         let buffer = |cols: usize| vec![0.0_f32; rows * cols];
         let statistics = || vec![Statistics::default(); rows];

@@ -141,20 +141,22 @@ impl CpuEngine {
         let ln_f_statistics = Shared::new(ln_f_statistics, 1);
 
         // What follows block `layer`: the LayerNorm and the projection of the next one, or the last LayerNorm.
-        // SAFETY (of the callers' too): each task has rows of its own.
-        let backward_next = |range: std::ops::Range<usize>, layer: usize| unsafe {
-            let x = residual[layer + 1].read(range.clone());
-            match blocks.get(layer + 1) {
-                Some(next) => {
-                    next.backward_before_attention(range, x, buffers(layer + 1), scratch, at);
-                }
-                None => {
-                    let d_residual = scratch.d_residual.rows(range.clone());
-                    d_residual.fill(0.0);
-                    let dout = scratch.d_mlp.rows(range.clone());
-                    let statistics = ln_f_statistics.rows(range.clone());
-                    let weight = weights.ln_f.weight;
-                    backward_norm(range, d_residual, dout, x, statistics, weight, scratch.sums, at);
+        let backward_next = |range: std::ops::Range<usize>, layer: usize| {
+            // SAFETY: each task has rows of its own.
+            unsafe {
+                let x = residual[layer + 1].read(range.clone());
+                match blocks.get(layer + 1) {
+                    Some(next) => {
+                        next.backward_before_attention(range, x, buffers(layer + 1), scratch, at);
+                    }
+                    None => {
+                        let d_residual = scratch.d_residual.rows(range.clone());
+                        d_residual.fill(0.0);
+                        let dout = scratch.d_mlp.read(range.clone());
+                        let statistics = ln_f_statistics.read(range.clone());
+                        let weight = weights.ln_f.weight;
+                        backward_norm(range, d_residual, dout, x, statistics, weight, scratch.sums, at);
+                    }
                 }
             }
         };
