@@ -67,7 +67,7 @@ fn runs_that_lack_something_are_told_so() {
     let journal = lab.path("run/journal.jsonl");
     let text = fs::read_to_string(&journal).expect("the journal");
     let page = report(&lab, "run");
-    assert!(page.contains("Stopped: signal"));
+    assert!(page.contains("Stopped: ") && page.contains("The same command goes on"));
     // Killed within a line.
     let killed = text.rsplit_once("{").expect("a last line").0;
     fs::write(&journal, format!("{killed}{{\"event\":\"upd")).expect("a torn journal");
