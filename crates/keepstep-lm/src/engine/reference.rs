@@ -290,6 +290,8 @@ fn gradients_are_those_of_the_reference() {
     ];
     for (model, batch_size, recompute) in shapes {
         let dropout = model.dropout;
+        // Rounding adds up over rows; a term that is missing or doubled is seen at either bound.
+        let bound = if batch_size * model.block_size > 20 { 5e-5 } else { 1e-5 };
         let layout = Layout::new(&model);
         let values = parameters(&layout);
         let tokens = tokens(&model, batch_size);
@@ -308,7 +310,11 @@ fn gradients_are_those_of_the_reference() {
             let largest = expected.iter().fold(1e-3_f64, |largest, value| largest.max(value.abs()));
             for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
                 let error = (f64::from(found) - expected).abs();
-                assert!(error < 1e-5 * largest.max(0.1), "{}[{index}]: {found} and {expected}", tensor.name);
+                let name = &tensor.name;
+                assert!(
+                    error < bound * largest.max(0.1),
+                    "{name}[{index}]: {found} and {expected}, {model:?}"
+                );
             }
         }
         if dropout == 0.0 {
