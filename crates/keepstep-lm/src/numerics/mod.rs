@@ -1,5 +1,6 @@
 //! Arithmetic with the same bits on every processor and any number of threads.
 
+pub mod bf16;
 pub(crate) mod math;
 pub mod product;
 pub(crate) mod reduce;

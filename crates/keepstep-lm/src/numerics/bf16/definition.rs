@@ -1,0 +1,102 @@
+//! One multiply-add as the instruction does it.
+
+/// `sum + left · right`, rounded once to nearest even, where a result that is tiny after rounding becomes a zero of its
+/// sign. `left` and `right` are bfloat16 numbers that are not denormal, nor is `sum`.
+///
+/// A float32 below the smallest normal number is tiny. The smallest normal number itself is where the two ways to round
+/// part: with the exponents that float32 lacks, what is more than half a unit of *them* below it rounds to less. The same
+/// sum, scaled up, shows it: there rounding is not cut short. (So small a sum has small terms, and scaling is exact: a
+/// nonzero sum is at least 2^-24 of its larger term.)
+#[inline(always)]
+pub(super) fn multiply_add(sum: f32, left: f32, right: f32) -> f32 {
+    const SCALE: f32 = (1_u64 << 32) as f32;
+    let result = left.mul_add(right, sum);
+    let scaled = (left * SCALE).mul_add(right, sum * SCALE);
+    let magnitude = result.abs();
+    let is_tiny = magnitude < f32::MIN_POSITIVE
+        || (magnitude == f32::MIN_POSITIVE && scaled.abs() < f32::MIN_POSITIVE * SCALE);
+    if is_tiny { f32::from_bits(result.to_bits() & 0x8000_0000) } else { result }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A power of two, of a float32's normal exponents.
+    fn power(exponent: i32) -> f32 {
+        f32::from_bits(((exponent + 127) as u32) << 23)
+    }
+
+    #[test]
+    fn tiny_results_are_zeros_of_their_sign() {
+        let least = f32::MIN_POSITIVE;
+        let bits = |value: f32| value.to_bits();
+        // Tiny by far, and by the least that float32 has.
+        assert_eq!(bits(multiply_add(0.0, power(-100), power(-50))), bits(0.0));
+        assert_eq!(bits(multiply_add(0.0, -power(-100), power(-50))), bits(-0.0));
+        assert_eq!(bits(multiply_add(least, -power(-126), power(-23))), bits(0.0));
+        assert_eq!(bits(multiply_add(0.0, power(-100), power(-26))), bits(least));
+        // 2^-126 - 2^-150: float32's own rounding ties to the normal number, the unbounded one keeps it, and it is tiny.
+        assert_eq!((-power(-75)).mul_add(power(-75), least), least);
+        assert_eq!(bits(multiply_add(least, -power(-75), power(-75))), bits(0.0));
+        assert_eq!(bits(multiply_add(-least, power(-75), power(-75))), bits(-0.0));
+        // Half as far, it ties to the normal number either way; the next one beyond that does not.
+        assert_eq!(bits(multiply_add(least, -power(-76), power(-75))), bits(least));
+        let more = power(-76) * (1.0 + power(-7));
+        assert_eq!(bits(multiply_add(least, -more, power(-75))), bits(0.0));
+        // Nothing else is touched.
+        assert_eq!(multiply_add(least, 0.0, f32::MAX), least);
+        assert_eq!(multiply_add(1.0, power(100), power(-100)), 2.0);
+        assert_eq!(multiply_add(f32::MAX, power(127), 2.0), f32::INFINITY);
+        assert!(multiply_add(0.0, f32::INFINITY, 0.0).is_nan());
+        assert!(multiply_add(f32::NAN, 1.0, 1.0).is_nan());
+        assert_eq!(bits(multiply_add(1.0, -1.0, 1.0)), bits(0.0));
+    }
+
+    /// Against exact arithmetic on integers: sums around the smallest normal number, in units of 2^-168.
+    #[test]
+    fn around_the_smallest_normal_number() {
+        let mut state = 9_u32;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state
+        };
+        let mut zeros = 0;
+        for _ in 0..200_000 {
+            // A sum within a few units of 2^-126, and a product of 2^-154 to 2^-104.
+            let (units, negative) = (0x80_0000 + next() % 3, next() % 2);
+            let sum = f32::from_bits((0x80_0000 + units % 3) | negative << 31);
+            let (left, right) = (128 + next() % 128, 128 + next() % 128);
+            let (left_exponent, right_exponent) = (60 + next() % 30, 40 + next() % 20);
+            let subtracts = next() % 2 == 1;
+            // The significand's eight bits, of which the highest is not written.
+            let member =
+                |significand: u32, exponent: u32| f32::from_bits(exponent << 23 | (significand & 0x7F) << 16);
+            let product = i128::from(left * right) << (left_exponent + right_exponent - 100);
+            let before = i128::from(0x80_0000 + units % 3) << 19;
+            let before = if negative == 1 { -before } else { before };
+            let expected = round(if subtracts { before - product } else { before + product });
+            let sign = if subtracts { -1.0 } else { 1.0 };
+            let found = multiply_add(sum, member(left, left_exponent), sign * member(right, right_exponent));
+            assert_eq!(found.to_bits(), expected.to_bits(), "{before} {product} {subtracts}");
+            zeros += u32::from(found == 0.0);
+        }
+        assert!((10_000..190_000).contains(&zeros), "{zeros}");
+    }
+
+    /// To 24 significant bits, to nearest even, of units of 2^-168; what is tiny then to zero.
+    fn round(exact: i128) -> f32 {
+        let magnitude = exact.unsigned_abs();
+        let drop = (128 - magnitude.leading_zeros()).saturating_sub(24);
+        let (rest, mut kept) = (magnitude & ((1_u128 << drop) - 1), magnitude >> drop);
+        let half = (1_u128 << drop) / 2;
+        if drop > 0 && (rest > half || (rest == half && kept % 2 == 1)) {
+            kept += 1;
+        }
+        let value = kept as f64 * 2.0_f64.powi(drop as i32 - 168);
+        let value = if value < f64::from(f32::MIN_POSITIVE) { 0.0 } else { value as f32 };
+        if exact < 0 { -value } else { value }
+    }
+}

@@ -1,0 +1,157 @@
+//! The definition on any processor: fused multiply-adds of float32 numbers that hold bfloat16 values.
+
+use super::SLICE;
+use super::definition::multiply_add;
+use super::kernel::{Kernel, LhsLayout, Tile};
+use super::pack;
+use crate::numerics::product::Matrix;
+use crate::numerics::vectorized::vectorized;
+
+/// Tiles of 6 x 16: with AVX2, twelve registers of sums.
+pub(super) struct Portable;
+
+const ROWS: usize = 6;
+const COLS: usize = 16;
+
+impl Kernel for Portable {
+    type Element = f32;
+    const ROWS: usize = ROWS;
+    const COLS: usize = COLS;
+
+    fn pack_lhs(
+        panel: &mut [f32],
+        layout: LhsLayout,
+        lhs: &Matrix<'_>,
+        row: usize,
+        rows: usize,
+        start: usize,
+        len: usize,
+    ) -> u32 {
+        let src = &lhs.data[row * lhs.row_stride + start * lhs.col_stride..];
+        match layout {
+            LhsLayout::Columns => pack::single_across(panel, src, lhs.col_stride, rows, ROWS, len),
+            LhsLayout::Rows => pack::single_along(panel, src, lhs.row_stride, rows, ROWS, SLICE, len),
+            LhsLayout::Single if lhs.col_stride == 1 => {
+                pack::single_along(panel, src, lhs.row_stride, 1, 1, SLICE, len);
+            }
+            LhsLayout::Single => pack::single_across(panel, src, lhs.col_stride, 1, 1, len),
+        }
+        match layout {
+            LhsLayout::Rows if len < SLICE => panel
+                .chunks_exact(SLICE)
+                .take(rows)
+                .map(|row| pack::least_magnitude(&row[..len]))
+                .fold(u32::MAX, u32::min),
+            LhsLayout::Rows | LhsLayout::Columns => pack::least_magnitude(&panel[..len * ROWS]),
+            LhsLayout::Single => pack::least_magnitude(&panel[..len]),
+        }
+    }
+
+    fn pack_rhs(
+        panel: &mut [f32],
+        rhs: &Matrix<'_>,
+        col: usize,
+        cols: usize,
+        start: usize,
+        len: usize,
+    ) -> u32 {
+        let src = &rhs.data[start * rhs.row_stride + col * rhs.col_stride..];
+        if rhs.col_stride == 1 {
+            pack::single_across(panel, src, rhs.row_stride, cols, COLS, len);
+        } else {
+            pack::single_transposed(panel, src, rhs.col_stride, cols, COLS, len);
+        }
+        pack::least_magnitude(&panel[..len * COLS])
+    }
+
+    fn tile(tile: &mut Tile, layout: LhsLayout, pairs: usize, lhs: (&[f32], u32), rhs: (&[f32], u32)) {
+        let (left, right) = (lhs.0, rhs.0);
+        match (layout, nothing_is_tiny(lhs.1, rhs.1)) {
+            (LhsLayout::Rows, true) => rows_plain(tile, pairs, left, right),
+            (LhsLayout::Columns, true) => columns_plain(tile, pairs, left, right),
+            (LhsLayout::Single, true) => single_plain(tile, pairs, left, right),
+            (LhsLayout::Rows, false) => rows_flushed(tile, pairs, left, right),
+            (LhsLayout::Columns, false) => columns_flushed(tile, pairs, left, right),
+            (LhsLayout::Single, false) => single_flushed(tile, pairs, left, right),
+        }
+    }
+}
+
+/// Whether no sum of these panels' products can be tiny, whatever is added up in which order.
+///
+/// A bfloat16 number of the exponent e is a multiple of 2^(e - 7), so all products are multiples of one power of two, and
+/// so is every sum, before and after rounding: one that is not zero is at least that power.
+fn nothing_is_tiny(left: u32, right: u32) -> bool {
+    let exponent = |least: u32| least.wrapping_add(1) >> 23;
+    // Of biased exponents: (left - 127 - 7) + (right - 127 - 7) >= -126.
+    left == u32::MAX || right == u32::MAX || exponent(left) + exponent(right) >= 142
+}
+
+/// The sums of one tile. The left panel's row `row` has its number `k` at `row * LHS_ROW + k * LHS_K`.
+#[inline(always)]
+fn sums<const ROWS: usize, const LHS_ROW: usize, const LHS_K: usize>(
+    tile: &mut Tile,
+    pairs: usize,
+    lhs: &[f32],
+    rhs: &[f32],
+    multiply_add: impl Fn(f32, f32, f32) -> f32,
+) {
+    let mut sums = [[0.0_f32; COLS]; ROWS];
+    let lhs = &lhs[..(ROWS - 1) * LHS_ROW + (2 * pairs - 1) * LHS_K + 1];
+    for (pair, right) in rhs.chunks_exact(2 * COLS).take(pairs).enumerate() {
+        for half in [1, 0] {
+            let mut columns = [0.0_f32; COLS];
+            columns.copy_from_slice(&right[half * COLS..(half + 1) * COLS]);
+            for row in 0..ROWS {
+                let left = lhs[row * LHS_ROW + (2 * pair + half) * LHS_K];
+                for col in 0..COLS {
+                    sums[row][col] = multiply_add(sums[row][col], left, columns[col]);
+                }
+            }
+        }
+    }
+    for (tile, sums) in tile.iter_mut().zip(&sums) {
+        tile[..COLS].copy_from_slice(sums);
+    }
+}
+
+#[inline(always)]
+fn fused(sum: f32, left: f32, right: f32) -> f32 {
+    left.mul_add(right, sum)
+}
+
+vectorized! {
+    fn rows_plain(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+        sums::<ROWS, SLICE, 1>(tile, pairs, lhs, rhs, fused);
+    }
+}
+
+vectorized! {
+    fn columns_plain(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+        sums::<ROWS, 1, ROWS>(tile, pairs, lhs, rhs, fused);
+    }
+}
+
+vectorized! {
+    fn single_plain(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+        sums::<1, 0, 1>(tile, pairs, lhs, rhs, fused);
+    }
+}
+
+vectorized! {
+    fn rows_flushed(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+        sums::<ROWS, SLICE, 1>(tile, pairs, lhs, rhs, multiply_add);
+    }
+}
+
+vectorized! {
+    fn columns_flushed(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+        sums::<ROWS, 1, ROWS>(tile, pairs, lhs, rhs, multiply_add);
+    }
+}
+
+vectorized! {
+    fn single_flushed(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+        sums::<1, 0, 1>(tile, pairs, lhs, rhs, multiply_add);
+    }
+}
