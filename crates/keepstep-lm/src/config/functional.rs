@@ -1,19 +1,24 @@
 //! The part of the config that the result is a function of, as a checkpoint stores it, and back.
 
-use super::{Config, ConfigError, Key, Mark};
+use super::{Config, ConfigError, Key, Mark, Precision};
 use keepstep_pt::{Dict, Value};
 
-/// The functional keys, nested as in the file. `epochs` is among them only where the schedule's length comes from it,
+/// The functional keys, nested as in the file. Of several allowed precisions it is the preferred one; float32 is not
+/// written down, since checkpoints had no such key before there was a choice. `epochs` is among them only where the schedule's length comes from it,
 /// and `total_steps` only where a schedule asks for it.
 pub fn functional(config: &Config) -> Dict {
     let json = serde_json::to_value(config).unwrap_or_default();
     let mut dict = walk(&json, Config::KEYS);
+    let precision = config.precision.preferred();
+    dict.insert(PRECISION, precision.to_string());
+    let is_written = precision != Precision::Float32;
     let drop: &[&str] = match (config.schedule.kind.is_constant(), config.total_steps) {
         (true, _) => &["epochs", "total_steps", PLACE],
         (false, Some(_)) => &["epochs", PLACE],
         (false, None) => &["total_steps", PLACE],
     };
-    dict = dict.iter().filter(|(key, _)| !key.as_str().is_some_and(|key| drop.contains(&key))).fold(
+    let is_kept = |key: &str| !drop.contains(&key) && (is_written || key != PRECISION);
+    dict = dict.iter().filter(|(key, _)| key.as_str().is_none_or(is_kept)).fold(
         Dict::new(),
         |mut dict, (key, value)| {
             dict.insert(key.clone(), value.clone());
@@ -25,6 +30,8 @@ pub fn functional(config: &Config) -> Dict {
 
 /// Where the first weights lie is no part of the function; what they are is, and whoever reads them adds it.
 const PLACE: &str = "init_from";
+
+const PRECISION: &str = "precision";
 
 fn walk(json: &serde_json::Value, keys: &[Key]) -> Dict {
     let mut dict = Dict::new();

@@ -4,6 +4,7 @@ mod duration;
 mod error;
 mod expand;
 mod functional;
+mod precision;
 mod settings;
 mod tree;
 mod validate;
@@ -12,6 +13,7 @@ pub use duration::TimeSpan;
 pub use error::ConfigError;
 pub use expand::expand;
 pub use functional::{from_functional, functional};
+pub use precision::{Precision, Precisions};
 pub use settings::{Key, Mark};
 pub use tree::{
     Config, DataConfig, ModelSection, OnDivergence, OnSaveError, OptimizerConfig, SampleConfig,
@@ -255,6 +257,10 @@ mod tests {
         assert_eq!(config.data.tokenizer, TokenizerSpec::Bpe(512));
         assert_eq!(config.optimizer.betas, [0.8, 0.99]);
         assert_eq!(config.epochs, Config::default().epochs);
+        assert_eq!(config.precision, Precisions::from(Precision::Float32));
+        let both = parse(SMALL, &[("precision", "[\"bf16\", \"float32\"]")]).expect("a config");
+        assert_eq!(both.precision.to_string(), "[\"bf16\", \"float32\"]");
+        assert_eq!(Config::from_table(both.to_table()).expect("what was written"), both);
         let again = Config::from_table(config.to_table()).expect("what was written");
         assert_eq!(again, config);
     }
@@ -273,6 +279,10 @@ mod tests {
             ("save_every", "10", "`save_every`"),
             ("model", "3", "[model]"),
             ("seed.x", "3", "`seed"),
+            ("precision", "fp16", "`precision`: expected \"float32\""),
+            ("precision", "[]", "the preferred one first"),
+            ("precision", "[\"bf16\", \"bf16\"]", "`precision`: expected"),
+            ("precision", "16", "`precision`: expected"),
         ] {
             let error = parse(SMALL, &[(key, value)]).expect_err(key).to_string();
             assert!(error.contains(expected), "{key}: {error}");

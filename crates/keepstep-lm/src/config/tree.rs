@@ -1,6 +1,7 @@
 //! The config as people write it.
 
 use super::duration::TimeSpan;
+use super::precision::{Precision, Precisions};
 use super::settings::settings;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,10 @@ settings! {
         functional init_from: Option<String> = None,
         /// Threads that compute; as many as there are processors if not set.
         operational num_threads: Option<usize> = None,
+        /// The precision of matrix products, or the allowed ones, the preferred one first.
+        functional precision: Precisions = Precisions::from(Precision::Float32),
+        /// Compute bf16 without the processor's instructions for it: the same bytes, slower.
+        operational emulate_bf16: bool = false,
         /// Stop, with a checkpoint, before this much time has passed, for example "11h30m".
         operational session_time_limit: Option<TimeSpan> = None,
         /// Keep less between forward and backward and compute it again: less memory, more time, the same bits.

@@ -5,7 +5,8 @@ use super::tensors::of_dict;
 use super::{ForeignError, optimizer, weights};
 use crate::config::Config;
 use crate::parameters::Layout;
-use crate::trainer::{Observer, TrainError, groups, prepare, weights::Weights};
+use crate::numerics::bf16::Support;
+use crate::trainer::{Observer, TrainError, groups, precision, prepare, weights::Weights};
 use keepstep::branch;
 use keepstep::checkpoint::{Best, Checkpoint, Metrics};
 use keepstep::position::Plan;
@@ -64,7 +65,9 @@ pub fn import(
         .map_err(foreign)?;
     let param_groups = optimizer::load(optimizer_dict, linear, &mut state).map_err(foreign)?;
 
-    let mut identity = prepare::identity(config, corpus.fingerprint(), &tokenizer, None, None);
+    let precision = precision::of_run(config, None, Support::of_this_processor())?;
+    let mut identity =
+        prepare::identity(config, precision, corpus.fingerprint(), &tokenizer, None, None);
     groups::keep(&param_groups, &config.optimizer, &state.layout, &mut identity.config);
     let schedule = prepare::schedule(config, &plan);
     let rates = |dict: &Dict| dict.get("_last_lr")?.as_list()?.first()?.as_float();

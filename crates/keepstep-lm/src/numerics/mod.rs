@@ -3,6 +3,7 @@
 pub mod bf16;
 pub(crate) mod math;
 pub mod product;
+pub(crate) mod products;
 pub(crate) mod reduce;
 pub(crate) mod row_product;
 pub(crate) mod vectorized;

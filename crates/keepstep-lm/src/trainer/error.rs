@@ -1,7 +1,9 @@
 //! What ends a session before its time.
 
-use crate::config::ConfigError;
+use super::precision::lack;
+use crate::config::{ConfigError, Precision, Precisions};
 use crate::corpus::CorpusError;
+use crate::numerics::bf16::Support;
 use crate::state_dict::StateDictError;
 use crate::tokenizer::TokenizerError;
 use std::path::PathBuf;
@@ -30,6 +32,46 @@ pub enum TrainError {
         path: PathBuf,
         /// What does not fit.
         source: StateDictError,
+    },
+    /// This processor can compute in none of the allowed precisions.
+    #[error(
+        "`precision` is {allowed}, and {}: use a processor that has them, allow float32 as well \
+         (precision = [\"bf16\", \"float32\"]), or set emulate_bf16 = true, which computes the same bytes more slowly",
+        lack(*support)
+    )]
+    Precision {
+        /// What the config allows.
+        allowed: Precisions,
+        /// What the processor has.
+        support: Support,
+    },
+    /// This processor cannot compute in the precision of a run that has begun.
+    #[error(
+        "{path}: this run computes in {saved}, and {}: continue on a processor that has them, or set \
+         emulate_bf16 = true, which computes the same bytes more slowly",
+        lack(*support)
+    )]
+    PrecisionOfRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Its precision.
+        saved: Precision,
+        /// What the processor has.
+        support: Support,
+    },
+    /// The config does not allow the precision of a run that has begun.
+    #[error(
+        "{path}: this run computes in {saved}, and `precision` is {allowed} in the config; allow {saved} to go on, or make \
+         a new run from here with the change: keepstep branch {} --out NEW_RUN --set precision={}",
+        path.display(), allowed.preferred()
+    )]
+    OtherPrecision {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Its precision.
+        saved: Precision,
+        /// What the config allows.
+        allowed: Precisions,
     },
     /// The threads cannot be started.
     #[error("num_threads = {num_threads}: the threads cannot be started")]
@@ -117,6 +159,9 @@ impl TrainError {
             | TrainError::Threads { .. }
             | TrainError::State { .. }
             | TrainError::Foreign { .. }
+            | TrainError::Precision { .. }
+            | TrainError::PrecisionOfRun { .. }
+            | TrainError::OtherPrecision { .. }
             | TrainError::Fixed { .. } => true,
             TrainError::Run(error) => error.is_incompatible(),
             TrainError::Corpus(error) => error.is_usage(),

@@ -1,7 +1,7 @@
 //! Everything that learns: parameters, moments, and how one update changes them.
 
 use super::weights::Weights;
-use crate::config::Config;
+use crate::config::{Config, Precision};
 use crate::corpus::{Corpus, CorpusError};
 use crate::engine::{CpuEngine, DropoutKey, Engine, LossSum};
 use crate::gradient::{GradientTree, clip_coefficient, global_norm};
@@ -16,6 +16,7 @@ use keepstep::position::Update;
 /// The model, the optimizer and the buffers they work in.
 pub(super) struct Learner {
     config: Config,
+    precision: Precision,
     optimizer: AdamW,
     weights: Weights,
     engine: CpuEngine,
@@ -36,6 +37,7 @@ impl Learner {
     /// A learner of these weights.
     pub(super) fn new(
         config: &Config,
+        precision: Precision,
         model: &ModelConfig,
         schedule: Schedule,
         groups: Vec<ParamGroup>,
@@ -43,7 +45,9 @@ impl Learner {
     ) -> Learner {
         Learner {
             config: config.clone(),
-            engine: CpuEngine::new(model, config.batch_size, config.recompute_activations),
+            precision,
+            engine: CpuEngine::new(model, config.batch_size, config.recompute_activations)
+                .with_precision(precision),
             optimizer: AdamW::new(groups),
             schedule,
             tree: GradientTree::new(weights.layout.num_parameters()),
@@ -58,6 +62,11 @@ impl Learner {
 
     pub(super) fn parameters(&self) -> &[f32] {
         &self.weights.parameters
+    }
+
+    /// Of its products.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Takes over the state of a checkpoint.
@@ -92,7 +101,7 @@ impl Learner {
         update: &Update,
         check: impl FnOnce(f64, f64) -> Result<(), E>,
     ) -> Result<UpdateOutcome, E> {
-        let Learner { config, optimizer, weights, engine, schedule, tree, tokens } = self;
+        let Learner { config, precision: _, optimizer, weights, engine, schedule, tree, tokens } = self;
         let mut loss = LossSum::default();
         for (micro_batch, step) in update.micro_batches.clone().enumerate() {
             tokens.clear();

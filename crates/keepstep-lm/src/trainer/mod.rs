@@ -8,6 +8,7 @@ mod error;
 pub(crate) mod groups;
 mod learner;
 mod observer;
+pub(crate) mod precision;
 pub(crate) mod prepare;
 mod sampler;
 mod session;

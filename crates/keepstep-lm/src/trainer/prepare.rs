@@ -3,7 +3,7 @@
 use super::error::TrainError;
 use super::groups;
 use super::observer::Observer;
-use crate::config::{Config, TokenizerSpec, expand, functional};
+use crate::config::{Config, Precision, TokenizerSpec, expand, functional};
 use crate::corpus::{self, Corpus, SourceFile, Vocabulary};
 use crate::foreign::Initial;
 use crate::numerics::NUMERICS_VERSION;
@@ -154,12 +154,13 @@ pub(crate) fn corpus(
 /// What the run is a function of. What a checkpoint brought with it, and no config says, goes on.
 pub(crate) fn identity(
     config: &Config,
+    precision: Precision,
     corpus_fingerprint: &str,
     tokenizer: &Tokenizer,
     saved: Option<&keepstep_pt::Dict>,
     init_from: Option<&str>,
 ) -> Identity {
-    let mut functional = functional(config);
+    let mut functional = functional(&Config { precision: precision.into(), ..config.clone() });
     groups::carry(saved, &mut functional);
     if let Some(fingerprint) = init_from {
         functional.insert(INIT_FROM, fingerprint);

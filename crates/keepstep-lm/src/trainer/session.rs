@@ -8,9 +8,10 @@ use super::learner::Learner;
 use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, UpdateReport};
 use super::sampler::{self, Sampler};
 use super::weights::Weights;
-use super::{groups, prepare};
+use super::{groups, precision, prepare};
 use crate::config::{Config, OnDivergence, OnSaveError};
 use crate::corpus::Corpus;
+use crate::numerics::bf16::Support;
 use crate::parameters::Layout;
 use crate::tensorboard::Follower;
 use crate::tokenizer::Tokenizer;
@@ -155,13 +156,15 @@ impl<'a> Session<'a> {
         };
         let files = prepare::files(config, observer, &stop)?;
         let opening = Opening::look_in(&folder, prepare::policy(config, resume), storage)?;
+        let support = Support::of_this_processor();
+        let precision = precision::of_run(config, opening.path().zip(opening.checkpoint()), support)?;
         let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer, &stop)?;
         let corpus = prepare::corpus(config, &files, &tokenizer, observer, &stop)?;
         let initial = prepare::initial(config, opening.checkpoint())?;
         let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
         let fingerprint = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
         let identity =
-            prepare::identity(config, corpus.fingerprint(), &tokenizer, saved.as_ref(), fingerprint);
+            prepare::identity(config, precision, corpus.fingerprint(), &tokenizer, saved.as_ref(), fingerprint);
         let sizes = prepare::sizes(config, corpus.num_train_windows());
         let plan = opening.check(&identity, sizes)?;
         let model = config.model_config(tokenizer.vocab_size());
@@ -180,7 +183,8 @@ impl<'a> Session<'a> {
             let path = PathBuf::from(config.init_from.clone().unwrap_or_default());
             loaded.map_err(|source| TrainError::Foreign { path, source })?;
         }
-        let mut learner = Learner::new(config, &model, prepare::schedule(config, &plan), groups, weights);
+        let schedule = prepare::schedule(config, &plan);
+        let mut learner = Learner::new(config, precision, &model, schedule, groups, weights);
         if let Some(checkpoint) = opening.checkpoint() {
             learner.restore(checkpoint).map_err(state)?;
         }
@@ -195,6 +199,9 @@ impl<'a> Session<'a> {
         prepare::publish_tokenizer(&folder, &tokenizer)?;
 
         run.notes().iter().for_each(|note| observer.note(note));
+        if let Some(text) = precision::note(precision, support) {
+            observer.note(&text);
+        }
         observer.planned(&plan_report(config, &corpus, &tokenizer, &learner, &plan, folder));
         if let Some((path, checkpoint)) = run.resumed() {
             observer.resumed(&ResumeReport::new(path, checkpoint, run.plan()));

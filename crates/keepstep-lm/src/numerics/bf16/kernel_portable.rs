@@ -1,17 +1,21 @@
 //! The definition on any processor: fused multiply-adds of float32 numbers that hold bfloat16 values.
 
 use super::SLICE;
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::definition::multiply_add;
 use super::kernel::{Kernel, LhsLayout, Tile};
 use super::pack;
 use crate::numerics::product::Matrix;
+#[cfg(target_arch = "x86_64")]
+use crate::numerics::vectorized::is_fast;
 use crate::numerics::vectorized::vectorized;
 
 /// Tiles of 6 x 16: with AVX2, twelve registers of sums.
 pub(super) struct Portable;
 
 const ROWS: usize = 6;
-const COLS: usize = 16;
+pub(super) const COLS: usize = 16;
 
 impl Kernel for Portable {
     type Element = f32;
@@ -66,13 +70,29 @@ impl Kernel for Portable {
 
     fn tile(tile: &mut Tile, layout: LhsLayout, pairs: usize, lhs: (&[f32], u32), rhs: (&[f32], u32)) {
         let (left, right) = (lhs.0, rhs.0);
-        match (layout, nothing_is_tiny(lhs.1, rhs.1)) {
-            (LhsLayout::Rows, true) => rows_plain(tile, pairs, left, right),
-            (LhsLayout::Columns, true) => columns_plain(tile, pairs, left, right),
-            (LhsLayout::Single, true) => single_plain(tile, pairs, left, right),
-            (LhsLayout::Rows, false) => rows_flushed(tile, pairs, left, right),
-            (LhsLayout::Columns, false) => columns_flushed(tile, pairs, left, right),
-            (LhsLayout::Single, false) => single_flushed(tile, pairs, left, right),
+        if nothing_is_tiny(lhs.1, rhs.1) {
+            #[cfg(target_arch = "x86_64")]
+            if is_fast() {
+                // SAFETY: the processor has AVX2 and FMA.
+                return unsafe {
+                    match layout {
+                        LhsLayout::Rows => avx2::sums::<ROWS, SLICE, 1>(tile, pairs, left, right),
+                        LhsLayout::Columns => avx2::sums::<ROWS, 1, ROWS>(tile, pairs, left, right),
+                        LhsLayout::Single => avx2::sums::<1, 0, 1>(tile, pairs, left, right),
+                    }
+                };
+            }
+            let fused = |sum: f32, left: f32, right: f32| left.mul_add(right, sum);
+            return match layout {
+                LhsLayout::Rows => sums::<ROWS, SLICE, 1>(tile, pairs, left, right, fused),
+                LhsLayout::Columns => sums::<ROWS, 1, ROWS>(tile, pairs, left, right, fused),
+                LhsLayout::Single => sums::<1, 0, 1>(tile, pairs, left, right, fused),
+            };
+        }
+        match layout {
+            LhsLayout::Rows => rows_with_tiny(tile, pairs, left, right),
+            LhsLayout::Columns => columns_with_tiny(tile, pairs, left, right),
+            LhsLayout::Single => single_with_tiny(tile, pairs, left, right),
         }
     }
 }
@@ -115,43 +135,20 @@ fn sums<const ROWS: usize, const LHS_ROW: usize, const LHS_K: usize>(
     }
 }
 
-#[inline(always)]
-fn fused(sum: f32, left: f32, right: f32) -> f32 {
-    left.mul_add(right, sum)
-}
-
 vectorized! {
-    fn rows_plain(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
-        sums::<ROWS, SLICE, 1>(tile, pairs, lhs, rhs, fused);
-    }
-}
-
-vectorized! {
-    fn columns_plain(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
-        sums::<ROWS, 1, ROWS>(tile, pairs, lhs, rhs, fused);
-    }
-}
-
-vectorized! {
-    fn single_plain(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
-        sums::<1, 0, 1>(tile, pairs, lhs, rhs, fused);
-    }
-}
-
-vectorized! {
-    fn rows_flushed(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+    fn rows_with_tiny(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
         sums::<ROWS, SLICE, 1>(tile, pairs, lhs, rhs, multiply_add);
     }
 }
 
 vectorized! {
-    fn columns_flushed(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+    fn columns_with_tiny(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
         sums::<ROWS, 1, ROWS>(tile, pairs, lhs, rhs, multiply_add);
     }
 }
 
 vectorized! {
-    fn single_flushed(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
+    fn single_with_tiny(tile: &mut Tile, pairs: usize, lhs: &[f32], rhs: &[f32]) {
         sums::<1, 0, 1>(tile, pairs, lhs, rhs, multiply_add);
     }
 }

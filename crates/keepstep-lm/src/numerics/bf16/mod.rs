@@ -13,6 +13,8 @@
 //! Which NaN comes out of NaNs is not defined, only that one does. It does not matter which kernel computes an element, on
 //! how many threads, or in which blocks.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod convert;
 mod definition;
 mod kernel;

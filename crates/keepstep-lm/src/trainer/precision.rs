@@ -1,0 +1,155 @@
+//! In which precision a session computes.
+
+use super::error::TrainError;
+use crate::config::{Config, Precision};
+use crate::numerics::bf16::Support;
+use keepstep::Checkpoint;
+use std::path::Path;
+
+/// Under which a checkpoint's config keeps it, unless it is float32, which every checkpoint was before there was a choice.
+const KEY: &str = "precision";
+
+/// The run's precision where it has begun, or else the first that the config allows and this processor can compute.
+///
+/// # Errors
+/// The run's is not among those that the config allows, or this processor can compute none of them.
+pub(crate) fn of_run(
+    config: &Config,
+    saved: Option<(&Path, &Checkpoint)>,
+    support: Support,
+) -> Result<Precision, TrainError> {
+    let can = |precision: Precision| {
+        precision == Precision::Float32 || support == Support::Present || config.emulate_bf16
+    };
+    match saved {
+        Some((path, checkpoint)) => {
+            let saved = of_checkpoint(checkpoint);
+            if !config.precision.iter().any(|precision| precision == saved) {
+                let (path, allowed) = (path.to_path_buf(), config.precision.clone());
+                return Err(TrainError::OtherPrecision { path, saved, allowed });
+            }
+            if !can(saved) {
+                return Err(TrainError::PrecisionOfRun { path: path.to_path_buf(), saved, support });
+            }
+            Ok(saved)
+        }
+        None => config
+            .precision
+            .iter()
+            .find(|precision| can(*precision))
+            .ok_or_else(|| TrainError::Precision { allowed: config.precision.clone(), support }),
+    }
+}
+
+fn of_checkpoint(checkpoint: &Checkpoint) -> Precision {
+    let saved = checkpoint.identity.config.get(KEY).and_then(|value| value.as_str());
+    if saved == Some("bf16") { Precision::Bf16 } else { Precision::Float32 }
+}
+
+/// What is to be said of it, if anything.
+pub(super) fn note(precision: Precision, support: Support) -> Option<String> {
+    match (precision, support) {
+        (Precision::Float32, _) => None,
+        (Precision::Bf16, Support::Present) => Some("Products in bf16, by AVX512-BF16".to_owned()),
+        (Precision::Bf16, _) => {
+            Some("Products in bf16, emulated (emulate_bf16): the same bytes, slower".to_owned())
+        }
+    }
+}
+
+/// Why this processor cannot compute in bf16.
+pub(super) fn lack(support: Support) -> &'static str {
+    match support {
+        Support::Differs => "this processor's instructions for it (AVX512-BF16) round otherwise than is defined",
+        Support::Missing | Support::Present => "this processor lacks the instructions for it (AVX512-BF16)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::functional;
+    use keepstep::checkpoint::{Metrics, State};
+    use keepstep::identity::Identity;
+    use keepstep::position::{Length, Plan, Position};
+    use keepstep_pt::Dict;
+
+    fn config(precision: &str, emulate: bool) -> Config {
+        let text = format!(
+            "output_dir = \"run\"\nprecision = {precision}\nemulate_bf16 = {emulate}\n[data]\npaths = [\"a\"]"
+        );
+        Config::from_table(text.parse().expect("TOML")).expect("a config")
+    }
+
+    /// A checkpoint of a run that computes as `precision` says.
+    fn checkpoint(precision: Option<&str>) -> Checkpoint {
+        let mut identity = Identity::new(1);
+        if let Some(precision) = precision {
+            identity = identity.with(KEY, precision);
+        }
+        Checkpoint {
+            position: Position::START,
+            state: State {
+                model: Dict::new().into(),
+                optimizer: Dict::new().into(),
+                scheduler: Dict::new().into(),
+            },
+            metrics: Metrics::default(),
+            identity,
+            plan: Plan::new(1, 1, Length { epochs: 1, total_steps: None }, Position::START),
+            origin: Position::START,
+            num_updates: 0,
+            pending: false,
+            lineage: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_new_run_takes_the_first_that_the_processor_can() {
+        let taken = |precision: &str, emulate, support| {
+            of_run(&config(precision, emulate), None, support).map_err(|error| error.to_string())
+        };
+        let both = "[\"bf16\", \"float32\"]";
+        assert_eq!(taken("\"float32\"", false, Support::Missing), Ok(Precision::Float32));
+        assert_eq!(taken("\"bf16\"", false, Support::Present), Ok(Precision::Bf16));
+        assert_eq!(taken(both, false, Support::Present), Ok(Precision::Bf16));
+        assert_eq!(taken(both, false, Support::Missing), Ok(Precision::Float32));
+        assert_eq!(taken(both, false, Support::Differs), Ok(Precision::Float32));
+        assert_eq!(taken(both, true, Support::Missing), Ok(Precision::Bf16));
+        assert_eq!(taken("[\"float32\", \"bf16\"]", true, Support::Present), Ok(Precision::Float32));
+        let error = taken("\"bf16\"", false, Support::Missing).expect_err("no instruction");
+        for part in ["\"bf16\"", "AVX512-BF16", "[\"bf16\", \"float32\"]", "emulate_bf16 = true"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(taken("\"bf16\"", false, Support::Differs).expect_err("another rounding").contains("round"));
+    }
+
+    #[test]
+    fn a_run_keeps_its_own() {
+        let taken = |precision: &str, emulate, saved, support| {
+            let checkpoint = checkpoint(saved);
+            let saved = Some((Path::new("a.pt"), &checkpoint));
+            of_run(&config(precision, emulate), saved, support).map_err(|error| error.to_string())
+        };
+        let both = "[\"bf16\", \"float32\"]";
+        assert_eq!(taken(both, false, None, Support::Present), Ok(Precision::Float32));
+        assert_eq!(taken(both, false, Some("bf16"), Support::Present), Ok(Precision::Bf16));
+        assert_eq!(taken(both, true, Some("bf16"), Support::Missing), Ok(Precision::Bf16));
+        let error = taken(both, false, Some("bf16"), Support::Missing).expect_err("no instruction");
+        assert!(error.starts_with("a.pt: ") && error.contains("emulate_bf16 = true"), "{error}");
+        for (allowed, saved) in [("\"bf16\"", None), ("\"float32\"", Some("bf16"))] {
+            let error = taken(allowed, true, saved, Support::Present).expect_err("another");
+            let branch = format!("keepstep branch a.pt --out NEW_RUN --set precision={}", allowed.trim_matches('"'));
+            assert!(error.contains(&branch), "{error}");
+        }
+    }
+
+    #[test]
+    fn float32_is_not_written_down() {
+        let stored = |precision: &str| functional(&config(precision, true)).get(KEY).cloned();
+        assert_eq!(stored("\"float32\""), None);
+        assert_eq!(stored("[\"float32\", \"bf16\"]"), None);
+        assert_eq!(stored("\"bf16\"").as_ref().and_then(|value| value.as_str()), Some("bf16"));
+        assert_eq!(stored("[\"bf16\", \"float32\"]").as_ref().and_then(|value| value.as_str()), Some("bf16"));
+    }
+}
