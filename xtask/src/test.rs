@@ -33,8 +33,25 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         tests.env("KEEPSTEP_TORCH_PYTHON", python).args(["--", "--include-ignored"]);
     }
     let tally = Tally::of(&mut tests)?;
+    say_what_this_processor_lacks();
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.ignored);
     if tally.failed == 0 && tally.succeeded { Ok(()) } else { Err("some tests failed".to_owned()) }
+}
+
+/// Kernels whose instructions are not here were not run: that is said, not passed over.
+fn say_what_this_processor_lacks() {
+    #[cfg(target_arch = "x86_64")]
+    for (name, is_here) in [
+        ("AVX-512", std::arch::is_x86_feature_detected!("avx512f")),
+        ("AVX512-BF16", std::arch::is_x86_feature_detected!("avx512bf16")),
+    ] {
+        let said = if is_here {
+            "here, and its kernels were tested"
+        } else {
+            "NOT here: its kernels were built and not run"
+        };
+        println!("xtask: {name} is {said}");
+    }
 }
 
 fn run_checks() -> Result<(), String> {

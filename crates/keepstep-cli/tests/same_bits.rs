@@ -45,6 +45,7 @@ fn every_operational_key_changed_in_mid_run() {
         ("max_checkpoints", "50".to_owned()),
         ("resume_from_checkpoint", lab.path("source").display().to_string()),
         ("num_threads", "1".to_owned()),
+        ("emulate_bf16", "true".to_owned()),
         ("session_time_limit", "10h".to_owned()),
         ("recompute_activations", "true".to_owned()),
         ("background_saving", "false".to_owned()),

@@ -559,3 +559,31 @@ fn the_page_s_code_runs() {
     }
     assert!(blocks >= 4, "{blocks} blocks");
 }
+
+/// A run in bf16 keeps its weights in float32, and its checkpoints open like any other.
+#[test]
+#[ignore = "needs PyTorch: cargo xtask test"]
+fn a_checkpoint_of_a_run_in_bf16_opens_as_usual() {
+    let lab = Lab::new();
+    expect(lab.train("run").args(["--set", "precision=bf16", "--set", "emulate_bf16=true"]), 0);
+    let found = python(
+        r#"
+import json, torch
+from transformers import GPT2Config, GPT2LMHeadModel
+checkpoint = torch.load("run/checkpoint_epoch3_final_global12.pt", weights_only=True)
+sizes, weights = checkpoint["config"]["model"], checkpoint["model_state_dict"]
+model = GPT2LMHeadModel(GPT2Config(vocab_size=256, n_positions=sizes["block_size"], n_layer=sizes["n_layer"],
+                                   n_head=sizes["n_head"], n_embd=sizes["n_embd"]))
+model.load_state_dict(weights, strict=True)
+states = checkpoint["optimizer_state_dict"]["state"].values()
+print(json.dumps({
+    "precision": checkpoint["config"]["precision"],
+    "dtypes": sorted({str(t.dtype) for t in list(weights.values()) + [s["exp_avg"] for s in states]}),
+    "more_than_bf16": bool((weights["transformer.h.0.mlp.c_fc.weight"].bfloat16().float()
+                            != weights["transformer.h.0.mlp.c_fc.weight"]).float().mean() > 0.9),
+}))
+"#,
+        &folder(&lab),
+    );
+    assert_eq!(found, json!({"precision": "bf16", "dtypes": ["torch.float32"], "more_than_bf16": true}));
+}

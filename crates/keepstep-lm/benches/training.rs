@@ -1,10 +1,10 @@
 //! One training update of the two sizes that the documents speak of; `cargo xtask bench` calls it and compares.
 //!
-//! Arguments: a size (`S`, `M`, or a block size at 4096 tokens a micro-batch) and a number of updates. It prints
-//! milliseconds per update, one line each, the time of the update's matrix products alone, and the process's peak of
-//! memory beside the sum of what must be held, in MiB.
+//! Arguments: a size (`S`, `M`, or a block size at 4096 tokens a micro-batch), a number of updates, and `bf16` for that
+//! precision. It prints milliseconds per update, one line each, the time of the update's matrix products alone, and the
+//! process's peak of memory beside the sum of what must be held, in MiB.
 
-use keepstep_lm::config::OptimizerConfig;
+use keepstep_lm::config::{OptimizerConfig, Precision};
 use keepstep_lm::engine::{CpuEngine, DropoutKey, Engine};
 use keepstep_lm::gradient::{GradientTree, clip_coefficient, global_norm};
 use keepstep_lm::model::ModelConfig;
@@ -15,9 +15,13 @@ use std::time::Instant;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let [size, updates] = arguments.as_slice() else {
-        eprintln!("training: run it through `cargo xtask bench`");
-        return;
+    let (size, updates, precision) = match arguments.as_slice() {
+        [size, updates] => (size, updates, Precision::Float32),
+        [size, updates, precision] if precision == "bf16" => (size, updates, Precision::Bf16),
+        _ => {
+            eprintln!("training: run it through `cargo xtask bench`");
+            return;
+        }
     };
     let (model, batch_size) = match size.as_str() {
         "S" => (model(4, 4, 128, 64), 12),
@@ -28,7 +32,7 @@ fn main() {
         }
     };
     let updates: u64 = updates.parse().unwrap_or(1);
-    train(&model, batch_size, updates);
+    train(&model, batch_size, updates, precision);
     // Weights, one gradient and two moments, and the engine's buffers.
     let flat = 4 * 4 * Layout::new(&model).num_parameters() as u64;
     let held = flat + CpuEngine::len_bytes(&model, batch_size, false);
@@ -60,12 +64,12 @@ fn model(n_layer: usize, n_head: usize, n_embd: usize, block_size: usize) -> Mod
     }
 }
 
-fn train(model: &ModelConfig, batch_size: usize, updates: u64) {
+fn train(model: &ModelConfig, batch_size: usize, updates: u64, precision: Precision) {
     let layout = Layout::new(model);
     let len = layout.num_parameters();
     let mut parameters = initial_parameters(&layout, 1);
     let (mut exp_avg, mut exp_avg_sq) = (vec![0.0; len], vec![0.0; len]);
-    let mut engine = CpuEngine::new(model, batch_size, false);
+    let mut engine = CpuEngine::new(model, batch_size, false).with_precision(precision);
     let mut tree = GradientTree::new(len);
     let optimizer = AdamW::new(ParamGroup::of_config(
         &OptimizerConfig { learning_rate: 1e-4, ..OptimizerConfig::default() },

@@ -50,7 +50,7 @@ pub fn export(
     format: Format,
     folder: &Path,
 ) -> Result<Vec<PathBuf>, ExportError> {
-    let TrainedModel { model, parameters, tokenizer, .. } = TrainedModel::of_checkpoint(checkpoint, place)?;
+    let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
     let layout = Layout::new(&model);
 
     let mut files = vec![("model.safetensors", weights(&layout, &parameters)?)];

@@ -1,6 +1,6 @@
 //! A model as a checkpoint holds it: enough to write text or to be exported.
 
-use crate::config::{self, ConfigError, Precision};
+use crate::config::{self, ConfigError};
 use crate::model::ModelConfig;
 use crate::parameters::Layout;
 use crate::state_dict::{self, StateDictError};
@@ -17,8 +17,6 @@ pub struct TrainedModel {
     pub parameters: Vec<f32>,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// The precision that it was trained in.
-    pub precision: Precision,
 }
 
 /// A checkpoint that holds no language model.
@@ -48,6 +46,6 @@ impl TrainedModel {
         let layout = Layout::new(&model);
         let mut parameters = vec![0.0; layout.num_parameters()];
         state_dict::load_model(&checkpoint.state.model, &layout, &mut parameters)?;
-        Ok(TrainedModel { model, parameters, tokenizer, precision: config.precision.preferred() })
+        Ok(TrainedModel { model, parameters, tokenizer })
     }
 }

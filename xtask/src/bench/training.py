@@ -1,4 +1,6 @@
-"""One training update of GPT-2 in PyTorch: eager, scaled_dot_product_attention, AdamW, clipping. Prints milliseconds."""
+"""One training update of GPT-2 in PyTorch: eager, scaled_dot_product_attention, AdamW, clipping. Prints milliseconds.
+
+A fourth argument, bf16, computes under bfloat16 autocast."""
 
 import sys
 import time
@@ -7,6 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 size, updates, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+bf16 = sys.argv[4:] == ["bf16"]
 torch.set_num_threads(threads)
 torch.manual_seed(1)
 sizes = {"S": (4, 4, 128, 64, 12), "M": (6, 6, 384, 256, 16)}
@@ -27,8 +30,9 @@ for _ in range(updates):
     tokens = torch.randint(0, 256, (batch, block + 1))
     start = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
-    logits = model(input_ids=tokens[:, :-1]).logits
-    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 256), tokens[:, 1:].reshape(-1))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        logits = model(input_ids=tokens[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 256), tokens[:, 1:].reshape(-1))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

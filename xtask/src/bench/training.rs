@@ -4,19 +4,54 @@ use super::measure::{ROUNDS, Times, bench, collect, median};
 use std::path::Path;
 use std::process::Command;
 
+/// What is measured.
+struct Case {
+    size: &'static str,
+    /// Per update.
+    tokens: u32,
+    updates: u32,
+    /// If it is not float32.
+    precision: Option<&'static str>,
+}
+
+const CASES: [Case; 3] = [
+    Case { size: "S", tokens: 12 * 64, updates: 60, precision: None },
+    Case { size: "M", tokens: 16 * 256, updates: 5, precision: None },
+    Case { size: "M", tokens: 16 * 256, updates: 5, precision: Some("bf16") },
+];
+
+/// Elsewhere it would be emulated, which says nothing of its speed.
+fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!(
         "training                        ms/update   tokens/s   of the products' time   faster than PyTorch"
     );
-    for (size, tokens, updates) in [("S", 12 * 64, 60), ("M", 16 * 256, 5)] {
+    for Case { size, tokens, updates, precision } in CASES {
+        if precision.is_some() && !has_bf16() {
+            println!("{size}, bf16: left out, since this processor lacks AVX512-BF16");
+            continue;
+        }
         let (mut ours, mut theirs) = (Times::new(), Times::new());
         for _ in 0..ROUNDS {
-            collect(&mut bench("keepstep-lm", "training", &[size, &updates.to_string()]), &mut ours)?;
+            let updates = updates.to_string();
+            let mut arguments = vec![size, updates.as_str()];
+            arguments.extend(precision);
+            collect(&mut bench("keepstep-lm", "training", &arguments), &mut ours)?;
             if let Some(python) = torch {
                 let mut command = Command::new(python);
                 command.arg("-c").arg(include_str!("training.py"));
-                command.args([size, &updates.to_string(), &threads.to_string()]);
+                command.args([size, &updates, &threads.to_string()]).args(precision);
                 collect(&mut command, &mut theirs)?;
             }
         }
@@ -24,16 +59,17 @@ pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
         let line = |name: &str, time: f64, floor: String, ratio: String| {
             println!(
                 "{size}, {name:<26} {time:>10.1} {:>10.0} {floor:>23} {ratio:>21}",
-                tokens as f64 / time * 1e3
+                f64::from(tokens) / time * 1e3
             );
         };
         let theirs_peak =
             torch.map_or(String::new(), |_| format!("; PyTorch {:.0} MiB", median(&theirs, "peak")));
         let theirs = torch.map(|_| median(&theirs, "update"));
         let ratio = theirs.map_or(String::new(), |theirs| format!("{:.2}", theirs / time));
-        line("keepstep", time, format!("{:.2}", time / median(&ours, "products")), ratio);
+        let name = |who: &str| precision.map_or(who.to_owned(), |precision| format!("{who}, {precision}"));
+        line(&name("keepstep"), time, format!("{:.2}", time / median(&ours, "products")), ratio);
         if let Some(theirs) = theirs {
-            line("PyTorch", theirs, String::new(), String::new());
+            line(&name("PyTorch"), theirs, String::new(), String::new());
         }
         let (peak, held) = (median(&ours, "peak"), median(&ours, "held"));
         println!(

@@ -67,8 +67,7 @@ impl Serialize for Precisions {
 
 impl<'de> Deserialize<'de> for Precisions {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Precisions, D::Error> {
-        const EXPECTED: &str =
-            "expected \"float32\", \"bf16\" or a list of both, the preferred one first: [\"bf16\", \"float32\"]";
+        const EXPECTED: &str = "expected \"float32\", \"bf16\" or a list of both, the preferred one first: [\"bf16\", \"float32\"]";
         let unexpected = || serde::de::Error::custom(EXPECTED);
         let precisions: Vec<Precision> =
             match toml::Value::deserialize(deserializer).map_err(|_| unexpected())? {

@@ -9,6 +9,7 @@ use super::layer_norm::{self, Statistics};
 use super::linear::{backward_rows, column_sums, forward_rows};
 use super::rows::{BLOCK, Shared, with_buffer};
 use crate::model::ModelConfig;
+use crate::numerics::products::Products;
 use crate::parameters::{Affine, LayerViews};
 use std::ops::Range;
 
@@ -77,6 +78,7 @@ pub(super) struct BlockAt<'a> {
     pub(super) width: usize,
     pub(super) inner: usize,
     pub(super) epsilon: f32,
+    pub(super) products: Products,
 }
 
 /// # Safety
@@ -99,7 +101,7 @@ impl BlockAt<'_> {
             )
         };
         layer_norm::forward(ln_1, statistics, x, &self.weights.ln_1, self.epsilon);
-        forward_rows(qkv, ln_1, &self.weights.attn_c_attn);
+        forward_rows(self.products, qkv, ln_1, &self.weights.attn_c_attn);
     }
 
     /// The attention's projection, the second LayerNorm and the MLP's first layer; with `out`, the rest too.
@@ -122,7 +124,7 @@ impl BlockAt<'_> {
                 scratch.gelu.rows(rows.clone()),
             )
         };
-        forward_rows(middle, attention, &self.weights.attn_c_proj);
+        forward_rows(self.products, middle, attention, &self.weights.attn_c_proj);
         let mask = self.dropout.mask(self.layer, Site::AttentionOutput);
         let cols = self.width;
         let lines = middle.chunks_mut(cols).zip(x.chunks(cols)).zip(ln_2.chunks_mut(cols)).zip(statistics);
@@ -131,10 +133,10 @@ impl BlockAt<'_> {
             let Affine { weight, bias } = &self.weights.ln_2;
             *statistics = layer_norm::normalize(ln_2, middle, weight, bias, self.epsilon);
         }
-        forward_rows(fc, ln_2, &self.weights.mlp_c_fc);
+        forward_rows(self.products, fc, ln_2, &self.weights.mlp_c_fc);
         let Some(out) = out else { return };
         gelu::gelu(active, fc);
-        forward_rows(out, active, &self.weights.mlp_c_proj);
+        forward_rows(self.products, out, active, &self.weights.mlp_c_proj);
         let mask = self.dropout.mask(self.layer, Site::MlpOutput);
         for ((out, middle), row) in out.chunks_mut(cols).zip(middle.chunks(cols)).zip(rows) {
             add_residual(out, middle, mask.as_ref(), row);
@@ -167,13 +169,13 @@ impl BlockAt<'_> {
         let (weights, width) = (self.weights, self.width);
         self.masked_copy(d_mlp, d_residual, Site::MlpOutput, rows.start);
         with_buffer(rows.len() * self.inner, |d_active| {
-            backward_rows(d_active, d_mlp, &weights.mlp_c_proj);
+            backward_rows(self.products, d_active, d_mlp, &weights.mlp_c_proj);
             gelu::backward(fc, active, d_active);
         });
         let Affine { weight, bias } = &weights.ln_2;
         layer_norm::again(ln_2, middle, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_2| {
-            backward_rows(d_ln_2, fc, &weights.mlp_c_fc);
+            backward_rows(self.products, d_ln_2, fc, &weights.mlp_c_fc);
             for (index, start) in (0..rows.len()).step_by(BLOCK).enumerate() {
                 let end = rows.len().min(start + BLOCK);
                 let part = start * width..end * width;
@@ -198,7 +200,7 @@ impl BlockAt<'_> {
             }
         });
         self.masked_copy(d_projection, d_residual, Site::AttentionOutput, rows.start);
-        backward_rows(d_attention, d_projection, &weights.attn_c_proj);
+        backward_rows(self.products, d_attention, d_projection, &weights.attn_c_proj);
         for (index, values) in d_projection.chunks(BLOCK * width).enumerate() {
             let block = rows.start / BLOCK + index;
             // SAFETY: as above.
@@ -229,7 +231,7 @@ impl BlockAt<'_> {
         let Affine { weight, bias } = &self.weights.ln_1;
         layer_norm::again(ln_1, x, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_1| {
-            backward_rows(d_ln_1, d_qkv, &self.weights.attn_c_attn);
+            backward_rows(self.products, d_ln_1, d_qkv, &self.weights.attn_c_attn);
             for (index, values) in d_qkv.chunks(BLOCK * 3 * width).enumerate() {
                 let block = rows.start / BLOCK + index;
                 // SAFETY: the sums of this task's blocks of rows.

@@ -10,8 +10,10 @@ use super::dropout::{Dropout, Site};
 use super::embedding::{self, Inputs};
 use super::rows::{BLOCK, Shared, for_each_range};
 use super::{DropoutKey, Engine, LossSum, head, layer_norm};
+use crate::config::Precision;
 use crate::model::ModelConfig;
 use crate::numerics::product::{Into, Matrix, MatrixMut, Part, parts};
+use crate::numerics::products::Products;
 use crate::parameters::{Affine, LayerViews, Layout, Views};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ pub struct CpuEngine {
     layout: Arc<Layout>,
     attention: Attention,
     activations: Activations,
+    products: Products,
     max_rows: usize,
 }
 
@@ -44,6 +47,7 @@ impl CpuEngine {
             layout: Arc::new(Layout::new(model)),
             attention: Attention::new(model),
             activations: Activations::new(model, max_rows, recompute),
+            products: Products::Float32,
             max_rows,
         }
     }
@@ -51,6 +55,12 @@ impl CpuEngine {
     /// The bytes that such an engine takes.
     pub fn len_bytes(model: &ModelConfig, batch_size: usize, recompute: bool) -> u64 {
         Activations::len_bytes(model, batch_size * model.block_size, recompute)
+    }
+
+    /// The same with the products of linear layers and of the head in this precision.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> CpuEngine {
+        CpuEngine { products: Products::new(precision), ..self }
     }
 
     fn inputs<'a>(&self, tokens: &'a [u32]) -> Inputs<'a> {
@@ -68,6 +78,7 @@ impl CpuEngine {
             width: self.model.n_embd,
             inner: self.model.n_inner(),
             epsilon: self.model.layer_norm_epsilon as f32,
+            products: self.products,
         }
     }
 
@@ -130,7 +141,7 @@ impl CpuEngine {
         let width = model.n_embd;
         let at = &SumColumns::new(&model);
         let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
-        let attention = self.attention;
+        let (attention, products) = (self.attention, self.products);
         let Activations { residual, blocks: buffers, ln_f_statistics, scratch, .. } = &mut self.activations;
         let residual: Vec<_> = residual.iter_mut().map(|values| Shared::new(values, width)).collect();
         let num_buffers = buffers.len();
@@ -176,7 +187,7 @@ impl CpuEngine {
                     at,
                 );
                 // SAFETY: the jobs' buffers are no others'.
-                unsafe { run(std::mem::take(&mut jobs), scratch, rows, None) };
+                unsafe { run(products, std::mem::take(&mut jobs), scratch, rows, None) };
                 for_each_range(rows, |range| {
                     // SAFETY: each task has rows of its own.
                     unsafe {
@@ -218,7 +229,7 @@ impl CpuEngine {
                 let softmax = buffer.softmax.read(0..attention.num_heads(rows) * model.block_size);
                 let head =
                     |head| attention.backward_head(head, buffer.qkv, attended, dout, softmax, mask.as_ref());
-                run(jobs, scratch, rows, Some(&head));
+                run(products, jobs, scratch, rows, Some(&head));
             }
         }
         let (block, buffer) = (&blocks[0], buffers(0));
@@ -231,7 +242,7 @@ impl CpuEngine {
         let mut jobs = Vec::new();
         jobs_of_next(&mut jobs, gradient.layers.first_mut(), &mut gradient.ln_f, buffer, scratch, rows, at);
         // SAFETY: the jobs' buffers are no others'.
-        unsafe { run(jobs, scratch, rows, None) };
+        unsafe { run(products, jobs, scratch, rows, None) };
     }
 }
 
@@ -311,6 +322,7 @@ fn product<'a>(
 /// # Safety
 /// Nothing else writes to the scratch's sums meanwhile.
 unsafe fn run(
+    products: Products,
     jobs: Vec<Job<'_>>,
     scratch: ScratchBuffers<'_>,
     rows: usize,
@@ -321,7 +333,7 @@ unsafe fn run(
     let sums: &[f32] = unsafe { scratch.sums.read(0..blocks) };
     let cols = sums.len() / blocks;
     jobs.into_par_iter().with_max_len(1).for_each(|job| match job {
-        Job::Product(part) => part.compute(),
+        Job::Product(part) => products.compute(part),
         Job::Sums(out, first) => {
             out.fill(0.0);
             for sums in sums.chunks(cols) {
@@ -342,12 +354,11 @@ unsafe fn run(
 impl CpuEngine {
     /// The logits of one row of the last pass.
     pub(crate) fn logits(&self, parameters: &[f32], row: usize) -> Vec<f32> {
-        use crate::numerics::product::product;
         let ModelConfig { n_embd, vocab_size, .. } = self.model;
         let x = Matrix::new(&self.activations.ln_f[row * n_embd..(row + 1) * n_embd], 1, n_embd);
         let wte = Matrix::new(self.layout.views(parameters).wte, vocab_size, n_embd);
         let mut logits = vec![0.0; vocab_size];
-        product(MatrixMut::new(&mut logits, 1, vocab_size), Into::Replace, x, wte.transposed());
+        self.products.product(MatrixMut::new(&mut logits, 1, vocab_size), Into::Replace, x, wte.transposed());
         logits
     }
 }
@@ -371,7 +382,8 @@ impl Engine for CpuEngine {
 
         let Activations { ln_f, head, scratch, .. } = &mut self.activations;
         let gradients = head::Gradients { dx: &mut scratch.d_mlp[..width], dwte: gradient.wte };
-        let sum = head::cross_entropy(&ln_f[..width], weights.wte, &inputs, head, Some(gradients));
+        let sum =
+            head::cross_entropy(self.products, &ln_f[..width], weights.wte, &inputs, head, Some(gradients));
         self.backward(&weights, &mut gradient, rows, dropout);
         let mask = dropout.mask(0, Site::Embedding);
         let d_residual = &mut self.activations.scratch.d_residual[..width];
@@ -386,7 +398,7 @@ impl Engine for CpuEngine {
         let weights = layout.views(parameters);
         self.forward(&weights, &inputs, Dropout::OFF);
         let Activations { ln_f, head, .. } = &mut self.activations;
-        let sum = head::cross_entropy(&ln_f[..width], weights.wte, &inputs, head, None);
+        let sum = head::cross_entropy(self.products, &ln_f[..width], weights.wte, &inputs, head, None);
         LossSum { sum, num_tokens: inputs.rows() as u64 }
     }
 }

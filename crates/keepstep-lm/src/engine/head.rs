@@ -7,7 +7,8 @@ use super::embedding::Inputs;
 use super::rows::{self, Shared, for_each_range};
 use crate::model::ModelConfig;
 use crate::numerics::math::{exp, ln};
-use crate::numerics::product::{Into, Matrix, MatrixMut, product, serial_product};
+use crate::numerics::product::{Into, Matrix, MatrixMut};
+use crate::numerics::products::Products;
 use crate::numerics::reduce::{max, sum};
 use crate::numerics::vectorized::vectorized;
 
@@ -74,6 +75,7 @@ pub(super) struct Gradients<'a> {
 
 /// The sum of the losses of all rows; with `gradients`, those of the mean loss.
 pub(super) fn cross_entropy(
+    products: Products,
     x: &[f32],
     wte: &[f32],
     inputs: &Inputs<'_>,
@@ -87,7 +89,7 @@ pub(super) fn cross_entropy(
     let mut total = 0.0;
     for start in (0..num_rows).step_by(ROWS) {
         let count = ROWS.min(num_rows - start);
-        let head = Head { x: &x[start * cols..(start + count) * cols], wte, cols, start, inputs };
+        let head = Head { x: &x[start * cols..(start + count) * cols], wte, cols, start, inputs, products };
         let rows = &mut buffers.rows[..count];
         rows.fill(RowLoss::EMPTY);
         for first in (0..vocab_size).step_by(VOCABULARY) {
@@ -99,7 +101,7 @@ pub(super) fn cross_entropy(
         for first in (0..vocab_size).step_by(VOCABULARY) {
             let logits = head.gradients(first, &mut buffers.logits, rows, share, dx);
             let last = vocab_size.min(first + VOCABULARY);
-            product(
+            products.product(
                 MatrixMut::new(&mut dwte[first * cols..last * cols], last - first, cols),
                 if start == 0 { Into::Replace } else { Into::Add },
                 logits.transposed(),
@@ -118,6 +120,7 @@ struct Head<'a> {
     /// Of these rows in the micro-batch.
     start: usize,
     inputs: &'a Inputs<'a>,
+    products: Products,
 }
 
 impl Head<'_> {
@@ -158,7 +161,7 @@ impl Head<'_> {
     fn logits(&self, logits: &mut [f32], block: Matrix<'_>, range: &std::ops::Range<usize>) {
         let x = Matrix::new(&self.x[range.start * self.cols..], range.len(), self.cols);
         let out = MatrixMut::new(logits, range.len(), block.rows());
-        serial_product(out, Into::Replace, x, block.transposed());
+        self.products.serial_product(out, Into::Replace, x, block.transposed());
     }
 
     /// Replaces a block's logits by their gradients, and adds what they say of the input.
@@ -186,7 +189,7 @@ impl Head<'_> {
                     *logit -= share;
                 }
             }
-            serial_product(
+            self.products.serial_product(
                 MatrixMut::new(dx, range.len(), self.cols),
                 if first == 0 { Into::Replace } else { Into::Add },
                 Matrix::new(logits, range.len(), width),

@@ -1,10 +1,11 @@
 //! Linear layers: `y = x · weight + bias` with the weight as `[in, out]`.
 
-use crate::numerics::product::{Into, Matrix, MatrixMut, product, serial_product};
+use crate::numerics::product::{Into, Matrix, MatrixMut, product};
+use crate::numerics::products::Products;
 use crate::numerics::vectorized::vectorized;
 use crate::parameters::Affine;
 
-/// `y = x · weight + bias`, on all threads; the bias is what the products are added to.
+/// `y = x · weight + bias` in float32, on all threads; the bias is what the products are added to.
 pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     let (rows, ins, outs) = sizes(x, affine);
     product(
@@ -15,10 +16,10 @@ pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     );
 }
 
-/// The same on this thread alone.
-pub(super) fn forward_rows(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
+/// The same on this thread alone, in the pass's precision.
+pub(super) fn forward_rows(products: Products, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     let (rows, ins, outs) = sizes(x, affine);
-    serial_product(
+    products.serial_product(
         MatrixMut::new(y, rows, outs),
         Into::Bias(affine.bias),
         Matrix::new(x, rows, ins),
@@ -27,11 +28,11 @@ pub(super) fn forward_rows(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
 }
 
 /// `dx = dy · weightᵀ`, on this thread alone.
-pub(super) fn backward_rows(dx: &mut [f32], dy: &[f32], affine: &Affine<&[f32]>) {
+pub(super) fn backward_rows(products: Products, dx: &mut [f32], dy: &[f32], affine: &Affine<&[f32]>) {
     let outs = affine.bias.len();
     let ins = affine.weight.len() / outs;
     let rows = dy.len() / outs;
-    serial_product(
+    products.serial_product(
         MatrixMut::new(dx, rows, ins),
         Into::Replace,
         Matrix::new(dy, rows, outs),

@@ -5,6 +5,8 @@
 
 mod activations;
 mod attention;
+#[cfg(test)]
+mod bf16_tests;
 mod block;
 mod cpu;
 mod dropout;

@@ -1,7 +1,7 @@
 //! The seam between a pass and the arithmetic of its products.
 
 use super::bf16;
-use super::product::{self, Into, Matrix, MatrixMut};
+use super::product::{self, Into, Matrix, MatrixMut, Part};
 use crate::config::Precision;
 
 /// How the products of linear layers and of the head are computed.
@@ -22,14 +22,33 @@ impl Products {
         }
     }
 
-    /// `out = lhs · rhs`, or `out += lhs · rhs`, on all threads of the current pool.
+    /// `out = lhs · rhs`, and so on, on all threads of the current pool.
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub(crate) fn product(self, out: MatrixMut<'_>, into: Into, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    pub(crate) fn product(self, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
         match self {
             Products::Float32 => product::product(out, into, lhs, rhs),
             Products::Bf16(kernel) => bf16::product(kernel, out, into, lhs, rhs),
+        }
+    }
+
+    /// The same on this thread alone.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub(crate) fn serial_product(self, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+        match self {
+            Products::Float32 => product::serial_product(out, into, lhs, rhs),
+            Products::Bf16(kernel) => bf16::serial_product(kernel, out, into, lhs, rhs),
+        }
+    }
+
+    /// A part of a product, on this thread.
+    pub(crate) fn compute(self, part: Part<'_>) {
+        match self {
+            Products::Float32 => part.compute(),
+            Products::Bf16(kernel) => bf16::compute(kernel, part),
         }
     }
 }

@@ -16,7 +16,6 @@ use keepstep::position::Update;
 /// The model, the optimizer and the buffers they work in.
 pub(super) struct Learner {
     config: Config,
-    precision: Precision,
     optimizer: AdamW,
     weights: Weights,
     engine: CpuEngine,
@@ -45,7 +44,6 @@ impl Learner {
     ) -> Learner {
         Learner {
             config: config.clone(),
-            precision,
             engine: CpuEngine::new(model, config.batch_size, config.recompute_activations)
                 .with_precision(precision),
             optimizer: AdamW::new(groups),
@@ -62,11 +60,6 @@ impl Learner {
 
     pub(super) fn parameters(&self) -> &[f32] {
         &self.weights.parameters
-    }
-
-    /// Of its products.
-    pub(super) fn precision(&self) -> Precision {
-        self.precision
     }
 
     /// Takes over the state of a checkpoint.
@@ -101,7 +94,7 @@ impl Learner {
         update: &Update,
         check: impl FnOnce(f64, f64) -> Result<(), E>,
     ) -> Result<UpdateOutcome, E> {
-        let Learner { config, precision: _, optimizer, weights, engine, schedule, tree, tokens } = self;
+        let Learner { config, optimizer, weights, engine, schedule, tree, tokens } = self;
         let mut loss = LossSum::default();
         for (micro_batch, step) in update.micro_batches.clone().enumerate() {
             tokens.clear();

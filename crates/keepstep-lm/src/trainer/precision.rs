@@ -60,7 +60,9 @@ pub(super) fn note(precision: Precision, support: Support) -> Option<String> {
 /// Why this processor cannot compute in bf16.
 pub(super) fn lack(support: Support) -> &'static str {
     match support {
-        Support::Differs => "this processor's instructions for it (AVX512-BF16) round otherwise than is defined",
+        Support::Differs => {
+            "this processor's instructions for it (AVX512-BF16) round otherwise than is defined"
+        }
         Support::Missing | Support::Present => "this processor lacks the instructions for it (AVX512-BF16)",
     }
 }
@@ -139,7 +141,8 @@ mod tests {
         assert!(error.starts_with("a.pt: ") && error.contains("emulate_bf16 = true"), "{error}");
         for (allowed, saved) in [("\"bf16\"", None), ("\"float32\"", Some("bf16"))] {
             let error = taken(allowed, true, saved, Support::Present).expect_err("another");
-            let branch = format!("keepstep branch a.pt --out NEW_RUN --set precision={}", allowed.trim_matches('"'));
+            let branch =
+                format!("keepstep branch a.pt --out NEW_RUN --set precision={}", allowed.trim_matches('"'));
             assert!(error.contains(&branch), "{error}");
         }
     }

@@ -29,21 +29,66 @@ mod tests;
 
 pub use support::{Kernel, Support};
 
-use crate::numerics::product::{Into, Matrix, MatrixMut};
+use crate::numerics::product::{Into, Matrix, MatrixMut, Part};
+use product::Target;
 
 /// Numbers of the inner dimension that are summed by themselves. Part of the definition.
 const SLICE: usize = 256;
 
-/// `out = lhs · rhs`, or `out += lhs · rhs`, with both rounded to bfloat16, on all threads of the current pool.
+/// `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs`, with both rounded to bfloat16, on all threads of the
+/// current pool.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn product(kernel: Kernel, out: MatrixMut<'_>, into: Into, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    match kernel {
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 => product::product::<kernel_avx512::Avx512>(out, into, lhs, rhs),
-        #[cfg(not(target_arch = "x86_64"))]
-        Kernel::Avx512 => product::product::<kernel_portable::Portable>(out, into, lhs, rhs),
-        Kernel::Portable => product::product::<kernel_portable::Portable>(out, into, lhs, rhs),
+pub fn product(kernel: Kernel, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    run(kernel, rayon::current_num_threads(), out, into, lhs, rhs);
+}
+
+/// The same on this thread alone.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn serial_product(kernel: Kernel, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    run(kernel, 1, out, into, lhs, rhs);
+}
+
+fn run(kernel: Kernel, threads: usize, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols), "the result's shape");
+    assert_eq!(lhs.cols, rhs.rows, "the inner dimension");
+    let target = Target { out: out.data.as_mut_ptr(), row_stride: out.row_stride };
+    // SAFETY: the target is borrowed mutably until it is done, and is as large as its shape says.
+    unsafe { to(kernel, threads, &target, into, lhs, rhs) };
+}
+
+/// A part of a product, on this thread.
+pub(super) fn compute(kernel: Kernel, part: Part<'_>) {
+    // SAFETY: the part's target is its own until it is done.
+    unsafe {
+        let (out, row_stride, into, lhs, rhs) = part.into_raw();
+        to(kernel, 1, &Target { out, row_stride }, into, lhs, rhs);
+    }
+}
+
+/// # Safety
+/// The target has the product's rows and columns, and nothing else touches them meanwhile.
+unsafe fn to(
+    kernel: Kernel,
+    threads: usize,
+    target: &Target,
+    into: Into<'_>,
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+) {
+    // SAFETY: handed on.
+    unsafe {
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => product::product::<kernel_avx512::Avx512>(threads, target, into, lhs, rhs),
+            #[cfg(not(target_arch = "x86_64"))]
+            Kernel::Avx512 => product::product::<kernel_portable::Portable>(threads, target, into, lhs, rhs),
+            Kernel::Portable => {
+                product::product::<kernel_portable::Portable>(threads, target, into, lhs, rhs);
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::SLICE;
 use super::kernel::{Kernel, LhsLayout, MAX_COLS, MAX_ROWS, Tile, panel_len};
-use crate::numerics::product::{Into, Matrix, MatrixMut};
+use crate::numerics::product::{Into, Matrix};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -18,16 +18,30 @@ const ROUND: usize = 1 << 21;
 const TASK_ROWS: usize = 96;
 
 /// See [`super::product`].
-pub(super) fn product<K: Kernel>(out: MatrixMut<'_>, into: Into, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols), "the result's shape");
-    assert_eq!(lhs.cols, rhs.rows, "the inner dimension");
-    let MatrixMut { data, rows, cols, row_stride } = out;
+///
+/// # Safety
+/// The target has the product's rows and columns, and nothing else touches them meanwhile.
+pub(super) unsafe fn product<K: Kernel>(
+    threads: usize,
+    target: &Target,
+    into: Into<'_>,
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+) {
+    let (rows, cols) = (lhs.rows, rhs.cols);
     if rows == 0 || cols == 0 {
         return;
     }
     if lhs.cols == 0 {
-        if into == Into::Replace {
-            data.chunks_mut(row_stride).take(rows).for_each(|row| row[..cols].fill(0.0));
+        for row in 0..rows {
+            // SAFETY: a row of the target.
+            let out =
+                unsafe { std::slice::from_raw_parts_mut(target.out.add(row * target.row_stride), cols) };
+            match into {
+                Into::Replace => out.fill(0.0),
+                Into::Add => {}
+                Into::Bias(bias) => out.copy_from_slice(&bias[..cols]),
+            }
         }
         return;
     }
@@ -36,8 +50,7 @@ pub(super) fn product<K: Kernel>(out: MatrixMut<'_>, into: Into, lhs: Matrix<'_>
         1 => LhsLayout::Rows,
         _ => LhsLayout::Columns,
     };
-    let threads = if rows * cols * lhs.cols < SERIAL { 1 } else { rayon::current_num_threads() };
-    let target = Target { out: data.as_mut_ptr(), row_stride };
+    let threads = if rows * cols * lhs.cols < SERIAL { 1 } else { threads };
     let slices = lhs.cols.div_ceil(SLICE);
     for first_col in (0..cols).step_by(COLS_AT_A_TIME) {
         let cols = COLS_AT_A_TIME.min(cols - first_col);
@@ -51,8 +64,8 @@ pub(super) fn product<K: Kernel>(out: MatrixMut<'_>, into: Into, lhs: Matrix<'_>
                 // A thread that waits may take up another product meanwhile: that one finds the place empty.
                 let mut taken = scratch.take();
                 let panels = part.pack::<K>(&mut taken);
-                // SAFETY: the target is borrowed mutably until the end, and is as large as the shapes say.
-                unsafe { part.multiply::<K>(&panels, &target, into) };
+                // SAFETY: handed on.
+                unsafe { part.multiply::<K>(&panels, target, into) };
                 scratch.replace(taken);
             });
         }
@@ -80,9 +93,9 @@ struct Panels<'a, E> {
 }
 
 /// Where results go.
-struct Target {
-    out: *mut f32,
-    row_stride: usize,
+pub(super) struct Target {
+    pub(super) out: *mut f32,
+    pub(super) row_stride: usize,
 }
 
 // SAFETY: tasks that run at the same time write to disjoint tiles.
@@ -166,7 +179,7 @@ impl Part<'_> {
     ///
     /// # Safety
     /// The target has the product's rows and columns, and nothing else touches them meanwhile.
-    unsafe fn multiply<K: Kernel>(&self, panels: &Panels<'_, K::Element>, target: &Target, into: Into) {
+    unsafe fn multiply<K: Kernel>(&self, panels: &Panels<'_, K::Element>, target: &Target, into: Into<'_>) {
         let (row_panels, col_panels) = (self.row_panels::<K>(), self.col_panels::<K>());
         let rows_each = (TASK_ROWS / self.panel_rows::<K>()).min(row_panels);
         let row_tasks = row_panels.div_ceil(rows_each);
@@ -196,7 +209,7 @@ impl Part<'_> {
         &self,
         panels: &Panels<'_, K::Element>,
         target: &Target,
-        into: Into,
+        into: Into<'_>,
         row_panels: Range<usize>,
         col_panels: Range<usize>,
     ) {
@@ -205,7 +218,7 @@ impl Part<'_> {
         let mut tile: Tile = [[0.0; MAX_COLS]; MAX_ROWS];
         for slice in 0..self.slices {
             let pairs = self.slice(slice).1.div_ceil(2);
-            let adds = into == Into::Add || self.first_slice + slice > 0;
+            let into = if self.first_slice + slice > 0 { Into::Add } else { into };
             for col_panel in col_panels.clone() {
                 let index = slice * self.col_panels::<K>() + col_panel;
                 let rhs = (&panels.rhs[index * rhs_len..][..rhs_len], panels.rhs_least[index]);
@@ -220,7 +233,7 @@ impl Part<'_> {
                         let start = (row + index) * target.row_stride + self.first_col + col;
                         // SAFETY: a part of one row of the target.
                         let out = unsafe { std::slice::from_raw_parts_mut(target.out.add(start), cols) };
-                        store(out, &sums[..cols], adds);
+                        store(out, into, &sums[..cols], self.first_col + col);
                     }
                 }
             }
@@ -229,12 +242,14 @@ impl Part<'_> {
 }
 
 #[inline(always)]
-fn store(out: &mut [f32], sums: &[f32], adds: bool) {
-    if adds {
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out += sum;
+fn store(out: &mut [f32], into: Into<'_>, sums: &[f32], first_col: usize) {
+    match into {
+        Into::Replace => out.copy_from_slice(sums),
+        Into::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        Into::Bias(bias) => {
+            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias[first_col..]) {
+                *out = bias + sum;
+            }
         }
-    } else {
-        out.copy_from_slice(sums);
     }
 }

@@ -137,7 +137,15 @@ pub struct Part<'a> {
     into: Into<'a>,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// What it writes to and what it reads, for another kernel.
+    ///
+    /// # Safety
+    /// The target is the part's own, while it lasts; nothing else touches it.
+    pub(super) unsafe fn into_raw(self) -> (*mut f32, usize, Into<'a>, Matrix<'a>, Matrix<'a>) {
+        (self.task.out, self.task.out_stride, self.into, self.task.lhs, self.task.rhs)
+    }
+
     /// Computes it on this thread.
     pub fn compute(self) {
         // SAFETY: the parts are disjoint, and `out` is borrowed mutably until all are gone.
