@@ -50,7 +50,7 @@ fn bf16_bits_are_golden_on_any_number_of_threads() {
     }
 }
 
-const GOLDEN: (u64, &str) = (4_657_061_840_071_680_464, "b2d0c9fe9b2c9c10");
+const GOLDEN: (u64, &str) = (4_657_061_840_071_680_469, "ade1d090883930b9");
 
 /// A product's factors lose all but eight bits: 2^-9 of each at most, less on average.
 #[test]
@@ -80,9 +80,9 @@ fn the_loss_falls_as_in_float32() {
         let mut engine = CpuEngine::new(&model, 4, false).with_precision(precision);
         let mut gradient = vec![0.0; layout.num_parameters()];
         let mut losses = Vec::new();
-        for _ in 0..60 {
+        for _ in 0..150 {
             losses.push(engine.loss_and_gradient(&values, &tokens, KEY, &mut gradient).mean());
-            values.iter_mut().zip(&gradient).for_each(|(value, gradient)| *value -= 0.5 * gradient);
+            values.iter_mut().zip(&gradient).for_each(|(value, gradient)| *value -= 0.1 * gradient);
         }
         // Evaluation computes in the same precision: without dropout it is the same pass.
         let trained = engine.loss_and_gradient(&values, &tokens, KEY, &mut gradient).mean();
@@ -91,8 +91,8 @@ fn the_loss_falls_as_in_float32() {
         losses
     };
     let (exact, found) = (losses(Precision::Float32), losses(Precision::Bf16));
-    assert!(found[60] < 0.85 * found[0], "{} to {}", found[0], found[60]);
+    assert!(found[150] < 0.9 * found[0], "{} to {}", found[0], found[150]);
     for (step, (exact, found)) in exact.iter().zip(&found).enumerate() {
-        assert!((found / exact - 1.0).abs() < 0.05, "{step}: {found} and {exact}");
+        assert!((found / exact - 1.0).abs() < 0.02, "{step}: {found} and {exact}");
     }
 }
