@@ -91,8 +91,10 @@ fn the_loss_falls_as_in_float32() {
         losses
     };
     let (exact, found) = (losses(Precision::Float32), losses(Precision::Bf16));
-    assert!(found[150] < 0.9 * found[0], "{} to {}", found[0], found[150]);
+    assert!(found[150] < 0.5 * found[0], "{} to {}", found[0], found[150]);
+    let exact_first = exact[0];
     for (step, (exact, found)) in exact.iter().zip(&found).enumerate() {
-        assert!((found / exact - 1.0).abs() < 0.02, "{step}: {found} and {exact}");
+        // Of what there was to learn.
+        assert!((found - exact).abs() < 0.03 * exact_first, "{step}: {found} and {exact}");
     }
 }

@@ -121,16 +121,17 @@ fn check(kind: Numbers, rows: usize, cols: usize, inner: usize) {
 /// Every layout, edge shapes, few rows, no multiple of a tile, an odd inner dimension, and slices of it.
 #[test]
 fn every_element_is_the_defined_chain() {
-    let edges: &[usize] = if is_emulated() { &[1, 2, 7, 17, 33] } else { &[0, 1, 2, 3, 4, 5, 6, 13, 33] };
+    let edges: &[usize] = if is_emulated() { &[1, 7, 17] } else { &[0, 1, 2, 3, 4, 5, 6, 13, 33] };
     for kind in [Numbers::Ordinary, Numbers::Tiny, Numbers::Special] {
         for &rows in edges {
             for &cols in edges {
-                for inner in [0, 1, 2, 3, 17] {
+                for inner in if is_emulated() { &[1, 8][..] } else { &[0, 1, 2, 3, 17] } {
+                    let inner = *inner;
                     check(kind, rows, cols, inner);
                 }
             }
         }
-        for inner in if is_emulated() { &[256, 257, 513][..] } else { &[255, 256, 257, 511, 512, 700] } {
+        for inner in if is_emulated() { &[257][..] } else { &[255, 256, 257, 511, 512, 700] } {
             for (rows, cols) in [(1, 1), (1, 50), (50, 1), (3, 2), (16, 16), (25, 40)] {
                 check(kind, rows, cols, *inner);
             }
@@ -143,7 +144,10 @@ fn on_any_number_of_threads() {
     for threads in if is_emulated() { 3..4 } else { 1..5 } {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(|| {
-            for (rows, cols, inner) in [(100, 70, 300), (5, 300, 300), (300, 5, 90), (129, 129, 33)] {
+            for (rows, cols, inner) in [(100, 70, 300), (5, 300, 300), (300, 5, 90), (129, 129, 33)]
+                .into_iter()
+                .take(if is_emulated() { 1 } else { 4 })
+            {
                 check(Numbers::Ordinary, rows, cols, inner);
             }
         });
