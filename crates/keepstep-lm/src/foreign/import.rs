@@ -66,8 +66,7 @@ pub fn import(
     let param_groups = optimizer::load(optimizer_dict, linear, &mut state).map_err(foreign)?;
 
     let precision = precision::of_run(config, None, Support::of_this_processor())?;
-    let mut identity =
-        prepare::identity(config, precision, corpus.fingerprint(), &tokenizer, None, None);
+    let mut identity = prepare::identity(config, precision, corpus.fingerprint(), &tokenizer, None, None);
     groups::keep(&param_groups, &config.optimizer, &state.layout, &mut identity.config);
     let schedule = prepare::schedule(config, &plan);
     let rates = |dict: &Dict| dict.get("_last_lr")?.as_list()?.first()?.as_float();

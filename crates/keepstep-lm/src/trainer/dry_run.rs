@@ -3,13 +3,14 @@
 use super::disk_need::DiskNeed;
 use super::error::TrainError;
 use super::observer::{Observer, PlanReport, ResumeReport};
-use super::prepare;
 use super::weights::Weights;
-use crate::config::Config;
+use super::{precision, prepare};
+use crate::config::{Config, Precision};
 use crate::corpus::{Corpus, CorpusSizes};
 use crate::engine::{CpuEngine, DropoutKey, Engine};
 use crate::gradient::{GradientTree, global_norm};
 use crate::model::ModelConfig;
+use crate::numerics::bf16::Support;
 use crate::optimizer::{AdamW, Buffers, ParamGroup};
 use crate::parameters::Layout;
 use keepstep::identity::Identity;
@@ -128,6 +129,8 @@ fn plan(
     let files = prepare::files(config, *observer, stop)?;
     let opening = Opening::only_look(&folder, prepare::policy(config, resume))?;
     let checkpoint = opening.checkpoint();
+    let support = Support::of_this_processor();
+    let precision = precision::of_run(config, opening.path().zip(checkpoint), support)?;
     let tokenizer = prepare::tokenizer(config, &files, checkpoint, *observer, stop)?;
     let mut progress = |done, total| {
         observer.tokenizing(done, total);
@@ -138,7 +141,7 @@ fn plan(
     let initial = prepare::initial(config, checkpoint)?;
     let saved = checkpoint.map(|checkpoint| &checkpoint.identity.config);
     let init_from = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
-    let identity = prepare::identity(config, &fingerprint, &tokenizer, saved, init_from);
+    let identity = prepare::identity(config, precision, &fingerprint, &tokenizer, saved, init_from);
     let plan = opening.check(&identity, prepare::sizes(config, num_train_windows))?;
     let position = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position);
     let updates_left = plan.total_steps.saturating_sub(position.global_step);
@@ -154,7 +157,7 @@ fn plan(
         let batches = num_validation_windows.div_ceil(config.batch_size as u64);
         let batches = config.eval_batches.map_or(batches, |most| batches.min(most));
         let steps = config.gradient_accumulation_steps.min(plan.steps_per_epoch);
-        let (update, batch) = measure(config, &model, steps);
+        let (update, batch) = measure(config, precision, &model, steps);
         let evaluation = batch.mul_f64(batches as f64);
         let total = update.mul_f64(updates_left as f64) + evaluation.mul_f64(evaluations_left as f64);
         Estimate { update, evaluation, total }
@@ -237,12 +240,13 @@ pub(super) fn checkpoint_bytes(
 }
 
 /// The time of an update of `steps` micro-batches, and of a batch of an evaluation.
-fn measure(config: &Config, model: &ModelConfig, steps: u64) -> (Duration, Duration) {
+fn measure(config: &Config, precision: Precision, model: &ModelConfig, steps: u64) -> (Duration, Duration) {
     let layout = Layout::new(model);
     let groups = ParamGroup::of_config(&config.optimizer, &layout);
     let Weights { layout, mut parameters, mut exp_avg, mut exp_avg_sq, .. } =
         Weights::initial(layout, config.seed);
-    let mut engine = CpuEngine::new(model, config.batch_size, config.recompute_activations);
+    let mut engine =
+        CpuEngine::new(model, config.batch_size, config.recompute_activations).with_precision(precision);
     let mut tree = GradientTree::new(layout.num_parameters());
     let num_tokens = config.batch_size * (model.block_size + 1);
     let tokens: Vec<u32> =

@@ -163,8 +163,14 @@ impl<'a> Session<'a> {
         let initial = prepare::initial(config, opening.checkpoint())?;
         let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
         let fingerprint = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
-        let identity =
-            prepare::identity(config, precision, corpus.fingerprint(), &tokenizer, saved.as_ref(), fingerprint);
+        let identity = prepare::identity(
+            config,
+            precision,
+            corpus.fingerprint(),
+            &tokenizer,
+            saved.as_ref(),
+            fingerprint,
+        );
         let sizes = prepare::sizes(config, corpus.num_train_windows());
         let plan = opening.check(&identity, sizes)?;
         let model = config.model_config(tokenizer.vocab_size());
