@@ -164,9 +164,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Where tokens are cached: the config's folder, or the user's.
+/// Where tokens are cached: the config's folder, or the user's; nowhere if it is empty.
 fn cache_dir(data: &DataConfig) -> Result<Option<PathBuf>, CorpusError> {
     if let Some(folder) = &data.cache_dir {
+        if folder.is_empty() {
+            return Ok(None);
+        }
         return Ok(Some(PathBuf::from(crate::config::expand(folder)?)));
     }
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -5,7 +5,7 @@ use super::error::TrainError;
 use super::observer::{Observer, PlanReport, ResumeReport};
 use super::weights::Weights;
 use super::{precision, prepare};
-use crate::config::{Config, Precision};
+use crate::config::{Config, DataConfig, Precision};
 use crate::corpus::{Corpus, CorpusSizes};
 use crate::engine::{CpuEngine, DropoutKey, Engine};
 use crate::gradient::{GradientTree, global_norm};
@@ -126,12 +126,15 @@ fn plan(
         Some(resume) => resume,
         None => Resume::Newest(prepare::source(config)?),
     };
-    let files = prepare::files(config, *observer, stop)?;
+    // Nothing is kept of what is read.
+    let data = DataConfig { cache_dir: Some(String::new()), ..config.data.clone() };
+    let without_cache = &Config { data, ..config.clone() };
+    let files = prepare::files(without_cache, *observer, stop)?;
     let opening = Opening::only_look(&folder, prepare::policy(config, resume))?;
     let checkpoint = opening.checkpoint();
     let support = Support::of_this_processor();
     let precision = precision::of_run(config, opening.path().zip(checkpoint), support)?;
-    let tokenizer = prepare::tokenizer(config, &files, checkpoint, *observer, stop)?;
+    let tokenizer = prepare::tokenizer(without_cache, &files, checkpoint, *observer, stop)?;
     let mut progress = |done, total| {
         observer.tokenizing(done, total);
         !stop()
