@@ -241,11 +241,13 @@ fn model(dropout: f64) -> ModelConfig {
 }
 
 /// Values that are not those of the start: every bias and every weight matters.
-fn parameters(layout: &Layout) -> Vec<f32> {
+fn parameters(layout: &Layout, model: &ModelConfig) -> Vec<f32> {
+    // Wide models saturate unless their weights are small.
+    let scale = (8.0 / model.n_embd as f32).sqrt().min(1.0);
     let stream = Stream::new(9, Purpose::Custom, &[]);
     let mut values = initial_parameters(layout, 3);
     for (index, value) in values.iter_mut().enumerate() {
-        *value = *value * 5.0 + (stream.uniform(index as u64) - 0.5) as f32 * 0.4;
+        *value = (*value * 5.0 + (stream.uniform(index as u64) - 0.5) as f32 * 0.4) * scale;
     }
     values
 }
@@ -293,7 +295,7 @@ fn gradients_are_those_of_the_reference() {
         // Rounding adds up over rows; a term that is missing or doubled is seen at either bound.
         let bound = if batch_size * model.block_size > 20 { 5e-5 } else { 1e-5 };
         let layout = Layout::new(&model);
-        let values = parameters(&layout);
+        let values = parameters(&layout, &model);
         let tokens = tokens(&model, batch_size);
         let exact: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
         let (loss, expected) = reference(&model, &exact, &tokens);
@@ -327,7 +329,7 @@ fn gradients_are_those_of_the_reference() {
 fn gradients_are_finite_differences() {
     let model = model(0.3);
     let layout = Layout::new(&model);
-    let values = parameters(&layout);
+    let values = parameters(&layout, &model);
     let tokens = tokens(&model, 2);
     let exact: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
     let mut found = vec![0.0; layout.num_parameters()];
