@@ -228,7 +228,7 @@ fn crashes_after_a_rewind_that_was_killed() {
         let mut disk = disk.clone();
         second.operations[..done].iter().for_each(|operation| disk.apply(operation));
         let memory = Memory::of(disk.live().clone());
-        let script = saves(None, vec![(2, true), (2, false)]);
+        let script = saves(None, vec![(2, false), (2, true)]);
         let third = Session::run(&script, &memory, second.expectation(done), &mut known, 3);
         let limits = Limits { names: 1024, data: 8 };
         let looked = tally.look(&mut disk, &third, &known, limits, &mut Random::new(1));
