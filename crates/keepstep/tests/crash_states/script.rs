@@ -178,6 +178,9 @@ impl Session {
             // A best that was made before a crash may be later still.
             expect.begun = expect.begun.max(step);
             note(&expect);
+            // A run that makes updates again, its checkpoint decayed, keeps a best that is better.
+            let best = known.valid(&memory.tree()).get(&Path::new(FOLDER).join(BEST_MODEL)).copied();
+            let is_best = is_best && best.is_none_or(|best| best <= step);
             save(&mut store, step, &known.archive(step, branch), is_best, &script.retention).expect("a save");
             expect.reported = step;
             if is_best {
