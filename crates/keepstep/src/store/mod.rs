@@ -332,7 +332,12 @@ impl Store {
             if later(&path).is_some_and(|step| step > global_step) {
                 folder::make(&*self.storage, &target).map_err(unusable)?;
                 let to = target.join(file_name(&path).unwrap_or_default());
-                let renamed = self.storage.rename(&path, &to);
+                let renamed =
+                    self.storage.rename(&path, &to).and_then(|()| match self.storage.remove(&path) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                        // Where a crash left both names of one file, renaming does nothing: the first must still go.
+                        _ => Ok(()),
+                    });
                 renamed.map_err(|source| StoreError::Remove { path, source })?;
                 moved.push(to);
             }
