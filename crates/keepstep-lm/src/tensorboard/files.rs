@@ -28,8 +28,8 @@ pub(super) struct EventFiles {
 
 #[derive(Debug)]
 enum State {
-    /// Everything before this place is as it should be.
-    Comparing(Place),
+    /// Everything before this place is as it should be; the step that its last record is of, once there is one.
+    Comparing(Place, Option<Step>),
     /// Nothing was cut, so that the last file goes on; or something was, so that a new file says so. None where no file
     /// could be told so yet.
     Ready {
@@ -50,6 +50,19 @@ struct Place {
     read_bytes: u64,
 }
 
+/// The records of one global step that were found as they should be. A new session makes TensorBoard forget whole steps:
+/// where it begins in the middle of one, that one is written again.
+#[derive(Debug)]
+struct Step {
+    step: u64,
+    /// Of its first record.
+    time: f64,
+    /// Where its first record lies: which file, and how many bytes before it are right.
+    index: usize,
+    right_bytes: u64,
+    records: Vec<u8>,
+}
+
 impl EventFiles {
     /// Looks at a folder, making it where it is not there. Files that others put there are left alone.
     pub(super) fn open(folder: &Path) -> io::Result<EventFiles> {
@@ -62,14 +75,27 @@ impl EventFiles {
             }
         }
         paths.sort();
-        Ok(EventFiles { folder: folder.to_path_buf(), paths, state: State::Comparing(Place::default()) })
+        Ok(EventFiles {
+            folder: folder.to_path_buf(),
+            paths,
+            state: State::Comparing(Place::default(), None),
+        })
     }
 
     /// Makes sure that this message, of this time and step, comes next.
     pub(super) fn put(&mut self, message: &[u8], time: f64, step: u64) -> io::Result<()> {
         let record = record(message);
-        if let State::Comparing(place) = &mut self.state {
+        if let State::Comparing(place, last) = &mut self.state {
+            let before = (place.index, place.right_bytes);
             if place.is_next(&self.paths, &record)? {
+                match last {
+                    Some(last) if last.step == step => last.records.extend_from_slice(&record),
+                    last => {
+                        let (index, right_bytes) =
+                            if before.0 == place.index { before } else { (place.index, 0) };
+                        *last = Some(Step { step, time, index, right_bytes, records: record });
+                    }
+                }
                 return Ok(());
             }
             self.cut()?;
@@ -86,7 +112,7 @@ impl EventFiles {
     /// Nothing comes after what was put so far, for now: what lies beyond it goes, and what was put is handed over.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match &mut self.state {
-            State::Comparing(_) => self.cut(),
+            State::Comparing(..) => self.cut(),
             State::Ready { .. } => Ok(()),
             State::Writing(file) => file.flush(),
         }
@@ -94,22 +120,44 @@ impl EventFiles {
 
     /// Cuts the files at the place up to which they are right.
     fn cut(&mut self) -> io::Result<()> {
-        let State::Comparing(place) = &self.state else { return Ok(()) };
-        let (index, right_bytes) = (place.index, place.right_bytes);
+        let State::Comparing(place, last) = &mut self.state else { return Ok(()) };
+        let (index, right_bytes, last) = (place.index, place.right_bytes, last.take());
+        if !self.is_more_than(index, right_bytes)? {
+            self.state = State::Ready { cut: false };
+            return Ok(());
+        }
+        let Some(Step { step, time, index, right_bytes, records }) = last else {
+            self.truncate(index, right_bytes)?;
+            self.state = State::Ready { cut: true };
+            return Ok(());
+        };
+        self.truncate(index, right_bytes)?;
+        let mut file = self.writer(true, time, step)?;
+        file.write_all(&records)?;
+        file.flush()?;
+        self.state = State::Writing(file);
+        Ok(())
+    }
+
+    /// Whether anything lies behind a place.
+    fn is_more_than(&self, index: usize, right_bytes: u64) -> io::Result<bool> {
+        match self.paths.get(index) {
+            None => Ok(false),
+            Some(path) => Ok(index + 1 < self.paths.len()
+                || right_bytes == 0
+                || std::fs::metadata(path)?.len() > right_bytes),
+        }
+    }
+
+    /// Removes what lies behind a place, and a file of which nothing would be left.
+    fn truncate(&mut self, index: usize, right_bytes: u64) -> io::Result<()> {
         let keep = if right_bytes > 0 { index + 1 } else { index };
-        let mut cut = false;
         if let Some(path) = self.paths.get(index).filter(|_| right_bytes > 0) {
-            let file = OpenOptions::new().write(true).open(path)?;
-            if file.metadata()?.len() > right_bytes {
-                file.set_len(right_bytes)?;
-                cut = true;
-            }
+            OpenOptions::new().write(true).open(path)?.set_len(right_bytes)?;
         }
         for path in self.paths.drain(keep.min(self.paths.len())..) {
             std::fs::remove_file(path)?;
-            cut = true;
         }
-        self.state = State::Ready { cut };
         Ok(())
     }
 

@@ -166,23 +166,38 @@ mod tests {
         paths
     }
 
-    /// All curves, as bytes: every record but the preambles.
+    /// What a step and the kind of a message are: its second field, and the key of the third.
+    fn step_of(message: &[u8]) -> (u64, u8) {
+        assert_eq!(message[9], 2 << 3, "a step after the time");
+        let len = 1 + message[10..].iter().take_while(|&&byte| byte >= 0x80).count();
+        let varint = message[10..10 + len].iter().rev();
+        (varint.fold(0, |step, &byte| step << 7 | u64::from(byte & 0x7f)), message[10 + len])
+    }
+
+    /// All curves, as bytes and as TensorBoard has them: every record but the preambles, without what the start of a
+    /// session takes back.
     fn curves(folder: &Path) -> Vec<u8> {
-        let mut curves = Vec::new();
+        const SESSION_LOG: u8 = 7 << 3 | 2;
+        let mut curves: Vec<(u64, Vec<u8>)> = Vec::new();
         for path in files(folder) {
             let bytes = fs::read(&path).expect("a file");
             let mut rest = bytes.as_slice();
             while let Some(header) = rest.first_chunk::<HEADER_BYTES>() {
                 let len = message_len(header).expect("a header");
                 let (record, after) = rest.split_at(HEADER_BYTES + len + FOOTER_BYTES);
-                if !message::is_preamble(&record[HEADER_BYTES..HEADER_BYTES + len]) {
-                    curves.extend_from_slice(record);
+                let message = &record[HEADER_BYTES..HEADER_BYTES + len];
+                if !message::is_preamble(message) {
+                    curves.push((step_of(message).0, record.to_vec()));
+                } else if message[9] == 2 << 3 {
+                    let (from, kind) = step_of(message);
+                    assert_eq!(kind, SESSION_LOG);
+                    curves.retain(|&(step, _)| step < from);
                 }
                 rest = after;
             }
             assert!(rest.is_empty(), "{}", path.display());
         }
-        curves
+        curves.into_iter().flat_map(|(_, record)| record).collect()
     }
 
     /// What a folder without event files gets of the same journal.
