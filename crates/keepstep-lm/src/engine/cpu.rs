@@ -8,14 +8,13 @@ use super::attention::Attention;
 use super::block::{BlockAt, BlockBuffers, ScratchBuffers, backward_norm};
 use super::dropout::{Dropout, Site};
 use super::embedding::{self, Inputs};
-use super::rows::{BLOCK, Shared, for_each_range};
+use super::rows::{BLOCK, Shared, for_each_in_order, for_each_range};
 use super::{DropoutKey, Engine, LossSum, head, layer_norm};
 use crate::config::Precision;
 use crate::model::ModelConfig;
 use crate::numerics::product::{Into, Matrix, MatrixMut, Part, parts};
 use crate::numerics::products::Products;
 use crate::parameters::{Affine, LayerViews, Layout, Views};
-use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Forward and backward on all threads of the current rayon pool.
@@ -317,13 +316,14 @@ fn product<'a>(
     jobs.push(Job::Sums(gradient.bias, bias_sums));
 }
 
-/// Does jobs side by side.
+/// Does jobs side by side. Each thread takes the next one that is left: products, which take longest, come first, and what
+/// is small fills the end.
 ///
 /// # Safety
 /// Nothing else writes to the scratch's sums meanwhile.
 unsafe fn run(
     products: Products,
-    jobs: Vec<Job<'_>>,
+    mut jobs: Vec<Job<'_>>,
     scratch: ScratchBuffers<'_>,
     rows: usize,
     head: Option<&(dyn Fn(usize) + Sync)>,
@@ -332,7 +332,12 @@ unsafe fn run(
     // SAFETY: handed on.
     let sums: &[f32] = unsafe { scratch.sums.read(0..blocks) };
     let cols = sums.len() / blocks;
-    jobs.into_par_iter().with_max_len(1).for_each(|job| match job {
+    jobs.sort_by_key(|job| match job {
+        Job::Product(_) => 0,
+        Job::Head(_) => 1,
+        Job::Sums(..) => 2,
+    });
+    for_each_in_order(jobs, |job| match job {
         Job::Product(part) => products.compute(part),
         Job::Sums(out, first) => {
             out.fill(0.0);

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Rows whose column sums are made by themselves before they are added to the rest. Part of the numerics; tasks take
 /// whole blocks.
@@ -92,6 +93,18 @@ pub(super) fn for_each_range(rows: usize, task: impl Fn(Range<usize>) + Sync) {
     } else {
         (0..tasks).into_par_iter().with_max_len(1).for_each(run);
     }
+}
+
+/// Calls `work` with each of `jobs` on all threads, which take them in this order.
+pub(super) fn for_each_in_order<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) {
+    let workers = rayon::current_num_threads().min(jobs.len());
+    let jobs = Mutex::new(jobs.into_iter());
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    (0..workers).into_par_iter().with_max_len(1).for_each(|_| {
+        while let Some(job) = next() {
+            work(job);
+        }
+    });
 }
 
 /// Rows of a task: few enough that all threads have some and that they stay in the caches, many enough that packing the

@@ -22,6 +22,12 @@ pub(super) const SLICE: usize = 512;
 /// Fewer multiply-adds than this are not worth a second thread.
 const SERIAL: usize = 1 << 16;
 
+/// Parts are whole tiles of our kernel's.
+const ROW_UNIT: usize = 6;
+const COL_UNIT: usize = 16;
+/// Longer parts leave a thread waiting for another's last one.
+const LONGEST_PART: usize = 384;
+
 /// A matrix that is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
@@ -159,12 +165,9 @@ impl<'a> Part<'a> {
 /// If the shapes do not fit.
 pub fn parts<'a>(out: MatrixMut<'a>, into: Into<'a>, lhs: Matrix<'a>, rhs: Matrix<'a>) -> Vec<Part<'a>> {
     let task = Task::new(out, lhs, rhs);
-    let threads = rayon::current_num_threads();
     let by_rows = task.rows > task.cols;
-    let len = if by_rows { task.rows } else { task.cols };
-    // Multiples of the kernel's tiles, and no smaller than makes packing worth it.
-    let unit = if by_rows { 48 } else { 128 };
-    let part = if threads == 1 { len.max(1) } else { len.div_ceil(2 * threads).next_multiple_of(unit) };
+    let (len, unit) = if by_rows { (task.rows, ROW_UNIT) } else { (task.cols, COL_UNIT) };
+    let part = part_len(len, unit, rayon::current_num_threads());
     (0..len.div_ceil(part))
         .map(|index| {
             let (start, end) = (index * part, len.min((index + 1) * part));
@@ -175,6 +178,15 @@ pub fn parts<'a>(out: MatrixMut<'a>, into: Into<'a>, lhs: Matrix<'a>, rhs: Matri
             }
         })
         .collect()
+}
+
+/// How much of `len` a part takes, in whole units: parts of one size, as many for each thread as for the others.
+fn part_len(len: usize, unit: usize, threads: usize) -> usize {
+    if threads == 1 {
+        return len.max(1);
+    }
+    let rounds = len.div_ceil(threads * LONGEST_PART).max(1);
+    len.div_ceil(rounds * threads).next_multiple_of(unit)
 }
 
 /// The same on this thread alone.
