@@ -1,4 +1,5 @@
-//! The checksums of a large file, shared among threads: the work is cut into parts of one size, which threads take in turn.
+//! Checking and reading what is large, shared among threads: the work is cut into parts of one size, which threads take in
+//! turn.
 
 use crate::error::{Flaw, corrupt};
 use crate::file::Bytes;
@@ -8,17 +9,33 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
 /// Bytes of a part. A part in the making is read through [`BUFFER`].
-const PART: usize = 4 << 20;
+const PART: usize = 2 << 20;
 /// Bytes that stay in a processor's cache between reading and checksum.
 const BUFFER: usize = 1 << 18;
 /// From here on, starting threads is worth it.
-const LARGE: usize = 16 << 20;
+const LARGE: usize = 8 << 20;
 /// More threads than this do not read memory faster.
 const MOST_THREADS: usize = 4;
 
 /// The threads that a large file is shared among.
 pub(crate) fn num_threads() -> usize {
     available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
+}
+
+/// Reads bytes from `offset` on. Memory that is touched for the first time costs more than the reading, and a thread can do
+/// only one page at a time.
+pub(crate) fn read(file: &Bytes, out: &mut [u8], offset: u64) -> Result<(), Flaw> {
+    if out.len() < LARGE {
+        return file.read_exact_at(out, offset);
+    }
+    let parts = Mutex::new(out.chunks_mut(PART).enumerate());
+    let work = || {
+        loop {
+            let Some((at, part)) = lock(&parts).next() else { return Ok(()) };
+            file.read_exact_at(part, offset + (at * PART) as u64)?;
+        }
+    };
+    share(num_threads(), work).into_iter().collect()
 }
 
 /// Compares every entry's checksum with its bytes.

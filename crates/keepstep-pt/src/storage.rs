@@ -2,6 +2,7 @@
 
 use crate::error::Flaw;
 use crate::file::Bytes;
+use crate::share;
 use crate::{Dtype, Element};
 use std::fmt;
 use std::io;
@@ -109,7 +110,7 @@ impl Storage {
                 out.copy_from_slice(part);
                 Ok(())
             }
-            Data::File(bytes) => bytes.read_exact_at(out, offset).map_err(|flaw| (flaw, Some(bytes.path()))),
+            Data::File(bytes) => share::read(bytes, out, offset).map_err(|flaw| (flaw, Some(bytes.path()))),
         }
     }
 
