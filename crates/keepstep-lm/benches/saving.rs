@@ -2,7 +2,7 @@
 //! `cargo xtask bench` calls it.
 //!
 //! Arguments: a folder, a size (`M`, or `512` for a state of about 512 MiB), updates, `save_steps`, and whether saving is in
-//! the background. It prints `what number` lines: `stall` in ms for each save, `update` in ms, `peak` in MiB.
+//! the background. It prints `what number` lines: `stall` and `wait` (for the save before) in ms for each save, `update` in ms, `peak` in MiB.
 
 use keepstep_lm::Config;
 use keepstep_lm::trainer::{Control, Observer, UpdateReport, train};
@@ -20,8 +20,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     (config.save_steps, config.background_saving) = (save_steps.parse()?, background.parse()?);
     let mut watch = Watch::default();
     train(&config, &Control::default(), &mut watch)?;
-    for stall in &watch.stalls {
+    for (stall, wait) in watch.stalls.iter().zip(&watch.waits) {
         println!("stall {:.4}", stall.as_secs_f64() * 1e3);
+        println!("wait {:.4}", wait.as_secs_f64() * 1e3);
     }
     // The first updates touch memory that the later ones find.
     let (first, last) = (watch.updates.get(2).ok_or("more updates")?, watch.updates.last().ok_or("updates")?);
@@ -41,6 +42,7 @@ struct Watch {
     num_parameters: u64,
     updates: Vec<Instant>,
     stalls: Vec<Duration>,
+    waits: Vec<Duration>,
 }
 
 impl Observer for Watch {
@@ -50,8 +52,9 @@ impl Observer for Watch {
     fn updated(&mut self, _: &UpdateReport) {
         self.updates.push(Instant::now());
     }
-    fn saving(&mut self, stalled: Duration) {
+    fn saving(&mut self, stalled: Duration, waited: Duration) {
         self.stalls.push(stalled);
+        self.waits.push(waited);
     }
 }
 

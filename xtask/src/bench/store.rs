@@ -41,7 +41,7 @@ pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
 
 /// Training with a save every ten updates and with none, in turn.
 fn training(folder: &Path, async_save: Option<f64>) -> Result<(), String> {
-    for (size, updates) in [("512", "63"), ("M", "33")] {
+    for (size, updates) in [("512", "63"), ("M", "23")] {
         let (mut saving, mut none, mut foreground) = (Times::new(), Times::new(), Times::new());
         for _ in 0..ROUNDS {
             for (save_steps, background, times) in [
@@ -64,6 +64,10 @@ fn training(folder: &Path, async_save: Option<f64>) -> Result<(), String> {
             median(&saving, "stall"),
             stalls.iter().copied().fold(0.0, f64::max)
         );
+        let waits = saving.get("wait").map_or(&[][..], Vec::as_slice);
+        let (late, longest) =
+            (waits.iter().filter(|wait| **wait > 0.0).count(), waits.iter().copied().fold(0.0, f64::max));
+        println!("  waits for the save before: {late}, the longest {longest:.0} ms");
         if let (Some(time), "512") = (async_save, size) {
             println!("  torch.distributed.checkpoint.async_save, 512 MiB: stall {time:.0} ms");
         }

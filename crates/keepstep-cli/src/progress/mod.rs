@@ -178,7 +178,7 @@ impl Observer for Progress {
         self.ready = Instant::now();
     }
 
-    fn saving(&mut self, _stalled: Duration) {
+    fn saving(&mut self, _stalled: Duration, _waited: Duration) {
         self.ready = Instant::now();
     }
 

@@ -25,8 +25,9 @@ pub trait Observer: Send {
     fn evaluating(&mut self, done_batches: u64, total_batches: u64) {}
     /// An evaluation is complete.
     fn evaluated(&mut self, report: &EvaluationReport) {}
-    /// A save has begun and goes on in the background; so long did training stand still for it.
-    fn saving(&mut self, stalled: Duration) {}
+    /// A save has begun and goes on in the background; so long did training stand still for it, beside the
+    /// time for which it waited for the save before, on a disk that does not keep up.
+    fn saving(&mut self, stalled: Duration, waited: Duration) {}
     /// The session ends, and waits for its last checkpoint.
     fn finishing(&mut self) {}
     /// The model has written a text after an evaluation.

@@ -424,7 +424,8 @@ impl<'a> Session<'a> {
         if saves.begun {
             self.clock.saving();
             if self.config.background_saving {
-                self.observer.saving(began.elapsed());
+                let waited = saves.waited.unwrap_or_default();
+                self.observer.saving(began.elapsed().saturating_sub(waited), waited);
             } else {
                 saves.ended.extend(self.run.wait_for_saves().ended);
             }
