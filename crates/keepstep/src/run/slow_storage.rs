@@ -268,3 +268,33 @@ fn a_panic_of_the_writer_is_the_run_s() {
     let panic = catch_unwind(AssertUnwindSafe(|| run.wait_for_saves())).expect_err("a panic");
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"the writer breaks"));
 }
+
+/// A folder whose best model is older than its checkpoints say is never taken for a whole one in silence.
+#[test]
+fn a_best_that_is_not_the_run_s_is_put_right_or_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = Slow::new(Syncs::Work);
+    let best = folder.path().join(BEST_MODEL);
+    let mut run = open(folder.path(), &storage);
+    let mut older = Vec::new();
+    for step in 1..=8 {
+        advance(&mut run);
+        let saved = state(&run);
+        run.settle(|| saved).expect("a save");
+        match step {
+            3 => older = std::fs::read(&best).expect("the best of step 3"),
+            6 | 8 => {
+                drop(run);
+                let whole = std::fs::read(&best).expect("the best of step 6");
+                std::fs::write(&best, &older).expect("an older best");
+                run = open(folder.path(), &storage);
+                let notes = run.notes().join("\n");
+                // Beside it lies the checkpoint of step 6, which is the best, or a later one, which is not.
+                assert_eq!(std::fs::read(&best).expect("a best") == whole, step == 6, "{notes}");
+                assert_eq!(notes.contains("Copied the best model"), step == 6, "{notes}");
+                assert_eq!(notes.contains("is not at hand"), step == 8, "{notes}");
+            }
+            _ => {}
+        }
+    }
+}
