@@ -1,8 +1,8 @@
 //! One training update of the two sizes that the documents speak of; `cargo xtask bench` calls it and compares.
 //!
 //! Arguments: a size (`S`, `M`, or a block size at 4096 tokens a micro-batch), a number of updates, and `bf16` for that
-//! precision. It prints milliseconds per update, one line each, the time of the update's matrix products alone, and the
-//! process's peak of memory beside the sum of what must be held, in MiB.
+//! precision. It prints milliseconds per update, one line each, the time of the update's matrix products alone, the
+//! process's peak of memory beside the sum of what must be held, in MiB, and what the processor could do at most.
 
 use keepstep_lm::config::{OptimizerConfig, Precision};
 use keepstep_lm::engine::{CpuEngine, DropoutKey, Engine};
@@ -41,8 +41,60 @@ fn main() {
         println!("peak {peak:.1}");
     }
     for _ in 0..2 {
-        println!("products {:.3}", products(&model, batch_size));
+        let [forward, inputs, weights] = products(&model, batch_size);
+        println!("products {:.3}", forward + inputs + weights);
+        println!("forward {forward:.3}\ninputs {inputs:.3}\nweights {weights:.3}");
     }
+    println!("operations {:.3}", operations(&model, batch_size));
+    if let Some(peak) = multiply_adds() {
+        println!("peak_rate {peak:.3}");
+    }
+}
+
+/// Billions of operations of the same products, a multiply-add as two.
+fn operations(model: &ModelConfig, batch_size: usize) -> f64 {
+    let weights = 12 * model.n_layer * model.n_embd * model.n_embd + model.n_embd * model.vocab_size;
+    6.0 * (weights * batch_size * model.block_size) as f64 / 1e9
+}
+
+/// The most that all threads can do of them in a second, in billions: multiply-adds in registers and nothing else.
+#[cfg(target_arch = "x86_64")]
+fn multiply_adds() -> Option<f64> {
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm256_storeu_ps};
+    const ROUNDS: usize = 20_000_000;
+    /// As many chains as hide the latency.
+    const CHAINS: usize = 12;
+    #[target_feature(enable = "avx2,fma")]
+    fn chains() -> [f32; 8] {
+        let (factor, mut sums) = (_mm256_set1_ps(0.999), [_mm256_set1_ps(1.0); CHAINS]);
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, factor, factor);
+            }
+        }
+        let mut out = [0.0; 8];
+        for sum in sums {
+            // SAFETY: there is room for the eight.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
+            std::hint::black_box(&out);
+        }
+        out
+    }
+    if std::arch::is_x86_feature_detected!("avx512f")
+        || !(std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"))
+    {
+        return None;
+    }
+    let start = Instant::now();
+    // SAFETY: the processor has both.
+    let results = rayon::broadcast(|_| unsafe { chains() });
+    let operations = results.len() * ROUNDS * CHAINS * 16;
+    Some(operations as f64 / start.elapsed().as_secs_f64() / 1e9)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn multiply_adds() -> Option<f64> {
+    None
 }
 
 /// The most memory that this process has held, in MiB.
@@ -96,11 +148,12 @@ fn train(model: &ModelConfig, batch_size: usize, updates: u64, precision: Precis
     }
 }
 
-/// Milliseconds of one update's matrix products, attention's included at half of its square.
-fn products(model: &ModelConfig, batch_size: usize) -> f64 {
+/// Milliseconds of the matrix products of one update's linear layers and head: forward, for the gradients of their inputs,
+/// and for those of their weights.
+fn products(model: &ModelConfig, batch_size: usize) -> [f64; 3] {
     let rows = batch_size * model.block_size;
     let width = model.n_embd;
-    let mut total = 0.0;
+    let mut total = [0.0; 3];
     for (ins, outs, count) in [
         (width, 3 * width, model.n_layer),
         (width, width, model.n_layer),
@@ -110,15 +163,22 @@ fn products(model: &ModelConfig, batch_size: usize) -> f64 {
     ] {
         let (x, y, weight) = (vec![0.5; rows * ins], vec![0.5; rows * outs], vec![0.5; ins * outs]);
         let (mut x_out, mut y_out, mut weight_out) = (x.clone(), y.clone(), weight.clone());
-        let start = Instant::now();
         for _ in 0..count {
             let (x, y) = (Matrix::new(&x, rows, ins), Matrix::new(&y, rows, outs));
             let weight = Matrix::new(&weight, ins, outs);
-            product(MatrixMut::new(&mut y_out, rows, outs), Into::Replace, x, weight);
-            product(MatrixMut::new(&mut x_out, rows, ins), Into::Replace, y, weight.transposed());
-            product(MatrixMut::new(&mut weight_out, ins, outs), Into::Replace, x.transposed(), y);
+            let mut timed = |index: usize, work: &mut dyn FnMut()| {
+                let start = Instant::now();
+                work();
+                total[index] += start.elapsed().as_secs_f64() * 1e3;
+            };
+            timed(0, &mut || product(MatrixMut::new(&mut y_out, rows, outs), Into::Replace, x, weight));
+            timed(1, &mut || {
+                product(MatrixMut::new(&mut x_out, rows, ins), Into::Replace, y, weight.transposed());
+            });
+            timed(2, &mut || {
+                product(MatrixMut::new(&mut weight_out, ins, outs), Into::Replace, x.transposed(), y);
+            });
         }
-        total += start.elapsed().as_secs_f64();
     }
-    total * 1e3
+    total
 }

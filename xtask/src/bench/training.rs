@@ -71,6 +71,21 @@ pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
         if let Some(theirs) = theirs {
             line(&name("PyTorch"), theirs, String::new(), String::new());
         }
+        if precision.is_none() {
+            print!(
+                "{size}, its products alone: forward {:.1} ms, inputs' gradients {:.1}, weights' gradients {:.1}",
+                median(&ours, "forward"),
+                median(&ours, "inputs"),
+                median(&ours, "weights")
+            );
+            match ours.contains_key("peak_rate") {
+                true => {
+                    let least = median(&ours, "operations") / median(&ours, "peak_rate") * 1e3;
+                    println!("; {least:.1} at the processor's peak");
+                }
+                false => println!(),
+            }
+        }
         let (peak, held) = (median(&ours, "peak"), median(&ours, "held"));
         println!(
             "{size}, peak of memory: {peak:.0} MiB, {:.2} of what must be held{theirs_peak}",

@@ -216,8 +216,9 @@ impl Proof<'_> {
         }
     }
 
+    /// Those after which something was left to do: after the last save, a session only sees that the run has ended.
     fn num_kills_after_a_save(&self) -> usize {
-        self.kills.iter().filter(|kill| kill.saved.is_some()).count()
+        self.kills.iter().filter(|kill| kill.saved.is_some_and(|saved| saved < self.updates)).count()
     }
 
     fn report(&self, num_files: usize) -> String {
