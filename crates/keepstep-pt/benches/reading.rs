@@ -6,7 +6,8 @@
 
 use keepstep_pt::{Archive, Checksums, Dict, File, Tensor, Value};
 use std::error::Error;
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 const TENSORS: usize = 16;
 
@@ -54,7 +55,25 @@ fn read(path: &str) -> Result<(), Box<dyn Error>> {
     if let Some(peak) = peak_mebibytes() {
         println!("peak {peak:.1}");
     }
+    let len = state.len();
+    drop(state);
+    println!("touch {:.1}", touch(len).as_secs_f64() * 1e3);
     Ok(())
+}
+
+/// What as much fresh memory costs before anything is read into it: the floor.
+fn touch(len: usize) -> Duration {
+    const PAGE: usize = 4096 / 4;
+    let start = Instant::now();
+    let mut memory = vec![0.0_f32; len];
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    std::thread::scope(|scope| {
+        for part in memory.chunks_mut(len.div_ceil(threads)) {
+            scope.spawn(|| part.iter_mut().step_by(PAGE).for_each(|value| *value = black_box(1.0)));
+        }
+    });
+    black_box(&memory);
+    start.elapsed()
 }
 
 /// The most memory that this process has held, from the system.

@@ -21,6 +21,7 @@ pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
         ("keepstep: verify every checksum, ms", median(&ours, "verify")),
         ("keepstep: then read every tensor, ms", median(&ours, "load")),
         ("keepstep: both, ms", median(&ours, "both")),
+        ("of which touching so much fresh memory takes, ms", median(&ours, "touch")),
         ("keepstep: the most memory held, MiB", median(&ours, "peak")),
     ];
     if torch.is_some() {
