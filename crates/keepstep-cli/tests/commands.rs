@@ -18,6 +18,10 @@ fn list_shows_losses_and_damage() {
     let table = output(program().arg("list").arg(lab.path("run")), 0);
     assert_eq!(table.lines().count(), 8, "{table}");
     assert!(table.contains("DAMAGED") && table.contains("best_model.pt"), "{table}");
+    // Each evaluation was better than the one before: the best is the last, under both its names.
+    let best: Vec<&str> = table.lines().filter(|line| line.ends_with(", best")).collect();
+    assert_eq!(best.len(), 2, "{table}");
+    assert!(best[0].contains("_global12.pt") && best[1].contains("best_model.pt"), "{table}");
     let json = output(program().arg("list").arg(lab.path("run")).arg("--json"), 0);
     let list: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(list[0]["valid"], false);

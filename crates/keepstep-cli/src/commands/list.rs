@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) content: Result<Checkpoint, String>,
     /// Whether it was saved on schedule, where the journal knows it.
     is_scheduled: Option<bool>,
+    /// Whether it is the best of all that any of the files knows.
+    is_best: bool,
 }
 
 pub(crate) fn run(folder: &Path, json: bool) -> Result<(), Failure> {
@@ -81,10 +83,9 @@ impl Entry {
     /// What there is to know beside its numbers.
     fn marks(&self) -> Vec<&'static str> {
         let Ok(checkpoint) = &self.content else { return Vec::new() };
-        let is_best = checkpoint.metrics.best.is_some_and(|best| best.position == checkpoint.position);
         let marks = [
             (Name::parse(&self.name).is_some_and(|name| name.step.is_none()), "end of epoch"),
-            (is_best, "best"),
+            (self.is_best, "best"),
             (self.is_scheduled == Some(false), "off schedule"),
             (checkpoint.pending, "evaluation pending"),
         ];
@@ -108,7 +109,7 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
     }
     paths.sort();
     let saves = saves(folder);
-    Ok(paths
+    let mut entries: Vec<Entry> = paths
         .into_iter()
         .map(|(_, name, path)| {
             let metadata = path.metadata().ok();
@@ -118,9 +119,18 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
                 size: metadata.as_ref().map_or(0, std::fs::Metadata::len),
                 age: metadata.and_then(|metadata| metadata.modified().ok()?.elapsed().ok()),
                 content: load(&path).map_err(|error| chain(&error)),
+                is_best: false,
             }
         })
-        .collect())
+        .collect();
+    let bests = entries.iter().filter_map(|entry| entry.content.as_ref().ok()?.metrics.best);
+    if let Some(best) = bests.min_by(|one, other| one.val_loss.total_cmp(&other.val_loss)) {
+        for entry in &mut entries {
+            entry.is_best =
+                entry.content.as_ref().is_ok_and(|checkpoint| checkpoint.position == best.position);
+        }
+    }
+    Ok(entries)
 }
 
 fn to_json(entry: &Entry) -> serde_json::Value {
@@ -132,7 +142,7 @@ fn to_json(entry: &Entry) -> serde_json::Value {
             "global_step": checkpoint.position.global_step,
             "train_loss": checkpoint.metrics.train_loss(), "val_loss": checkpoint.metrics.val_loss,
             "best_val_loss": checkpoint.metrics.best.map(|best| best.val_loss), "pending": checkpoint.pending,
-            "best": checkpoint.metrics.best.is_some_and(|best| best.position == checkpoint.position),
+            "best": entry.is_best,
             "scheduled": entry.is_scheduled,
         }),
         Err(reason) => json!({
