@@ -2,7 +2,8 @@
 //! `cargo xtask bench` calls it.
 //!
 //! Arguments: a folder, a size (`M`, or `512` for a state of about 512 MiB), updates, `save_steps`, and whether saving is in
-//! the background. It prints `what number` lines: `stall` and `wait` (for the save before) in ms for each save, `update` in ms, `peak` in MiB.
+//! the background. It prints `what number` lines: `stall` and `wait` (for the save before) in ms for each save, `update` in
+//! ms, `peak` in MiB.
 
 use keepstep_lm::Config;
 use keepstep_lm::trainer::{Control, Observer, UpdateReport, train};

@@ -66,6 +66,7 @@ fn touch(len: usize) -> Duration {
     const PAGE: usize = 4096 / 4;
     let start = Instant::now();
     let mut memory = vec![0.0_f32; len];
+    // As many threads as the reader takes.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     std::thread::scope(|scope| {
         for part in memory.chunks_mut(len.div_ceil(threads)) {

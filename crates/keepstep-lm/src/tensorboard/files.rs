@@ -58,8 +58,7 @@ struct Step {
     /// Of its first record.
     time: f64,
     /// Where its first record lies: which file, and how many bytes before it are right.
-    index: usize,
-    right_bytes: u64,
+    begin: (usize, u64),
     records: Vec<u8>,
 }
 
@@ -91,9 +90,8 @@ impl EventFiles {
                 match last {
                     Some(last) if last.step == step => last.records.extend_from_slice(&record),
                     last => {
-                        let (index, right_bytes) =
-                            if before.0 == place.index { before } else { (place.index, 0) };
-                        *last = Some(Step { step, time, index, right_bytes, records: record });
+                        let begin = if before.0 == place.index { before } else { (place.index, 0) };
+                        *last = Some(Step { step, time, begin, records: record });
                     }
                 }
                 return Ok(());
@@ -118,29 +116,29 @@ impl EventFiles {
         }
     }
 
-    /// Cuts the files at the place up to which they are right.
+    /// Cuts the files at the place up to which they are right, or, where that is in the middle of a step, before the step,
+    /// which is then written again.
     fn cut(&mut self) -> io::Result<()> {
         let State::Comparing(place, last) = &mut self.state else { return Ok(()) };
-        let (index, right_bytes, last) = (place.index, place.right_bytes, last.take());
-        if !self.is_more_than(index, right_bytes)? {
-            self.state = State::Ready { cut: false };
-            return Ok(());
+        let (end, last) = ((place.index, place.right_bytes), last.take());
+        let cut = self.is_more_than(end)?;
+        if cut {
+            self.truncate(last.as_ref().map_or(end, |last| last.begin))?;
         }
-        let Some(Step { step, time, index, right_bytes, records }) = last else {
-            self.truncate(index, right_bytes)?;
-            self.state = State::Ready { cut: true };
-            return Ok(());
+        self.state = match last.filter(|_| cut) {
+            None => State::Ready { cut },
+            Some(Step { step, time, records, .. }) => {
+                let mut file = self.writer(cut, time, step)?;
+                file.write_all(&records)?;
+                file.flush()?;
+                State::Writing(file)
+            }
         };
-        self.truncate(index, right_bytes)?;
-        let mut file = self.writer(true, time, step)?;
-        file.write_all(&records)?;
-        file.flush()?;
-        self.state = State::Writing(file);
         Ok(())
     }
 
     /// Whether anything lies behind a place.
-    fn is_more_than(&self, index: usize, right_bytes: u64) -> io::Result<bool> {
+    fn is_more_than(&self, (index, right_bytes): (usize, u64)) -> io::Result<bool> {
         match self.paths.get(index) {
             None => Ok(false),
             Some(path) => Ok(index + 1 < self.paths.len()
@@ -150,7 +148,7 @@ impl EventFiles {
     }
 
     /// Removes what lies behind a place, and a file of which nothing would be left.
-    fn truncate(&mut self, index: usize, right_bytes: u64) -> io::Result<()> {
+    fn truncate(&mut self, (index, right_bytes): (usize, u64)) -> io::Result<()> {
         let keep = if right_bytes > 0 { index + 1 } else { index };
         if let Some(path) = self.paths.get(index).filter(|_| right_bytes > 0) {
             OpenOptions::new().write(true).open(path)?.set_len(right_bytes)?;

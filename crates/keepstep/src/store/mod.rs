@@ -222,6 +222,15 @@ impl Store {
         self.storage.sync_folder(&self.folder)
     }
 
+    /// Renames, also where a crash left both names of one file: renaming then does nothing, and the first must still go.
+    fn move_aside(&self, path: &Path, to: &Path) -> io::Result<()> {
+        self.storage.rename(path, to)?;
+        match self.storage.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn failed(&mut self, temporary: &Path, error: StoreError) -> StoreError {
         self.failures += 1;
         let _ = self.storage.remove(temporary);
@@ -332,13 +341,7 @@ impl Store {
             if later(&path).is_some_and(|step| step > global_step) {
                 folder::make(&*self.storage, &target).map_err(unusable)?;
                 let to = target.join(file_name(&path).unwrap_or_default());
-                let renamed =
-                    self.storage.rename(&path, &to).and_then(|()| match self.storage.remove(&path) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                        // Where a crash left both names of one file, renaming does nothing: the first must still go.
-                        _ => Ok(()),
-                    });
-                renamed.map_err(|source| StoreError::Remove { path, source })?;
+                self.move_aside(&path, &to).map_err(|source| StoreError::Remove { path, source })?;
                 moved.push(to);
             }
         }

@@ -5,16 +5,12 @@
 //! van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
 use super::pack::{pack_left, pack_right};
-use super::{Into, SLICE, Task};
+use super::{Into, SLICE, TILE_COLS, TILE_ROWS, Task};
 use std::arch::x86_64::{
     __m256, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_load_ps,
     _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
 use std::cell::RefCell;
-
-/// Rows and columns of a tile.
-pub(super) const TILE_ROWS: usize = 6;
-pub(super) const TILE_COLS: usize = 16;
 
 /// Columns of a chunk of the right side: with a whole slice of the inner dimension, half of a common second cache.
 const CHUNK_COLS: usize = 128;

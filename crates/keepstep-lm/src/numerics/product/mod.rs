@@ -22,9 +22,9 @@ pub(super) const SLICE: usize = 512;
 /// Fewer multiply-adds than this are not worth a second thread.
 const SERIAL: usize = 1 << 16;
 
-/// Parts are whole tiles of our kernel's.
-const ROW_UNIT: usize = 6;
-const COL_UNIT: usize = 16;
+/// Rows and columns of a tile of our kernel's. Parts are whole tiles.
+const TILE_ROWS: usize = 6;
+const TILE_COLS: usize = 16;
 /// Longer parts leave a thread waiting for another's last one.
 const LONGEST_PART: usize = 384;
 
@@ -166,7 +166,7 @@ impl<'a> Part<'a> {
 pub fn parts<'a>(out: MatrixMut<'a>, into: Into<'a>, lhs: Matrix<'a>, rhs: Matrix<'a>) -> Vec<Part<'a>> {
     let task = Task::new(out, lhs, rhs);
     let by_rows = task.rows > task.cols;
-    let (len, unit) = if by_rows { (task.rows, ROW_UNIT) } else { (task.cols, COL_UNIT) };
+    let (len, unit) = if by_rows { (task.rows, TILE_ROWS) } else { (task.cols, TILE_COLS) };
     let part = part_len(len, unit, rayon::current_num_threads());
     (0..len.div_ceil(part))
         .map(|index| {
@@ -182,10 +182,11 @@ pub fn parts<'a>(out: MatrixMut<'a>, into: Into<'a>, lhs: Matrix<'a>, rhs: Matri
 
 /// How much of `len` a part takes, in whole units: parts of one size, as many for each thread as for the others.
 fn part_len(len: usize, unit: usize, threads: usize) -> usize {
+    let len = len.max(1);
     if threads == 1 {
-        return len.max(1);
+        return len;
     }
-    let rounds = len.div_ceil(threads * LONGEST_PART).max(1);
+    let rounds = len.div_ceil(threads * LONGEST_PART);
     len.div_ceil(rounds * threads).next_multiple_of(unit)
 }
 

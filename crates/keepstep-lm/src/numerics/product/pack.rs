@@ -1,7 +1,6 @@
 //! Copies of a product's sides in the order in which the kernel reads them.
 
-use super::Matrix;
-use super::kernel::{TILE_COLS, TILE_ROWS};
+use super::{Matrix, TILE_COLS, TILE_ROWS};
 use std::arch::x86_64::{
     __m256, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
     _mm256_unpackhi_ps, _mm256_unpacklo_ps,
