@@ -2,9 +2,12 @@
 //!
 //! An element of the result is, for each slice of at most 512 of the inner dimension, a chain of fused multiply-adds in
 //! ascending order that begins at 0; the slices are added in ascending order. It does not matter which kernel computes
-//! it, on how many threads, or with which vectors. Our own kernel does that with AVX2 and FMA. With AVX-512 the kernels
-//! of the `gemm` crate do, except in a few paths for small shapes, which are kept out of (see `Path`).
+//! it, on how many threads, or with which vectors. Our own kernel does that with AVX-512, or with AVX2 and FMA. On other
+//! architectures the kernels of the `gemm` crate do, except in a few paths for small shapes, which are kept out of (see
+//! `Path`).
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod instructions;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 mod loops;
@@ -22,9 +25,9 @@ pub(super) const SLICE: usize = 512;
 /// Fewer multiply-adds than this are not worth a second thread.
 const SERIAL: usize = 1 << 16;
 
-/// Rows and columns of a tile of our kernel's. Parts are whole tiles.
-const TILE_ROWS: usize = 6;
-const TILE_COLS: usize = 16;
+/// Parts are multiples of this many rows or columns: whole tiles of any kernel.
+const PART_ROWS: usize = 12;
+const PART_COLS: usize = 32;
 /// Longer parts leave a thread waiting for another's last one.
 const LONGEST_PART: usize = 384;
 
@@ -166,7 +169,7 @@ impl<'a> Part<'a> {
 pub fn parts<'a>(out: MatrixMut<'a>, into: Into<'a>, lhs: Matrix<'a>, rhs: Matrix<'a>) -> Vec<Part<'a>> {
     let task = Task::new(out, lhs, rhs);
     let by_rows = task.rows > task.cols;
-    let (len, unit) = if by_rows { (task.rows, TILE_ROWS) } else { (task.cols, TILE_COLS) };
+    let (len, unit) = if by_rows { (task.rows, PART_ROWS) } else { (task.cols, PART_COLS) };
     let part = part_len(len, unit, rayon::current_num_threads());
     (0..len.div_ceil(part))
         .map(|index| {
@@ -221,10 +224,14 @@ unsafe impl Sync for Task<'_> {}
 enum Backend {
     /// Our loops.
     Loops,
+    /// Our kernel, with AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
     /// Our kernel, with AVX2 and FMA.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "it is written for one architecture"))]
-    Kernel,
-    /// The `gemm` crate: with AVX-512, and on other architectures.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// The `gemm` crate, on other architectures.
+    #[cfg_attr(all(target_arch = "x86_64", not(test)), expect(dead_code, reason = "our kernel is faster there"))]
     Gemm,
 }
 
@@ -235,9 +242,9 @@ impl Backend {
         #[cfg(target_arch = "x86_64")]
         {
             if std::arch::is_x86_feature_detected!("avx512f") {
-                Backend::Gemm
+                Backend::Avx512
             } else if crate::numerics::vectorized::is_fast() {
-                Backend::Kernel
+                Backend::Avx2
             } else {
                 // The crate would round twice where the definition rounds once.
                 Backend::Loops
@@ -255,7 +262,10 @@ enum Path {
     /// Our loops: one row, and, instead of the crate, one column, an inner dimension of 1 or 2, and small products of
     /// rows by rows. There it sums across the lanes of a vector, or rounds twice.
     Loops,
-    Kernel,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     Gemm,
 }
 
@@ -300,7 +310,10 @@ impl<'a> Task<'a> {
         match backend {
             _ if rows == 1 => Path::Loops,
             Backend::Loops => Path::Loops,
-            Backend::Kernel => Path::Kernel,
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512 => Path::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2 => Path::Avx2,
             Backend::Gemm if cols == 1 || inner <= 2 || (by_rows && rows * cols <= 256) => Path::Loops,
             Backend::Gemm => Path::Gemm,
         }
@@ -323,9 +336,10 @@ impl<'a> Task<'a> {
                 Path::Loops => unsafe { slice.loops(into) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: handed on, and the slice is not longer than it may be.
-                Path::Kernel => unsafe { kernel::run(&slice, into) },
-                #[cfg(not(target_arch = "x86_64"))]
-                Path::Kernel => unreachable!("it is written for one architecture"),
+                Path::Avx512 => unsafe { kernel::run::<instructions::Avx512>(&slice, into) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Path::Avx2 => unsafe { kernel::run::<instructions::Avx2>(&slice, into) },
                 // SAFETY: handed on.
                 Path::Gemm => unsafe { slice.gemm(into) },
             }

@@ -76,14 +76,15 @@ fn check(rows: usize, cols: usize, inner: usize) {
 
 /// All that this processor can run: each is the fastest of some other.
 fn backends() -> Vec<Backend> {
-    if cfg!(target_arch = "x86_64")
-        && !crate::numerics::is_emulated()
-        && crate::numerics::vectorized::is_fast()
-    {
-        vec![Backend::Loops, Backend::Kernel, Backend::Gemm]
-    } else {
-        vec![Backend::of_processor()]
+    #[cfg(target_arch = "x86_64")]
+    if !crate::numerics::is_emulated() && crate::numerics::vectorized::is_fast() {
+        let mut all = vec![Backend::Loops, Backend::Avx2, Backend::Gemm];
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            all.push(Backend::Avx512);
+        }
+        return all;
     }
+    vec![Backend::of_processor()]
 }
 
 /// Every layout, edge shapes, one row or column, no multiple of a vector, and slices of the inner dimension.

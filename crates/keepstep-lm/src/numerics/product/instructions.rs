@@ -1,0 +1,249 @@
+//! The two sets of vector instructions that the kernel is compiled for.
+//!
+//! The arithmetic is written once, in [`kernel`](super::kernel) and [`pack`](super::pack), and is inlined into functions
+//! that may use a set's instructions.
+
+use super::kernel::{self, Tile};
+use super::{Into, Matrix, pack};
+use std::arch::x86_64::{
+    __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
+};
+
+/// What the kernel needs of a set of instructions.
+///
+/// Every function may be called only where the processor has the set, and only with pointers that reach as far as it says.
+pub(super) trait Instructions: Sized {
+    /// A register.
+    type Vector: Copy;
+    /// Numbers in a register.
+    const LANES: usize;
+    /// Rows of a tile: with two registers each, as many as leave room for the factors.
+    const TILE_ROWS: usize;
+    /// Columns of a tile.
+    const TILE_COLS: usize = 2 * Self::LANES;
+
+    unsafe fn zero() -> Self::Vector;
+    unsafe fn splat(value: f32) -> Self::Vector;
+    /// `LANES` numbers, wherever they lie.
+    unsafe fn load(from: *const f32) -> Self::Vector;
+    unsafe fn store(to: *mut f32, values: Self::Vector);
+    /// `left * right + sum`, rounded once.
+    unsafe fn multiply_add(left: Self::Vector, right: Self::Vector, sum: Self::Vector) -> Self::Vector;
+    unsafe fn add(one: Self::Vector, other: Self::Vector) -> Self::Vector;
+    /// The transpose of `LANES` x `LANES` numbers.
+    unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize);
+
+    /// See [`kernel::compute`].
+    unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile, into: Into<'_>);
+    /// See [`pack::right`].
+    unsafe fn pack_right(out: *mut f32, rhs: &Matrix<'_>, col: usize, cols: usize);
+    /// See [`pack::left`].
+    unsafe fn pack_left(out: *mut f32, lhs: &Matrix<'_>, row: usize, rows: usize);
+}
+
+/// The functions that are compiled for a set.
+macro_rules! compiled_for {
+    ($features:literal) => {
+        #[target_feature(enable = $features)]
+        unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile, into: Into<'_>) {
+            // SAFETY: handed on.
+            unsafe { kernel::compute::<Self, ROWS, IS_PACKED>(tile, into) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn pack_right(out: *mut f32, rhs: &Matrix<'_>, col: usize, cols: usize) {
+            // SAFETY: handed on.
+            unsafe { pack::right::<Self>(out, rhs, col, cols) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn pack_left(out: *mut f32, lhs: &Matrix<'_>, row: usize, rows: usize) {
+            // SAFETY: handed on.
+            unsafe {
+                if const { Self::TILE_ROWS == 6 } {
+                    pack::left::<6>(out, lhs, row, rows);
+                } else {
+                    pack::left::<12>(out, lhs, row, rows);
+                }
+            }
+        }
+    };
+}
+
+/// AVX2 and FMA: sixteen registers.
+pub(super) struct Avx2;
+
+impl Instructions for Avx2 {
+    type Vector = __m256;
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 6;
+
+    compiled_for!("avx2,fma");
+
+    #[inline(always)]
+    unsafe fn zero() -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, values: __m256) {
+        // SAFETY: the caller's.
+        unsafe { _mm256_storeu_ps(to, values) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(left: __m256, right: __m256, sum: __m256) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_fmadd_ps(left, right, sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(one: __m256, other: __m256) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_add_ps(one, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for (row, values) in rows.iter_mut().enumerate() {
+                *values = _mm256_loadu_ps(from.add(row * from_stride));
+            }
+            // Pairs of rows, then fours, within each half of a register; then the halves.
+            let mut pairs = rows;
+            for index in (0..8).step_by(2) {
+                pairs[index] = _mm256_unpacklo_ps(rows[index], rows[index + 1]);
+                pairs[index + 1] = _mm256_unpackhi_ps(rows[index], rows[index + 1]);
+            }
+            let mut fours = pairs;
+            for group in (0..8).step_by(4) {
+                for half in 0..2 {
+                    let (one, other) = (pairs[group + half], pairs[group + half + 2]);
+                    fours[group + 2 * half] = _mm256_shuffle_ps::<0x44>(one, other);
+                    fours[group + 2 * half + 1] = _mm256_shuffle_ps::<0xEE>(one, other);
+                }
+            }
+            for col in 0..4 {
+                let (one, other) = (fours[col], fours[col + 4]);
+                _mm256_storeu_ps(to.add(col * to_stride), _mm256_permute2f128_ps::<0x20>(one, other));
+                _mm256_storeu_ps(to.add((col + 4) * to_stride), _mm256_permute2f128_ps::<0x31>(one, other));
+            }
+        }
+    }
+}
+
+/// AVX-512: thirty-two registers, twice as long.
+pub(super) struct Avx512;
+
+impl Instructions for Avx512 {
+    type Vector = __m512;
+    const LANES: usize = 16;
+    const TILE_ROWS: usize = 12;
+
+    compiled_for!("avx512f");
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, values: __m512) {
+        // SAFETY: the caller's.
+        unsafe { _mm512_storeu_ps(to, values) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(left: __m512, right: __m512, sum: __m512) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_fmadd_ps(left, right, sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(one: __m512, other: __m512) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_add_ps(one, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (row, values) in rows.iter_mut().enumerate() {
+                *values = _mm512_loadu_ps(from.add(row * from_stride));
+            }
+            for (col, values) in transposed(rows).into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(col * to_stride), values);
+            }
+        }
+    }
+}
+
+/// The transpose of 16 x 16 numbers: pairs of rows, then fours, within each quarter of a register; then the quarters.
+///
+/// # Safety
+/// The processor has AVX-512.
+#[inline(always)]
+pub(in crate::numerics) unsafe fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut pairs = rows;
+        for index in (0..16).step_by(2) {
+            pairs[index] = _mm512_unpacklo_ps(rows[index], rows[index + 1]);
+            pairs[index + 1] = _mm512_unpackhi_ps(rows[index], rows[index + 1]);
+        }
+        // `fours[4 g + c]` has the columns c, c + 4, c + 8 and c + 12 of the rows 4 g to 4 g + 3.
+        let mut fours = pairs;
+        for group in (0..16).step_by(4) {
+            for half in 0..2 {
+                let (one, other) = (pairs[group + half], pairs[group + half + 2]);
+                fours[group + 2 * half] = _mm512_shuffle_ps::<0x44>(one, other);
+                fours[group + 2 * half + 1] = _mm512_shuffle_ps::<0xEE>(one, other);
+            }
+        }
+        let mut out = fours;
+        for col in 0..4 {
+            let [a, b, c, d] = [fours[col], fours[col + 4], fours[col + 8], fours[col + 12]];
+            // Quarters 0 and 2, and 1 and 3, of two groups of rows each.
+            let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
+            let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xDD>(c, d));
+            out[col] = _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even);
+            out[col + 4] = _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd);
+            out[col + 8] = _mm512_shuffle_f32x4::<0xDD>(ab_even, cd_even);
+            out[col + 12] = _mm512_shuffle_f32x4::<0xDD>(ab_odd, cd_odd);
+        }
+        out
+    }
+}
