@@ -107,10 +107,12 @@ pub(super) fn for_each_in_order<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) 
     });
 }
 
-/// Rows of a task: few enough that all threads have some and that they stay in the caches, many enough that packing the
-/// weights for them does not count. 192 is a whole number of blocks and of the kernel's tiles.
+/// Rows of a task: few enough that they stay in the caches, many enough that packing the weights for them does not count,
+/// and as many tasks for each thread as for the others.
 pub(super) fn task_rows(rows: usize, threads: usize) -> usize {
-    if rows >= 2 * 3 * BLOCK * threads { 3 * BLOCK } else { rows.div_ceil(threads).next_multiple_of(BLOCK) }
+    const ROWS: usize = 4 * BLOCK;
+    let rounds = (rows + threads * ROWS / 2) / (threads * ROWS);
+    rows.div_ceil(threads * rounds.max(1)).next_multiple_of(BLOCK)
 }
 
 thread_local! {
