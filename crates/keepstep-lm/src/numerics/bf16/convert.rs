@@ -9,7 +9,8 @@ pub(super) fn rounded(value: f32) -> f32 {
     f32::from_bits(rounded_bits(value))
 }
 
-/// The nearest bfloat16.
+/// The nearest bfloat16, as tests of the instruction want it.
+#[cfg(test)]
 #[inline(always)]
 pub(super) fn to_bf16(value: f32) -> u16 {
     (rounded_bits(value) >> 16) as u16

@@ -2,7 +2,7 @@
 
 use super::SLICE;
 use super::kernel::{Kernel, LhsLayout, MAX_COLS, MAX_ROWS, Tile};
-use super::pack;
+use super::pack_avx512::{across, along, transposed};
 use crate::numerics::product::Matrix;
 use std::arch::x86_64::{
     __m512bh, __m512i, _mm512_cvtss_f32, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
@@ -34,14 +34,16 @@ impl Kernel for Avx512 {
         start: usize,
         len: usize,
     ) -> u32 {
+        assert!(is_present(), "a processor with AVX512-BF16");
         let src = &lhs.data[row * lhs.row_stride + start * lhs.col_stride..];
-        match layout {
-            LhsLayout::Columns => pack::paired_across(panel, src, lhs.col_stride, rows, ROWS, len),
-            LhsLayout::Rows => pack::paired_along(panel, src, lhs.row_stride, rows, ROWS, SLICE, len),
-            LhsLayout::Single if lhs.col_stride == 1 => {
-                pack::paired_along(panel, src, lhs.row_stride, 1, 1, SLICE, len);
+        // SAFETY: the processor has the instructions.
+        unsafe {
+            match layout {
+                LhsLayout::Columns => across::<ROWS>(panel, src, lhs.col_stride, rows, len),
+                LhsLayout::Rows => along(panel, src, lhs.row_stride, rows, ROWS, len),
+                LhsLayout::Single if lhs.col_stride == 1 => along(panel, src, lhs.row_stride, 1, 1, len),
+                LhsLayout::Single => across::<1>(panel, src, lhs.col_stride, 1, len),
             }
-            LhsLayout::Single => pack::paired_across(panel, src, lhs.col_stride, 1, 1, len),
         }
         0
     }
@@ -54,11 +56,15 @@ impl Kernel for Avx512 {
         start: usize,
         len: usize,
     ) -> u32 {
+        assert!(is_present(), "a processor with AVX512-BF16");
         let src = &rhs.data[start * rhs.row_stride + col * rhs.col_stride..];
-        if rhs.col_stride == 1 {
-            pack::paired_across(panel, src, rhs.row_stride, cols, COLS, len);
-        } else {
-            pack::paired_transposed(panel, src, rhs.col_stride, cols, COLS, len);
+        // SAFETY: the processor has the instructions.
+        unsafe {
+            if rhs.col_stride == 1 {
+                across::<COLS>(panel, src, rhs.row_stride, cols, len);
+            } else {
+                transposed::<COLS>(panel, src, rhs.col_stride, cols, len);
+            }
         }
         0
     }
@@ -80,7 +86,9 @@ impl Kernel for Avx512 {
 
 /// Whether the processor and the system have what the kernel needs.
 pub(super) fn is_present() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bf16")
+    std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
 /// One pair's products added to a sum, by the instruction.

@@ -33,12 +33,12 @@ impl Kernel for Portable {
     ) -> u32 {
         let src = &lhs.data[row * lhs.row_stride + start * lhs.col_stride..];
         match layout {
-            LhsLayout::Columns => pack::single_across(panel, src, lhs.col_stride, rows, ROWS, len),
-            LhsLayout::Rows => pack::single_along(panel, src, lhs.row_stride, rows, ROWS, SLICE, len),
+            LhsLayout::Columns => pack::across(panel, src, lhs.col_stride, rows, ROWS, len),
+            LhsLayout::Rows => pack::along(panel, src, lhs.row_stride, rows, ROWS, SLICE, len),
             LhsLayout::Single if lhs.col_stride == 1 => {
-                pack::single_along(panel, src, lhs.row_stride, 1, 1, SLICE, len);
+                pack::along(panel, src, lhs.row_stride, 1, 1, SLICE, len);
             }
-            LhsLayout::Single => pack::single_across(panel, src, lhs.col_stride, 1, 1, len),
+            LhsLayout::Single => pack::across(panel, src, lhs.col_stride, 1, 1, len),
         }
         match layout {
             LhsLayout::Rows if len < SLICE => panel
@@ -61,9 +61,9 @@ impl Kernel for Portable {
     ) -> u32 {
         let src = &rhs.data[start * rhs.row_stride + col * rhs.col_stride..];
         if rhs.col_stride == 1 {
-            pack::single_across(panel, src, rhs.row_stride, cols, COLS, len);
+            pack::across(panel, src, rhs.row_stride, cols, COLS, len);
         } else {
-            pack::single_transposed(panel, src, rhs.col_stride, cols, COLS, len);
+            pack::transposed(panel, src, rhs.col_stride, cols, COLS, len);
         }
         pack::least_magnitude(&panel[..len * COLS])
     }

@@ -22,6 +22,8 @@ mod kernel;
 mod kernel_avx512;
 mod kernel_portable;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pack_avx512;
 mod product;
 mod support;
 #[cfg(test)]

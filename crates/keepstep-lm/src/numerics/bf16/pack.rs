@@ -1,15 +1,12 @@
-//! Rounding a part of a matrix to bfloat16 into a panel.
-//!
-//! Two formats: *single* has the float32 of each number's value, one after the other; *paired* has bfloat16 numbers, the
-//! two members of a pair side by side.
+//! Rounding a part of a matrix to bfloat16 into a panel of float32 numbers of the same values.
 
-use super::convert::{MAGNITUDE, rounded, to_bf16};
+use super::convert::{MAGNITUDE, rounded};
 use crate::numerics::vectorized::vectorized;
 
 vectorized! {
-    /// Single, of `len` rows of a matrix whose rows are contiguous: `width` numbers of each, padded to `stride`. An odd
+    /// `len` rows of a matrix whose rows are contiguous: `width` numbers of each, padded to `stride`. An odd
     /// last row is followed by one of zeros.
-    pub(super) fn single_across(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
+    pub(super) fn across(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
         for (k, row) in panel.chunks_exact_mut(stride).take(len).enumerate() {
             let src = &src[k * src_stride..k * src_stride + width];
             let (inside, outside) = row.split_at_mut(width);
@@ -25,8 +22,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// Single, the same of a matrix whose columns are contiguous.
-    pub(super) fn single_transposed(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
+    /// The same of a matrix whose columns are contiguous.
+    pub(super) fn transposed(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
         for (block, panel) in panel.chunks_mut(BLOCK * stride).take(len.div_ceil(BLOCK)).enumerate() {
             let start = block * BLOCK;
             let len = BLOCK.min(len - start);
@@ -50,8 +47,8 @@ vectorized! {
 const BLOCK: usize = 16;
 
 vectorized! {
-    /// Single, row by row: `width` rows of `len` numbers each, which lie `stride` apart afterwards; `rows` rows in all.
-    pub(super) fn single_along(
+    /// Row by row: `width` rows of `len` numbers each, which lie `stride` apart afterwards; `rows` rows in all.
+    pub(super) fn along(
         panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, rows: usize, stride: usize, len: usize,
     ) {
         for (index, row) in panel.chunks_exact_mut(stride).take(rows).enumerate() {
@@ -83,67 +80,5 @@ vectorized! {
             lanes[0] = lanes[0].min((value.to_bits() & MAGNITUDE).wrapping_sub(1));
         }
         lanes.into_iter().fold(u32::MAX, u32::min)
-    }
-}
-
-vectorized! {
-    /// Paired, of `len` rows of a matrix whose rows are contiguous: `width` numbers of each, padded to `stride`.
-    pub(super) fn paired_across(panel: &mut [u16], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
-        for (pair, row) in panel.chunks_exact_mut(2 * stride).take(len.div_ceil(2)).enumerate() {
-            let first = &src[2 * pair * src_stride..2 * pair * src_stride + width];
-            let (inside, outside) = row.split_at_mut(2 * width);
-            outside.fill(0);
-            if 2 * pair + 1 < len {
-                let second = &src[(2 * pair + 1) * src_stride..(2 * pair + 1) * src_stride + width];
-                for ((pair, first), second) in inside.chunks_exact_mut(2).zip(first).zip(second) {
-                    pair[0] = to_bf16(*first);
-                    pair[1] = to_bf16(*second);
-                }
-            } else {
-                for (pair, first) in inside.chunks_exact_mut(2).zip(first) {
-                    pair[0] = to_bf16(*first);
-                    pair[1] = 0;
-                }
-            }
-        }
-    }
-}
-
-vectorized! {
-    /// Paired, the same of a matrix whose columns are contiguous.
-    pub(super) fn paired_transposed(panel: &mut [u16], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
-        for (block, panel) in panel.chunks_mut(BLOCK * 2 * stride).take(len.div_ceil(2 * BLOCK)).enumerate() {
-            let start = block * 2 * BLOCK;
-            let len = (2 * BLOCK).min(len - start);
-            for col in 0..width {
-                let src = &src[col * src_stride + start..col * src_stride + start + len];
-                for (row, src) in panel.chunks_exact_mut(2 * stride).zip(src.chunks(2)) {
-                    row[2 * col] = to_bf16(src[0]);
-                    row[2 * col + 1] = if let Some(second) = src.get(1) { to_bf16(*second) } else { 0 };
-                }
-            }
-            for row in panel.chunks_exact_mut(2 * stride).take(len.div_ceil(2)) {
-                row[2 * width..].fill(0);
-            }
-        }
-    }
-}
-
-vectorized! {
-    /// Paired, row by row: `width` rows of `len` numbers each, which lie `stride` apart afterwards; `rows` rows in all.
-    pub(super) fn paired_along(
-        panel: &mut [u16], src: &[f32], src_stride: usize, width: usize, rows: usize, stride: usize, len: usize,
-    ) {
-        for (index, row) in panel.chunks_exact_mut(stride).take(rows).enumerate() {
-            let (inside, outside) = row[..len.next_multiple_of(2)].split_at_mut(len);
-            outside.fill(0);
-            if index < width {
-                for (value, src) in inside.iter_mut().zip(&src[index * src_stride..]) {
-                    *value = to_bf16(*src);
-                }
-            } else {
-                inside.fill(0);
-            }
-        }
     }
 }
