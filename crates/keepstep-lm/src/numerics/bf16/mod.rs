@@ -14,25 +14,17 @@
 //! how many threads, or in which blocks.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+mod avx512;
 mod convert;
 mod definition;
-mod kernel;
-#[cfg(target_arch = "x86_64")]
-mod kernel_avx512;
-mod kernel_portable;
-mod pack;
-#[cfg(target_arch = "x86_64")]
-mod pack_avx512;
-mod product;
+mod portable;
 mod support;
 #[cfg(test)]
 mod tests;
 
 pub use support::{Kernel, Support};
 
-use crate::numerics::product::{Into, Matrix, MatrixMut, Part};
-use product::Target;
+use crate::numerics::product::{self, Into, Matrix, MatrixMut, Part, Task};
 
 /// Numbers of the inner dimension that are summed by themselves. Part of the definition.
 const SLICE: usize = 256;
@@ -43,7 +35,7 @@ const SLICE: usize = 256;
 /// # Panics
 /// If the shapes do not fit.
 pub fn product(kernel: Kernel, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    run(kernel, rayon::current_num_threads(), out, into, lhs, rhs);
+    product::share_out(out, into, lhs, rhs, |part| compute(kernel, part));
 }
 
 /// The same on this thread alone.
@@ -51,46 +43,38 @@ pub fn product(kernel: Kernel, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'
 /// # Panics
 /// If the shapes do not fit.
 pub fn serial_product(kernel: Kernel, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    run(kernel, 1, out, into, lhs, rhs);
-}
-
-fn run(kernel: Kernel, threads: usize, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols), "the result's shape");
-    assert_eq!(lhs.cols, rhs.rows, "the inner dimension");
-    let target = Target { out: out.data.as_mut_ptr(), row_stride: out.row_stride };
-    // SAFETY: the target is borrowed mutably until it is done, and is as large as its shape says.
-    unsafe { to(kernel, threads, &target, into, lhs, rhs) };
+    compute(kernel, Part::whole(out, into, lhs, rhs));
 }
 
 /// A part of a product, on this thread.
 pub(super) fn compute(kernel: Kernel, part: Part<'_>) {
-    // SAFETY: the part's target is its own until it is done.
-    unsafe {
-        let (out, row_stride, into, lhs, rhs) = part.into_raw();
-        to(kernel, 1, &Target { out, row_stride }, into, lhs, rhs);
+    let (task, into) = part.into_task();
+    let inner = task.lhs.cols;
+    if inner == 0 {
+        // SAFETY: the part's target is its own.
+        unsafe { task.begin(into) };
+    }
+    for start in (0..inner).step_by(SLICE) {
+        let slice = task.inner_range(start, inner.min(start + SLICE));
+        let into = if start == 0 { into } else { Into::Add };
+        if slice.rows > 0 && slice.cols > 0 {
+            // SAFETY: the part's target is its own.
+            unsafe { compute_slice(kernel, &slice, into) };
+        }
     }
 }
 
 /// # Safety
-/// The target has the product's rows and columns, and nothing else touches them meanwhile.
-unsafe fn to(
-    kernel: Kernel,
-    threads: usize,
-    target: &Target,
-    into: Into<'_>,
-    lhs: Matrix<'_>,
-    rhs: Matrix<'_>,
-) {
-    // SAFETY: handed on.
-    unsafe {
-        match kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => product::product::<kernel_avx512::Avx512>(threads, target, into, lhs, rhs),
-            #[cfg(not(target_arch = "x86_64"))]
-            Kernel::Avx512 => product::product::<kernel_portable::Portable>(threads, target, into, lhs, rhs),
-            Kernel::Portable => {
-                product::product::<kernel_portable::Portable>(threads, target, into, lhs, rhs);
-            }
+/// Nothing else touches the target meanwhile.
+unsafe fn compute_slice(kernel: Kernel, slice: &Task<'_>, into: Into<'_>) {
+    match kernel {
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512 => {
+            assert!(avx512::is_present(), "a processor with AVX512-BF16");
+            // SAFETY: handed on; the processor has the instructions.
+            unsafe { product::kernel::run::<avx512::Avx512Bf16>(slice, into) };
         }
+        // SAFETY: handed on.
+        _ => unsafe { portable::run(slice, into) },
     }
 }

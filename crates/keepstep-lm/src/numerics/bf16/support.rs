@@ -48,7 +48,7 @@ fn find_out() -> Support {
 
 #[cfg(target_arch = "x86_64")]
 fn find_out() -> Support {
-    use super::kernel_avx512::{is_present, pair};
+    use super::avx512::{is_present, pair};
     if !is_present() {
         return Support::Missing;
     }

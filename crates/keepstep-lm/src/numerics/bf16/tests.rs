@@ -218,7 +218,7 @@ fn the_instruction_does_what_is_defined() {
     #[cfg(target_arch = "x86_64")]
     if Support::of_this_processor() != Support::Missing {
         for trial in trials() {
-            let found = super::kernel_avx512::pair(trial.sum, trial.left, trial.right);
+            let found = super::avx512::pair(trial.sum, trial.left, trial.right);
             let expected = defined_pair(trial.sum, trial.left, trial.right);
             let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
             assert!(same, "{trial:?}: {found:e} and {expected:e}");

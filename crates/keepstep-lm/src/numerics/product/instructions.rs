@@ -1,7 +1,7 @@
-//! The two sets of vector instructions that the kernel is compiled for.
+//! The sets of vector instructions that the kernel is compiled for.
 //!
 //! The arithmetic is written once, in [`kernel`](super::kernel) and [`pack`](super::pack), and is inlined into functions
-//! that may use a set's instructions.
+//! that may use a set's instructions. The third set, for bfloat16, is in [`bf16`](crate::numerics::bf16).
 
 use super::kernel::{self, Tile};
 use super::{Into, Matrix, pack};
@@ -12,43 +12,71 @@ use std::arch::x86_64::{
     _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
 };
 
-/// What the kernel needs of a set of instructions.
+/// What the kernel needs of a set of instructions, and of a precision.
 ///
 /// Every function may be called only where the processor has the set, and only with pointers that reach as far as it says.
-pub(super) trait Instructions: Sized {
-    /// A register.
-    type Vector: Copy;
-    /// Numbers in a register.
+pub(in crate::numerics) trait Instructions: Sized {
+    /// What panels consist of, four bytes: the number, or the numbers, of one step of the inner dimension.
+    type Factor: Copy;
+    /// A register of factors.
+    type Factors: Copy;
+    /// A register of sums.
+    type Sums: Copy;
+    /// Numbers of the inner dimension that are summed by themselves.
+    const SLICE: usize;
+    /// Numbers of the inner dimension that a factor holds.
+    const STEP: usize;
+    /// Sums in a register.
     const LANES: usize;
     /// Rows of a tile: with two registers each, as many as leave room for the factors.
     const TILE_ROWS: usize;
     /// Columns of a tile.
     const TILE_COLS: usize = 2 * Self::LANES;
+    /// Whether contiguous rows of the left side are factors where they lie.
+    const READS_ROWS: bool;
 
-    unsafe fn zero() -> Self::Vector;
-    unsafe fn splat(value: f32) -> Self::Vector;
-    /// `LANES` numbers, wherever they lie.
-    unsafe fn load(from: *const f32) -> Self::Vector;
-    unsafe fn store(to: *mut f32, values: Self::Vector);
-    /// `left * right + sum`, rounded once.
-    unsafe fn multiply_add(left: Self::Vector, right: Self::Vector, sum: Self::Vector) -> Self::Vector;
-    unsafe fn add(one: Self::Vector, other: Self::Vector) -> Self::Vector;
-    /// The transpose of `LANES` x `LANES` numbers.
-    unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize);
+    /// The same factor in every place of a register.
+    unsafe fn splat(factor: Self::Factor) -> Self::Factors;
+    unsafe fn load_factors(from: *const Self::Factor) -> Self::Factors;
+    unsafe fn zero() -> Self::Sums;
+    unsafe fn load(from: *const f32) -> Self::Sums;
+    unsafe fn store(to: *mut f32, sums: Self::Sums);
+    unsafe fn add(one: Self::Sums, other: Self::Sums) -> Self::Sums;
+    /// `left * right + sum`, rounded once, for each number of a factor.
+    unsafe fn multiply_add(left: Self::Factors, right: Self::Factors, sum: Self::Sums) -> Self::Sums;
 
     /// See [`kernel::compute`].
-    unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile, into: Into<'_>);
-    /// See [`pack::right`].
-    unsafe fn pack_right(out: *mut f32, rhs: &Matrix<'_>, col: usize, cols: usize);
-    /// See [`pack::left`].
-    unsafe fn pack_left(out: *mut f32, lhs: &Matrix<'_>, row: usize, rows: usize);
+    unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile<Self>, into: Into<'_>);
+    /// Columns `col..col + cols` in panels of a tile's width: a panel has that many factors for each step, zeros where no
+    /// column is left. There is room for whole panels.
+    unsafe fn pack_right(out: *mut Self::Factor, rhs: &Matrix<'_>, col: usize, cols: usize);
+    /// Rows `row..row + rows`, which lie one apart, in panels of a tile's height: a panel has that many factors for each
+    /// step. The places of rows that the last panel lacks need not be written, but there is room for them.
+    unsafe fn pack_left(out: *mut Self::Factor, lhs: &Matrix<'_>, row: usize, rows: usize);
+    /// Rows `row..row + rows`, which are contiguous: a slice's factors of each, one row after the other.
+    unsafe fn pack_rows(out: *mut Self::Factor, lhs: &Matrix<'_>, row: usize, rows: usize);
 }
 
-/// The functions that are compiled for a set.
+/// What is compiled for a set whose factors are float32 numbers.
+pub(super) trait Float32: Instructions<Factor = f32> {
+    /// The transpose of `LANES` x `LANES` numbers.
+    unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize);
+}
+
+/// What is the same for both sets, compiled for each.
 macro_rules! compiled_for {
-    ($features:literal) => {
+    ($features:literal, $vector:ty, $lanes:literal, $tile_rows:literal) => {
+        type Factor = f32;
+        type Factors = $vector;
+        type Sums = $vector;
+        const SLICE: usize = super::SLICE;
+        const STEP: usize = 1;
+        const LANES: usize = $lanes;
+        const TILE_ROWS: usize = $tile_rows;
+        const READS_ROWS: bool = true;
+
         #[target_feature(enable = $features)]
-        unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile, into: Into<'_>) {
+        unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile<Self>, into: Into<'_>) {
             // SAFETY: handed on.
             unsafe { kernel::compute::<Self, ROWS, IS_PACKED>(tile, into) }
         }
@@ -63,12 +91,12 @@ macro_rules! compiled_for {
         unsafe fn pack_left(out: *mut f32, lhs: &Matrix<'_>, row: usize, rows: usize) {
             // SAFETY: handed on.
             unsafe {
-                if const { Self::TILE_ROWS == 6 } {
-                    pack::left::<6>(out, lhs, row, rows);
-                } else {
-                    pack::left::<12>(out, lhs, row, rows);
-                }
+                pack::left::<$tile_rows>(out, lhs, row, rows);
             }
+        }
+
+        unsafe fn pack_rows(_: *mut f32, _: &Matrix<'_>, _: usize, _: usize) {
+            unreachable!("rows are read where they lie")
         }
     };
 }
@@ -77,11 +105,7 @@ macro_rules! compiled_for {
 pub(super) struct Avx2;
 
 impl Instructions for Avx2 {
-    type Vector = __m256;
-    const LANES: usize = 8;
-    const TILE_ROWS: usize = 6;
-
-    compiled_for!("avx2,fma");
+    compiled_for!("avx2,fma", __m256, 8, 6);
 
     #[inline(always)]
     unsafe fn zero() -> __m256 {
@@ -90,9 +114,15 @@ impl Instructions for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn splat(value: f32) -> __m256 {
+    unsafe fn splat(factor: f32) -> __m256 {
         // SAFETY: the caller's.
-        unsafe { _mm256_set1_ps(value) }
+        unsafe { _mm256_set1_ps(factor) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_factors(from: *const f32) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_loadu_ps(from) }
     }
 
     #[inline(always)]
@@ -102,9 +132,9 @@ impl Instructions for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn store(to: *mut f32, values: __m256) {
+    unsafe fn store(to: *mut f32, sums: __m256) {
         // SAFETY: the caller's.
-        unsafe { _mm256_storeu_ps(to, values) }
+        unsafe { _mm256_storeu_ps(to, sums) }
     }
 
     #[inline(always)]
@@ -118,7 +148,9 @@ impl Instructions for Avx2 {
         // SAFETY: the caller's.
         unsafe { _mm256_add_ps(one, other) }
     }
+}
 
+impl Float32 for Avx2 {
     #[inline(always)]
     unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize) {
         // SAFETY: the caller's.
@@ -154,11 +186,7 @@ impl Instructions for Avx2 {
 pub(super) struct Avx512;
 
 impl Instructions for Avx512 {
-    type Vector = __m512;
-    const LANES: usize = 16;
-    const TILE_ROWS: usize = 12;
-
-    compiled_for!("avx512f");
+    compiled_for!("avx512f", __m512, 16, 12);
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {
@@ -167,9 +195,15 @@ impl Instructions for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn splat(value: f32) -> __m512 {
+    unsafe fn splat(factor: f32) -> __m512 {
         // SAFETY: the caller's.
-        unsafe { _mm512_set1_ps(value) }
+        unsafe { _mm512_set1_ps(factor) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_factors(from: *const f32) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_loadu_ps(from) }
     }
 
     #[inline(always)]
@@ -179,9 +213,9 @@ impl Instructions for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store(to: *mut f32, values: __m512) {
+    unsafe fn store(to: *mut f32, sums: __m512) {
         // SAFETY: the caller's.
-        unsafe { _mm512_storeu_ps(to, values) }
+        unsafe { _mm512_storeu_ps(to, sums) }
     }
 
     #[inline(always)]
@@ -195,7 +229,9 @@ impl Instructions for Avx512 {
         // SAFETY: the caller's.
         unsafe { _mm512_add_ps(one, other) }
     }
+}
 
+impl Float32 for Avx512 {
     #[inline(always)]
     unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize) {
         // SAFETY: the caller's.

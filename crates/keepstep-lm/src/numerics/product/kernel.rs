@@ -1,11 +1,11 @@
 //! The kernel for processors with AVX2 and FMA, or with AVX-512: tiles of 6 x 16, or of 12 x 32, results in registers.
 //!
 //! The right side is packed in panels of a tile's width, a chunk of which stays in the second cache; rows of the left side
-//! are read where they lie, or packed in panels of a tile's height where they lie in columns. The way of packing follows
+//! are read where they lie if they can be, or else packed, in panels of a tile's height where they lie in columns. The way of packing follows
 //! Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
 use super::instructions::Instructions;
-use super::{Into, SLICE, Task};
+use super::{Into, Task};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::cell::RefCell;
 
@@ -33,8 +33,9 @@ thread_local! {
 }
 
 /// Grows to what is needed, once.
-fn room(lines: &mut Vec<Line>, floats: usize) -> *mut f32 {
-    let len = floats.div_ceil(16);
+fn room<T>(lines: &mut Vec<Line>, factors: usize) -> *mut T {
+    const { assert!(size_of::<T>() == size_of::<f32>(), "four bytes") };
+    let len = factors.div_ceil(16);
     if lines.len() < len {
         lines.resize(len, Line([0.0; 16]));
     }
@@ -44,24 +45,31 @@ fn room(lines: &mut Vec<Line>, floats: usize) -> *mut f32 {
 /// One slice of the inner dimension.
 ///
 /// # Safety
-/// As [`Task::run`]; the processor has the instructions, and the inner dimension is at most [`SLICE`].
-pub(super) unsafe fn run<I: Instructions>(task: &Task<'_>, into: Into<'_>) {
+/// As [`Task::run`]; the processor has the instructions, and the inner dimension is at most a slice.
+pub(in crate::numerics) unsafe fn run<I: Instructions>(task: &Task<'_>, into: Into<'_>) {
     PACKED.with_borrow_mut(|packed| {
-        let inner = task.lhs.cols;
-        debug_assert!(inner <= SLICE);
-        let right = room(&mut packed.right, inner * task.cols.min(CHUNK_COLS).next_multiple_of(I::TILE_COLS));
-        let is_packed = task.lhs.col_stride != 1;
-        let left = if is_packed {
-            room(&mut packed.left, inner * task.rows.min(CHUNK_ROWS).next_multiple_of(I::TILE_ROWS))
-        } else {
-            std::ptr::null_mut()
+        debug_assert!(task.lhs.cols <= I::SLICE);
+        let steps = task.lhs.cols.div_ceil(I::STEP);
+        let right: *mut I::Factor =
+            room(&mut packed.right, steps * task.cols.min(CHUNK_COLS).next_multiple_of(I::TILE_COLS));
+        let left = Left::of::<I>(task);
+        let chunk_rows = if left == Left::Matrix { task.rows } else { CHUNK_ROWS.min(task.rows) };
+        let rows_len = if left == Left::Rows { I::SLICE / I::STEP } else { steps };
+        let packed_left: *mut I::Factor = match left {
+            Left::Matrix => std::ptr::null_mut(),
+            Left::Rows | Left::Panels => {
+                room(&mut packed.left, rows_len * chunk_rows.next_multiple_of(I::TILE_ROWS))
+            }
         };
-        let chunk_rows = if is_packed { CHUNK_ROWS } else { task.rows };
         for row in (0..task.rows).step_by(chunk_rows) {
             let rows = chunk_rows.min(task.rows - row);
-            if is_packed {
-                // SAFETY: there is room for these rows, rounded up to whole panels.
-                unsafe { I::pack_left(left, &task.lhs, row, rows) };
+            // SAFETY: there is room for these rows, rounded up to whole panels.
+            unsafe {
+                match left {
+                    Left::Matrix => {}
+                    Left::Rows => I::pack_rows(packed_left, &task.lhs, row, rows),
+                    Left::Panels => I::pack_left(packed_left, &task.lhs, row, rows),
+                }
             }
             for col in (0..task.cols).step_by(CHUNK_COLS) {
                 let cols = CHUNK_COLS.min(task.cols - col);
@@ -70,33 +78,61 @@ pub(super) unsafe fn run<I: Instructions>(task: &Task<'_>, into: Into<'_>) {
                 let mut first = row;
                 while first < row + rows {
                     let height = height_of(I::TILE_ROWS.min(row + rows - first));
-                    let (lhs, stride) = if is_packed {
-                        let (panel, place) =
-                            ((first - row) / I::TILE_ROWS * I::TILE_ROWS, (first - row) % I::TILE_ROWS);
-                        // SAFETY: the panel was packed above.
-                        (unsafe { left.add(panel * inner + place) }.cast_const(), 1)
-                    } else {
-                        (task.lhs.data[first * task.lhs.row_stride..].as_ptr(), task.lhs.row_stride)
+                    let place = first - row;
+                    // SAFETY: the rows were packed above.
+                    let (lhs, stride) = unsafe {
+                        match left {
+                            Left::Matrix => (
+                                task.lhs.data[first * task.lhs.row_stride..].as_ptr().cast(),
+                                task.lhs.row_stride,
+                            ),
+                            Left::Rows => (packed_left.add(place * rows_len).cast_const(), rows_len),
+                            Left::Panels => {
+                                let in_panel = place % I::TILE_ROWS;
+                                (packed_left.add((place - in_panel) * steps + in_panel).cast_const(), 1)
+                            }
+                        }
                     };
                     for panel in (0..cols).step_by(I::TILE_COLS) {
-                        let tile = Tile {
-                            inner,
+                        let tile = Tile::<I> {
+                            steps,
                             lhs,
                             stride,
                             // SAFETY: the panel was packed above.
-                            rhs: unsafe { right.add(panel * inner) },
+                            rhs: unsafe { right.add(panel * steps) },
                             out: task.out.wrapping_add(first * task.out_stride + col + panel),
                             out_stride: task.out_stride,
                             width: I::TILE_COLS.min(cols - panel),
                         };
                         // SAFETY: the tile lies within the result, which nothing else touches.
-                        unsafe { tile.run::<I>(height, is_packed, into.from(col + panel)) };
+                        unsafe { tile.run(height, left == Left::Panels, into.from(col + panel)) };
                     }
                     first += height;
                 }
             }
         }
     });
+}
+
+/// Where the left side's factors are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Where they lie.
+    Matrix,
+    /// Packed row by row.
+    Rows,
+    /// Packed in panels of a tile's height.
+    Panels,
+}
+
+impl Left {
+    fn of<I: Instructions>(task: &Task<'_>) -> Left {
+        match task.lhs.col_stride {
+            1 if I::READS_ROWS => Left::Matrix,
+            1 => Left::Rows,
+            _ => Left::Panels,
+        }
+    }
 }
 
 /// The tallest tile that there is code for, where `rows` are left.
@@ -109,21 +145,20 @@ fn height_of(rows: usize) -> usize {
 }
 
 /// One tile of the result.
-#[derive(Clone, Copy)]
-pub(super) struct Tile {
-    inner: usize,
-    lhs: *const f32,
+pub(in crate::numerics) struct Tile<I: Instructions> {
+    steps: usize,
+    lhs: *const I::Factor,
     /// Between rows of the left side.
     stride: usize,
-    rhs: *const f32,
+    rhs: *const I::Factor,
     out: *mut f32,
     out_stride: usize,
     /// Columns that belong to the result.
     width: usize,
 }
 
-impl Tile {
-    unsafe fn run<I: Instructions>(self, height: usize, is_packed: bool, into: Into<'_>) {
+impl<I: Instructions> Tile<I> {
+    unsafe fn run(self, height: usize, is_packed: bool, into: Into<'_>) {
         // SAFETY: handed on.
         unsafe {
             match (height, is_packed) {
@@ -153,8 +188,8 @@ impl Tile {
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-pub(super) unsafe fn compute<I: Instructions, const ROWS: usize, const IS_PACKED: bool>(
-    tile: Tile,
+pub(in crate::numerics) unsafe fn compute<I: Instructions, const ROWS: usize, const IS_PACKED: bool>(
+    tile: Tile<I>,
     into: Into<'_>,
 ) {
     // SAFETY: all accesses lie in the packed panels, the left side's rows and the tile of the result.
@@ -169,7 +204,7 @@ pub(super) unsafe fn compute<I: Instructions, const ROWS: usize, const IS_PACKED
         let stride = if IS_PACKED { 1 } else { tile.stride };
         let step = if IS_PACKED { I::TILE_ROWS } else { 1 };
         // Unrolled over rows that are not packed, the compiler loads ahead more than there are registers.
-        let unrolled = if IS_PACKED { tile.inner / 4 } else { 0 };
+        let unrolled = if IS_PACKED { tile.steps / 4 } else { 0 };
         for _ in 0..unrolled {
             for _ in 0..4 {
                 multiply_add::<I, ROWS>(&mut sums, lhs, stride, rhs);
@@ -177,7 +212,7 @@ pub(super) unsafe fn compute<I: Instructions, const ROWS: usize, const IS_PACKED
                 rhs = rhs.add(I::TILE_COLS);
             }
         }
-        for _ in 4 * unrolled..tile.inner {
+        for _ in 4 * unrolled..tile.steps {
             multiply_add::<I, ROWS>(&mut sums, lhs, stride, rhs);
             lhs = lhs.add(step);
             rhs = rhs.add(I::TILE_COLS);
@@ -191,7 +226,7 @@ pub(super) unsafe fn compute<I: Instructions, const ROWS: usize, const IS_PACKED
                 let mut line = [0.0_f32; MAX_COLS];
                 store::<I>(line.as_mut_ptr(), sums, Into::Replace);
                 let out = std::slice::from_raw_parts_mut(tile.out.add(row * tile.out_stride), tile.width);
-                super::loops::store(out, into, &line);
+                into.store(out, &line);
             }
         }
     }
@@ -199,14 +234,14 @@ pub(super) unsafe fn compute<I: Instructions, const ROWS: usize, const IS_PACKED
 
 #[inline(always)]
 unsafe fn multiply_add<I: Instructions, const ROWS: usize>(
-    sums: &mut [[I::Vector; 2]; ROWS],
-    lhs: *const f32,
+    sums: &mut [[I::Sums; 2]; ROWS],
+    lhs: *const I::Factor,
     stride: usize,
-    rhs: *const f32,
+    rhs: *const I::Factor,
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let right = [I::load(rhs), I::load(rhs.add(I::LANES))];
+        let right = [I::load_factors(rhs), I::load_factors(rhs.add(I::LANES))];
         for (row, sums) in sums.iter_mut().enumerate() {
             let left = I::splat(*lhs.add(row * stride));
             sums[0] = I::multiply_add(left, right[0], sums[0]);
@@ -216,7 +251,7 @@ unsafe fn multiply_add<I: Instructions, const ROWS: usize>(
 }
 
 #[inline(always)]
-unsafe fn store<I: Instructions>(out: *mut f32, sums: [I::Vector; 2], into: Into<'_>) {
+unsafe fn store<I: Instructions>(out: *mut f32, sums: [I::Sums; 2], into: Into<'_>) {
     // SAFETY: the caller's; a bias reaches as far as the tile.
     unsafe {
         let before = match into {

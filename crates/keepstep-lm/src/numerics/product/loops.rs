@@ -29,7 +29,7 @@ vectorized! {
                     }
                 }
             }
-            store(out, into.from(block * WIDTH), &sums);
+            into.from(block * WIDTH).store(out, &sums);
         }
     }
 }
@@ -50,25 +50,7 @@ vectorized! {
                     sums[chain] = left.mul_add(rhs.data[starts[chain] + k * rhs.row_stride], sums[chain]);
                 }
             }
-            store(out, into.from(block * CHAINS), &sums);
-        }
-    }
-}
-
-/// Writes sums to a part of a row.
-#[inline(always)]
-pub(super) fn store(out: &mut [f32], into: Into<'_>, sums: &[f32]) {
-    match into {
-        Into::Replace => out.copy_from_slice(&sums[..out.len()]),
-        Into::Add => {
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out += sum;
-            }
-        }
-        Into::Bias(bias) => {
-            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                *out = bias + sum;
-            }
+            into.from(block * CHAINS).store(out, &sums);
         }
     }
 }

@@ -9,7 +9,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(super) mod instructions;
 #[cfg(target_arch = "x86_64")]
-mod kernel;
+pub(super) mod kernel;
 mod loops;
 #[cfg(target_arch = "x86_64")]
 mod pack;
@@ -119,10 +119,28 @@ pub enum Into<'a> {
 impl<'a> Into<'a> {
     /// The same for the columns from `col` on.
     #[inline(always)]
-    fn from(self, col: usize) -> Into<'a> {
+    pub(super) fn from(self, col: usize) -> Into<'a> {
         match self {
             Into::Bias(bias) => Into::Bias(&bias[col..]),
             other => other,
+        }
+    }
+
+    /// Writes sums to a part of a row of the result.
+    #[inline(always)]
+    pub(super) fn store(self, out: &mut [f32], sums: &[f32]) {
+        match self {
+            Into::Replace => out.copy_from_slice(&sums[..out.len()]),
+            Into::Add => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out += sum;
+                }
+            }
+            Into::Bias(bias) => {
+                for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                    *out = bias + sum;
+                }
+            }
         }
     }
 }
@@ -132,11 +150,24 @@ impl<'a> Into<'a> {
 /// # Panics
 /// If the shapes do not fit.
 pub fn product(out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    let threads = rayon::current_num_threads();
-    if threads == 1 || lhs.rows * lhs.cols * rhs.cols < SERIAL {
-        return serial_product(out, into, lhs, rhs);
+    share_out(out, into, lhs, rhs, Part::compute);
+}
+
+/// Gives a product to `compute` in parts, on all threads of the current pool.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(super) fn share_out<'a>(
+    out: MatrixMut<'a>,
+    into: Into<'a>,
+    lhs: Matrix<'a>,
+    rhs: Matrix<'a>,
+    compute: impl Fn(Part<'a>) + Sync + Send,
+) {
+    if rayon::current_num_threads() == 1 || lhs.rows * lhs.cols * rhs.cols < SERIAL {
+        return compute(Part::whole(out, into, lhs, rhs));
     }
-    parts(out, into, lhs, rhs).into_par_iter().with_max_len(1).for_each(Part::compute);
+    parts(out, into, lhs, rhs).into_par_iter().with_max_len(1).for_each(compute);
 }
 
 /// A part of a product's result, for a thread to compute.
@@ -147,12 +178,17 @@ pub struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// What it writes to and what it reads, for another kernel.
+    /// All of a product.
     ///
-    /// # Safety
-    /// The target is the part's own, while it lasts; nothing else touches it.
-    pub(super) unsafe fn into_raw(self) -> (*mut f32, usize, Into<'a>, Matrix<'a>, Matrix<'a>) {
-        (self.task.out, self.task.out_stride, self.into, self.task.lhs, self.task.rhs)
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn whole(out: MatrixMut<'a>, into: Into<'a>, lhs: Matrix<'a>, rhs: Matrix<'a>) -> Part<'a> {
+        Part { task: Task::new(out, lhs, rhs), into }
+    }
+
+    /// What it writes to and what it reads, for another kernel: the target is the part's own, while it lasts.
+    pub(super) fn into_task(self) -> (Task<'a>, Into<'a>) {
+        (self.task, self.into)
     }
 
     /// Computes it on this thread.
@@ -198,20 +234,18 @@ fn part_len(len: usize, unit: usize, threads: usize) -> usize {
 /// # Panics
 /// If the shapes do not fit.
 pub fn serial_product(out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    let task = Task::new(out, lhs, rhs);
-    // SAFETY: `out` is borrowed mutably until it is done.
-    unsafe { task.run(into, Backend::of_processor()) };
+    Part::whole(out, into, lhs, rhs).compute();
 }
 
 /// A product, or a part of one.
 #[derive(Debug, Clone, Copy)]
-struct Task<'a> {
-    out: *mut f32,
-    out_stride: usize,
-    rows: usize,
-    cols: usize,
-    lhs: Matrix<'a>,
-    rhs: Matrix<'a>,
+pub(super) struct Task<'a> {
+    pub(super) out: *mut f32,
+    pub(super) out_stride: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) lhs: Matrix<'a>,
+    pub(super) rhs: Matrix<'a>,
 }
 
 // SAFETY: tasks that run at the same time write to disjoint parts.
@@ -293,7 +327,8 @@ impl<'a> Task<'a> {
         self
     }
 
-    fn inner_range(mut self, start: usize, end: usize) -> Task<'a> {
+    /// The same of a part of the inner dimension.
+    pub(super) fn inner_range(mut self, start: usize, end: usize) -> Task<'a> {
         self.lhs.data = &self.lhs.data[start * self.lhs.col_stride..];
         self.rhs.data = &self.rhs.data[start * self.rhs.row_stride..];
         self.lhs.cols = end - start;
@@ -350,7 +385,7 @@ impl<'a> Task<'a> {
     ///
     /// # Safety
     /// As [`Task::run`].
-    unsafe fn begin(&self, into: Into<'_>) {
+    pub(super) unsafe fn begin(&self, into: Into<'_>) {
         for row in 0..self.rows {
             // SAFETY: the row is the result's, and nothing else touches it.
             let out =

@@ -1,18 +1,17 @@
 //! Copies of a product's sides in the order in which the kernel reads them.
 
 use super::Matrix;
-use super::instructions::Instructions;
+use super::instructions::Float32;
 
 /// Panels of the left side that are packed side by side.
 const GROUP: usize = 8;
 
-/// Columns `col..col + cols` in panels of a tile's width: a panel has that many numbers for each step of the inner
-/// dimension, zeros where no column is left.
+/// See [`Instructions::pack_right`](super::instructions::Instructions::pack_right).
 ///
 /// # Safety
 /// There is room for whole panels, and the processor has the instructions.
 #[inline(always)]
-pub(super) unsafe fn right<I: Instructions>(out: *mut f32, rhs: &Matrix<'_>, col: usize, cols: usize) {
+pub(super) unsafe fn right<I: Float32>(out: *mut f32, rhs: &Matrix<'_>, col: usize, cols: usize) {
     let inner = rhs.rows;
     let whole = cols / I::TILE_COLS * I::TILE_COLS;
     let data = &rhs.data[col * rhs.col_stride..];
@@ -58,8 +57,7 @@ pub(super) unsafe fn right<I: Instructions>(out: *mut f32, rhs: &Matrix<'_>, col
     }
 }
 
-/// Rows `row..row + rows` in panels of `ROWS`: a panel has that many numbers for each step of the inner dimension. The
-/// places of rows that the last panel lacks are not written.
+/// See [`Instructions::pack_left`](super::instructions::Instructions::pack_left); panels of `ROWS` rows.
 ///
 /// # Safety
 /// There is room for whole panels, and the rows lie one apart.

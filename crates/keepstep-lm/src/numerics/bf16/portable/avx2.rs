@@ -1,7 +1,6 @@
-//! The portable kernel's tiles with AVX2 and FMA, where no sum can be tiny.
+//! The same tiles with AVX2 and FMA, where no sum can be tiny.
 
-use super::kernel::Tile;
-use super::kernel_portable::COLS;
+use super::tile::{COLS, Tile};
 use std::arch::x86_64::{
     _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
@@ -9,7 +8,7 @@ use std::arch::x86_64::{
 /// Columns of one register.
 const LANES: usize = 8;
 
-/// The sums of one tile; see [`super::kernel_portable::sums`].
+/// The sums of one tile; see [`super::tile::sums`].
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn sums<const ROWS: usize, const LHS_ROW: usize, const LHS_K: usize>(
     tile: &mut Tile,
@@ -37,7 +36,7 @@ pub(super) fn sums<const ROWS: usize, const LHS_ROW: usize, const LHS_K: usize>(
         }
     }
     for (row, sums) in tile.iter_mut().zip(&sums) {
-        // SAFETY: a row has more than sixteen elements.
+        // SAFETY: a row has sixteen elements.
         unsafe {
             _mm256_storeu_ps(row.as_mut_ptr(), sums[0]);
             _mm256_storeu_ps(row.as_mut_ptr().add(LANES), sums[1]);

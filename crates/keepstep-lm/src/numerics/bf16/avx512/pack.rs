@@ -1,12 +1,12 @@
 //! Rounding a part of a matrix to pairs of bfloat16 numbers with the instruction VCVTNE2PS2BF16, which rounds as
-//! [`convert`](super::convert) says.
+//! [`convert`](crate::numerics::bf16::convert) says.
 
-use super::SLICE;
+use crate::numerics::bf16::SLICE;
 use crate::numerics::product::instructions::transposed as transposed_registers;
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, __mmask16, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh,
     _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_setzero_ps, _mm512_storeu_si512,
 };
 
 /// Numbers of one register of float32.
@@ -94,28 +94,17 @@ pub(super) fn transposed<const STRIDE: usize>(
     }
 }
 
-/// `width` rows of `len` numbers each, a slice's length apart afterwards; zeros in place of the rest of `rows` rows.
+/// `rows` rows of `len` numbers each, a slice's length apart afterwards.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn along(
-    panel: &mut [u16],
-    src: &[f32],
-    src_stride: usize,
-    width: usize,
-    rows: usize,
-    len: usize,
-) {
-    assert!(width <= rows && rows * SLICE <= panel.len() && len <= SLICE, "a whole panel");
-    assert!(width == 0 || (width - 1) * src_stride + len <= src.len(), "rows of the matrix");
+pub(super) fn along(panel: &mut [u16], src: &[f32], src_stride: usize, rows: usize, len: usize) {
+    assert!(rows * SLICE <= panel.len() && len <= SLICE, "room for the rows");
+    assert!(rows == 0 || (rows - 1) * src_stride + len <= src.len(), "rows of the matrix");
     for row in 0..rows {
         for start in (0..len).step_by(2 * LANES) {
             let count = len - start;
             // SAFETY: masked to what lies within the matrix, and a row of the panel, as asserted.
             unsafe {
-                let values = if row < width {
-                    pairs(src.as_ptr().wrapping_add(row * src_stride + start), count)
-                } else {
-                    _mm512_setzero_si512()
-                };
+                let values = pairs(src.as_ptr().wrapping_add(row * src_stride + start), count);
                 let to = panel.as_mut_ptr().add(row * SLICE + start).cast();
                 _mm512_mask_storeu_epi32(to, mask(count.div_ceil(2)), values);
             }
@@ -154,9 +143,9 @@ fn mask(count: usize) -> __mmask16 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::convert::to_bf16;
-    use super::super::kernel_avx512::is_present;
+    use super::super::is_present;
     use super::*;
+    use crate::numerics::bf16::convert::to_bf16;
 
     /// Every exponent, with significands around what is rounded away, both signs, and random ones.
     #[test]
@@ -177,7 +166,7 @@ mod tests {
         for values in values.chunks(SLICE) {
             let mut panel = [0_u16; SLICE];
             // SAFETY: the processor has the instructions.
-            unsafe { along(&mut panel, values, values.len(), 1, 1, values.len()) };
+            unsafe { along(&mut panel, values, values.len(), 1, values.len()) };
             for (found, value) in panel.iter().zip(values) {
                 assert_eq!(*found, to_bf16(*value), "{:08x}", value.to_bits());
             }

@@ -1,6 +1,6 @@
 //! Rounding a part of a matrix to bfloat16 into a panel of float32 numbers of the same values.
 
-use super::convert::{MAGNITUDE, rounded};
+use crate::numerics::bf16::convert::{MAGNITUDE, rounded};
 use crate::numerics::vectorized::vectorized;
 
 vectorized! {
