@@ -3,8 +3,10 @@
 use super::attention::{Attention, RowSoftmax};
 use super::head;
 use super::layer_norm::Statistics;
+use super::packed;
 use super::rows;
 use crate::model::ModelConfig;
+use crate::numerics::product::lines::Lines;
 
 /// The buffers of one micro-batch of at most `rows` tokens.
 pub(super) struct Activations {
@@ -45,6 +47,8 @@ pub(super) struct Scratch {
     pub(super) d_attention: Vec<f32>,
     /// Column sums of blocks of rows: `[rows / 64, sums]`.
     pub(super) sums: Vec<f32>,
+    /// A block's weights as the products' kernel reads them.
+    pub(super) packed: Lines,
 }
 
 /// Columns of [`Scratch::sums`]: the gradients of all a block's vectors, in this order.
@@ -93,6 +97,8 @@ impl Activations {
             fc: buffer(inner),
         };
         let num_blocks = if recompute { 1 } else { model.n_layer };
+        let mut packed = Lines::new();
+        packed.grow(packed::room_len(model));
         Activations {
             residual: (0..=model.n_layer).map(|_| buffer(width)).collect(),
             blocks: (0..num_blocks).map(|_| block()).collect(),
@@ -108,6 +114,7 @@ impl Activations {
                 d_projection: buffer(width),
                 d_attention: buffer(width),
                 sums: vec![0.0; rows.div_ceil(rows::BLOCK) * SumColumns::new(model).all],
+                packed,
             },
         }
     }
@@ -125,7 +132,8 @@ impl Activations {
         let scratch = (6 * width + inner) * float;
         let sums = rows.div_ceil(rows::BLOCK) * SumColumns::new(model).all * float;
         let by_row = residual + num_blocks * block + last + scratch;
-        (rows * by_row + sums + head::Buffers::len_bytes(model, rows)) as u64
+        let packed = packed::room_len(model) * float;
+        (rows * by_row + sums + packed + head::Buffers::len_bytes(model, rows)) as u64
     }
 }
 
@@ -155,8 +163,9 @@ mod tests {
                 total += held(ln_1_statistics) + held(qkv) + held(softmax) + held(attention);
                 total += held(middle) + held(ln_2_statistics) + held(fc);
             }
-            let Scratch { ln_1, ln_2, gelu, d_residual, d_mlp, d_projection, d_attention, sums } =
+            let Scratch { ln_1, ln_2, gelu, d_residual, d_mlp, d_projection, d_attention, sums, packed } =
                 &all.scratch;
+            total += packed.len() * size_of::<f32>();
             for values in [ln_1, ln_2, gelu, d_residual, d_mlp, d_projection, d_attention, sums] {
                 total += held(values);
             }

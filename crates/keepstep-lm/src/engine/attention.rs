@@ -6,13 +6,13 @@
 
 use super::block::BlockBuffers;
 use super::dropout::Mask;
-use super::rows::{Shared, with_buffer};
+use super::rows::{Shared, for_each_in_order, with_buffer};
 use crate::model::ModelConfig;
 use crate::numerics::math::exp;
+use crate::numerics::product::packed::Piece;
 use crate::numerics::product::{Into, Matrix, MatrixMut, serial_product};
 use crate::numerics::reduce::{max, sum};
 use crate::numerics::vectorized::vectorized;
-use rayon::prelude::*;
 
 /// Queries and keys of a block. Part of the numerics: sums over keys, and over queries in the gradients of keys and
 /// values, are made block by block.
@@ -74,16 +74,32 @@ impl Attention {
         rows / self.block_size * self.n_head
     }
 
-    /// The attention of `rows` rows, and the softmax of each, `[heads, block_size]`.
-    pub(super) fn forward_shared(&self, rows: usize, buffers: BlockBuffers<'_>, mask: Option<Mask>) {
+    /// The attention of `rows` rows, and the softmax of each, `[heads, block_size]`; beside it, weights are packed.
+    pub(super) fn forward_shared(
+        &self,
+        rows: usize,
+        buffers: BlockBuffers<'_>,
+        mask: Option<Mask>,
+        pieces: Vec<Piece<'_>>,
+    ) {
+        enum Job<'a> {
+            Pack(Piece<'a>),
+            Queries(Queries),
+        }
         let blocks = self.block_size.div_ceil(BLOCK);
         let tasks = self.num_heads(rows) * blocks;
         // SAFETY: nothing writes to it meanwhile.
         let qkv = unsafe { buffers.qkv.read(0..rows) };
-        (0..tasks).into_par_iter().for_each(|task| {
+        let queries = (0..tasks).map(|task| {
             let (head, start) = (task / blocks, task % blocks * BLOCK);
-            let queries = Queries { head, start, end: self.block_size.min(start + BLOCK) };
-            self.forward_block(queries, buffers.attention, buffers.softmax, qkv, mask.as_ref());
+            Job::Queries(Queries { head, start, end: self.block_size.min(start + BLOCK) })
+        });
+        let jobs = pieces.into_iter().map(Job::Pack).chain(queries).collect();
+        for_each_in_order(jobs, |job| match job {
+            Job::Pack(piece) => piece.pack(),
+            Job::Queries(queries) => {
+                self.forward_block(queries, buffers.attention, buffers.softmax, qkv, mask.as_ref());
+            }
         });
     }
 

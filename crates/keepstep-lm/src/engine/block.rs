@@ -7,8 +7,10 @@ use super::dropout::{Dropout, Mask, Site};
 use super::gelu;
 use super::layer_norm::{self, Statistics};
 use super::linear::{backward_rows, column_sums, forward_rows};
+use super::packed::PackedWeights;
 use super::rows::{BLOCK, Shared, with_buffer};
 use crate::model::ModelConfig;
+use crate::numerics::product::lines::Lines;
 use crate::numerics::products::Products;
 use crate::parameters::{Affine, LayerViews};
 use std::ops::Range;
@@ -54,9 +56,10 @@ pub(super) struct ScratchBuffers<'a> {
 }
 
 impl<'a> ScratchBuffers<'a> {
-    pub(super) fn new(scratch: &'a mut Scratch, model: &ModelConfig) -> ScratchBuffers<'a> {
+    /// And the room for packed weights beside them.
+    pub(super) fn new(scratch: &'a mut Scratch, model: &ModelConfig) -> (ScratchBuffers<'a>, &'a mut Lines) {
         let width = model.n_embd;
-        ScratchBuffers {
+        let buffers = ScratchBuffers {
             ln_1: Shared::new(&mut scratch.ln_1, width),
             ln_2: Shared::new(&mut scratch.ln_2, width),
             gelu: Shared::new(&mut scratch.gelu, model.n_inner()),
@@ -65,7 +68,8 @@ impl<'a> ScratchBuffers<'a> {
             d_projection: Shared::new(&mut scratch.d_projection, width),
             d_attention: Shared::new(&mut scratch.d_attention, width),
             sums: Shared::new(&mut scratch.sums, SumColumns::new(model).all),
-        }
+        };
+        (buffers, &mut scratch.packed)
     }
 }
 
@@ -82,7 +86,7 @@ pub(super) struct BlockAt<'a> {
 }
 
 /// # Safety
-/// For all of these: each task has rows of its own.
+/// For all of these: each task has rows of its own, and what is packed is done and of this place and pass.
 impl BlockAt<'_> {
     /// LayerNorm and the queries, keys and values.
     pub(super) unsafe fn before_attention(
@@ -91,6 +95,7 @@ impl BlockAt<'_> {
         x: &[f32],
         buffers: BlockBuffers<'_>,
         scratch: ScratchBuffers<'_>,
+        packed: &PackedWeights<'_>,
     ) {
         // SAFETY: this task's rows.
         let (ln_1, statistics, qkv) = unsafe {
@@ -101,7 +106,8 @@ impl BlockAt<'_> {
             )
         };
         layer_norm::forward(ln_1, statistics, x, &self.weights.ln_1, self.epsilon);
-        forward_rows(self.products, qkv, ln_1, &self.weights.attn_c_attn);
+        // SAFETY: the caller's.
+        unsafe { forward_rows(self.products, qkv, ln_1, &self.weights.attn_c_attn, packed.attn_c_attn) };
     }
 
     /// The attention's projection, the second LayerNorm and the MLP's first layer; with `out`, the rest too.
@@ -112,6 +118,7 @@ impl BlockAt<'_> {
         out: Option<&mut [f32]>,
         buffers: BlockBuffers<'_>,
         scratch: ScratchBuffers<'_>,
+        packed: &PackedWeights<'_>,
     ) {
         // SAFETY: this task's rows.
         let (attention, middle, ln_2, statistics, fc, active) = unsafe {
@@ -124,7 +131,10 @@ impl BlockAt<'_> {
                 scratch.gelu.rows(rows.clone()),
             )
         };
-        forward_rows(self.products, middle, attention, &self.weights.attn_c_proj);
+        // SAFETY: the caller's.
+        unsafe {
+            forward_rows(self.products, middle, attention, &self.weights.attn_c_proj, packed.attn_c_proj)
+        };
         let mask = self.dropout.mask(self.layer, Site::AttentionOutput);
         let cols = self.width;
         let lines = middle.chunks_mut(cols).zip(x.chunks(cols)).zip(ln_2.chunks_mut(cols)).zip(statistics);
@@ -133,10 +143,12 @@ impl BlockAt<'_> {
             let Affine { weight, bias } = &self.weights.ln_2;
             *statistics = layer_norm::normalize(ln_2, middle, weight, bias, self.epsilon);
         }
-        forward_rows(self.products, fc, ln_2, &self.weights.mlp_c_fc);
+        // SAFETY: the caller's.
+        unsafe { forward_rows(self.products, fc, ln_2, &self.weights.mlp_c_fc, packed.mlp_c_fc) };
         let Some(out) = out else { return };
         gelu::gelu(active, fc);
-        forward_rows(self.products, out, active, &self.weights.mlp_c_proj);
+        // SAFETY: the caller's.
+        unsafe { forward_rows(self.products, out, active, &self.weights.mlp_c_proj, packed.mlp_c_proj) };
         let mask = self.dropout.mask(self.layer, Site::MlpOutput);
         for ((out, middle), row) in out.chunks_mut(cols).zip(middle.chunks(cols)).zip(rows) {
             add_residual(out, middle, mask.as_ref(), row);
@@ -150,6 +162,7 @@ impl BlockAt<'_> {
         rows: Range<usize>,
         buffers: BlockBuffers<'_>,
         scratch: ScratchBuffers<'_>,
+        packed: &PackedWeights<'_>,
         at: &SumColumns,
     ) {
         // SAFETY: this task's rows.
@@ -169,13 +182,15 @@ impl BlockAt<'_> {
         let (weights, width) = (self.weights, self.width);
         self.masked_copy(d_mlp, d_residual, Site::MlpOutput, rows.start);
         with_buffer(rows.len() * self.inner, |d_active| {
-            backward_rows(self.products, d_active, d_mlp, &weights.mlp_c_proj);
+            // SAFETY: the caller's.
+            unsafe { backward_rows(self.products, d_active, d_mlp, &weights.mlp_c_proj, packed.mlp_c_proj) };
             gelu::backward(fc, active, d_active);
         });
         let Affine { weight, bias } = &weights.ln_2;
         layer_norm::again(ln_2, middle, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_2| {
-            backward_rows(self.products, d_ln_2, fc, &weights.mlp_c_fc);
+            // SAFETY: the caller's.
+            unsafe { backward_rows(self.products, d_ln_2, fc, &weights.mlp_c_fc, packed.mlp_c_fc) };
             for (index, start) in (0..rows.len()).step_by(BLOCK).enumerate() {
                 let end = rows.len().min(start + BLOCK);
                 let part = start * width..end * width;
@@ -200,7 +215,10 @@ impl BlockAt<'_> {
             }
         });
         self.masked_copy(d_projection, d_residual, Site::AttentionOutput, rows.start);
-        backward_rows(self.products, d_attention, d_projection, &weights.attn_c_proj);
+        // SAFETY: the caller's.
+        unsafe {
+            backward_rows(self.products, d_attention, d_projection, &weights.attn_c_proj, packed.attn_c_proj)
+        };
         for (index, values) in d_projection.chunks(BLOCK * width).enumerate() {
             let block = rows.start / BLOCK + index;
             // SAFETY: as above.
@@ -216,6 +234,7 @@ impl BlockAt<'_> {
         x: &[f32],
         buffers: BlockBuffers<'_>,
         scratch: ScratchBuffers<'_>,
+        packed: &PackedWeights<'_>,
         at: &SumColumns,
     ) {
         // SAFETY: this task's rows.
@@ -231,7 +250,10 @@ impl BlockAt<'_> {
         let Affine { weight, bias } = &self.weights.ln_1;
         layer_norm::again(ln_1, x, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_1| {
-            backward_rows(self.products, d_ln_1, d_qkv, &self.weights.attn_c_attn);
+            // SAFETY: the caller's.
+            unsafe {
+                backward_rows(self.products, d_ln_1, d_qkv, &self.weights.attn_c_attn, packed.attn_c_attn)
+            };
             for (index, values) in d_qkv.chunks(BLOCK * 3 * width).enumerate() {
                 let block = rows.start / BLOCK + index;
                 // SAFETY: the sums of this task's blocks of rows.

@@ -8,10 +8,12 @@ use super::attention::Attention;
 use super::block::{BlockAt, BlockBuffers, ScratchBuffers, backward_norm};
 use super::dropout::{Dropout, Site};
 use super::embedding::{self, Inputs};
+use super::packed::{PackedWeights, Packer, Pass};
 use super::rows::{BLOCK, Shared, for_each_in_order, for_each_range};
 use super::{DropoutKey, Engine, LossSum, head, layer_norm};
 use crate::config::Precision;
 use crate::model::ModelConfig;
+use crate::numerics::product::packed::Piece;
 use crate::numerics::product::{Into, Matrix, MatrixMut, Part, parts};
 use crate::numerics::products::Products;
 use crate::parameters::{Affine, LayerViews, Layout, Views};
@@ -34,6 +36,7 @@ enum Job<'a> {
     /// Adds up the sums of blocks of rows from this column on.
     Sums(&'a mut [f32], usize),
     Head(usize),
+    Pack(Piece<'a>),
 }
 
 impl CpuEngine {
@@ -92,28 +95,43 @@ impl CpuEngine {
         let num_buffers = buffers.len();
         let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
         let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
-        let scratch = ScratchBuffers::new(scratch, &model);
+        let (scratch, room) = ScratchBuffers::new(scratch, &model);
+        let packer = Packer::new(self.products.packing(), room, Pass::Forward);
         let (ln_f, ln_f_statistics) = (Shared::new(ln_f, width), Shared::new(ln_f_statistics, 1));
 
         let mask = dropout.mask(0, Site::Embedding);
+        // SAFETY: the first of the pass.
+        let (packed, pieces) = unsafe { packer.pack(None, weights.layers.first()) };
+        for_each_in_order(pieces, Piece::pack);
         for_each_range(rows, |range| {
             // SAFETY: each task has rows of its own.
             unsafe {
                 let x = residual[0].rows(range.clone());
                 embedding::forward(x, range.start, inputs, weights.wte, weights.wpe, mask.as_ref());
-                blocks[0].before_attention(range, x, buffers(0), scratch);
+                blocks[0].before_attention(range, x, buffers(0), scratch, &packed);
             }
         });
         for layer in 0..model.n_layer {
-            self.attention.forward_shared(rows, buffers(layer), dropout.mask(layer, Site::AttentionWeights));
+            // SAFETY: the rows have passed what was packed before, and pass what is packed now after the attention.
+            let (packed, pieces) =
+                unsafe { packer.pack(weights.layers.get(layer), weights.layers.get(layer + 1)) };
+            let mask = dropout.mask(layer, Site::AttentionWeights);
+            self.attention.forward_shared(rows, buffers(layer), mask, pieces);
             for_each_range(rows, |range| {
                 // SAFETY: each task has rows of its own.
                 unsafe {
                     let x = residual[layer].read(range.clone());
                     let out = residual[layer + 1].rows(range.clone());
-                    blocks[layer].after_attention(range.clone(), x, Some(out), buffers(layer), scratch);
+                    blocks[layer].after_attention(
+                        range.clone(),
+                        x,
+                        Some(out),
+                        buffers(layer),
+                        scratch,
+                        &packed,
+                    );
                     match blocks.get(layer + 1) {
-                        Some(next) => next.before_attention(range, out, buffers(layer + 1), scratch),
+                        Some(next) => next.before_attention(range, out, buffers(layer + 1), scratch, &packed),
                         None => layer_norm::forward(
                             ln_f.rows(range.clone()),
                             ln_f_statistics.rows(range),
@@ -147,17 +165,18 @@ impl CpuEngine {
         let recompute = num_buffers < model.n_layer;
         let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
         let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
-        let scratch = ScratchBuffers::new(scratch, &model);
+        let (scratch, room) = ScratchBuffers::new(scratch, &model);
+        let packer = Packer::new(products.packing(), room, Pass::Backward);
         let ln_f_statistics = Shared::new(ln_f_statistics, 1);
 
         // What follows block `layer`: the LayerNorm and the projection of the next one, or the last LayerNorm.
-        let backward_next = |range: std::ops::Range<usize>, layer: usize| {
+        let backward_next = |range: std::ops::Range<usize>, layer: usize, packed: &PackedWeights<'_>| {
             // SAFETY: each task has rows of its own.
             unsafe {
                 let x = residual[layer + 1].read(range.clone());
                 match blocks.get(layer + 1) {
                     Some(next) => {
-                        next.backward_before_attention(range, x, buffers(layer + 1), scratch, at);
+                        next.backward_before_attention(range, x, buffers(layer + 1), scratch, packed, at);
                     }
                     None => {
                         let d_residual = scratch.d_residual.rows(range.clone());
@@ -170,12 +189,15 @@ impl CpuEngine {
                 }
             }
         };
+        // SAFETY: the first of the pass.
+        let (mut packed, pieces) = unsafe { packer.pack(weights.layers.last(), None) };
+        for_each_in_order(pieces, Piece::pack);
         for layer in (0..model.n_layer).rev() {
             let (block, buffer) = (&blocks[layer], buffers(layer));
             let (these, later) = gradient.layers.split_at_mut(layer + 1);
             let mut jobs = Vec::new();
             if recompute && layer + 1 < model.n_layer {
-                for_each_range(rows, |range| backward_next(range, layer));
+                for_each_range(rows, |range| backward_next(range, layer, &packed));
                 jobs_of_next(
                     &mut jobs,
                     later.first_mut(),
@@ -190,23 +212,32 @@ impl CpuEngine {
                 for_each_range(rows, |range| {
                     // SAFETY: each task has rows of its own.
                     unsafe {
-                        block.before_attention(range.clone(), residual[layer].read(range), buffer, scratch)
-                    };
+                        let x = residual[layer].read(range.clone());
+                        block.before_attention(range, x, buffer, scratch, &PackedWeights::default());
+                    }
                 });
-                attention.forward_shared(rows, buffer, dropout.mask(layer, Site::AttentionWeights));
+                let mask = dropout.mask(layer, Site::AttentionWeights);
+                attention.forward_shared(rows, buffer, mask, Vec::new());
                 for_each_range(rows, |range| {
                     // SAFETY: each task has rows of its own.
                     unsafe {
                         let x = residual[layer].read(range.clone());
-                        block.after_attention(range.clone(), x, None, buffer, scratch);
-                        block.backward_after_attention(range, buffer, scratch, at);
+                        block.after_attention(
+                            range.clone(),
+                            x,
+                            None,
+                            buffer,
+                            scratch,
+                            &PackedWeights::default(),
+                        );
+                        block.backward_after_attention(range, buffer, scratch, &packed, at);
                     }
                 });
             } else {
                 for_each_range(rows, |range| {
-                    backward_next(range.clone(), layer);
+                    backward_next(range.clone(), layer, &packed);
                     // SAFETY: each task has rows of its own.
-                    unsafe { block.backward_after_attention(range, buffer, scratch, at) };
+                    unsafe { block.backward_after_attention(range, buffer, scratch, &packed, at) };
                 });
                 jobs_of_next(
                     &mut jobs,
@@ -219,6 +250,11 @@ impl CpuEngine {
                 );
             }
             jobs.extend((0..attention.num_heads(rows)).map(Job::Head));
+            let before = layer.checked_sub(1).map(|before| &weights.layers[before]);
+            // SAFETY: the rows have passed what was packed before, and pass what is packed now after these jobs.
+            let (next_packed, pieces) = unsafe { packer.pack(before, Some(&weights.layers[layer])) };
+            packed = next_packed;
+            jobs.extend(pieces.into_iter().map(Job::Pack));
             jobs_of(&mut jobs, &mut these[layer], buffer, scratch, rows, at);
             let mask = dropout.mask(layer, Site::AttentionWeights);
             // SAFETY: no two jobs write to the same place, and a head's part of `qkv` is read by its own job alone.
@@ -235,7 +271,8 @@ impl CpuEngine {
         for_each_range(rows, |range| {
             // SAFETY: each task has rows of its own.
             unsafe {
-                block.backward_before_attention(range.clone(), residual[0].read(range), buffer, scratch, at);
+                let x = residual[0].read(range.clone());
+                block.backward_before_attention(range, x, buffer, scratch, &packed, at);
             }
         });
         let mut jobs = Vec::new();
@@ -335,10 +372,12 @@ unsafe fn run(
     jobs.sort_by_key(|job| match job {
         Job::Product(_) => 0,
         Job::Head(_) => 1,
-        Job::Sums(..) => 2,
+        Job::Pack(_) => 2,
+        Job::Sums(..) => 3,
     });
     for_each_in_order(jobs, |job| match job {
         Job::Product(part) => products.compute(part),
+        Job::Pack(piece) => piece.pack(),
         Job::Sums(out, first) => {
             out.fill(0.0);
             for sums in sums.chunks(cols) {

@@ -1,6 +1,7 @@
 //! Linear layers: `y = x · weight + bias` with the weight as `[in, out]`.
 
-use crate::numerics::product::{Into, Matrix, MatrixMut, product};
+use crate::numerics::product::packed::Packed;
+use crate::numerics::product::{Into, Matrix, MatrixMut, Part, product};
 use crate::numerics::products::Products;
 use crate::numerics::vectorized::vectorized;
 use crate::parameters::Affine;
@@ -17,27 +18,49 @@ pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
 }
 
 /// The same on this thread alone, in the pass's precision.
-pub(super) fn forward_rows(products: Products, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
+///
+/// # Safety
+/// What is packed is the weight, and its packing is done.
+pub(super) unsafe fn forward_rows(
+    products: Products,
+    y: &mut [f32],
+    x: &[f32],
+    affine: &Affine<&[f32]>,
+    packed: Option<Packed<'_>>,
+) {
     let (rows, ins, outs) = sizes(x, affine);
-    products.serial_product(
+    let part = Part::whole(
         MatrixMut::new(y, rows, outs),
         Into::Bias(affine.bias),
         Matrix::new(x, rows, ins),
         Matrix::new(affine.weight, ins, outs),
     );
+    // SAFETY: the caller's.
+    products.compute(unsafe { part.with_packed(packed) });
 }
 
 /// `dx = dy · weightᵀ`, on this thread alone.
-pub(super) fn backward_rows(products: Products, dx: &mut [f32], dy: &[f32], affine: &Affine<&[f32]>) {
+///
+/// # Safety
+/// What is packed is the weight's transpose, and its packing is done.
+pub(super) unsafe fn backward_rows(
+    products: Products,
+    dx: &mut [f32],
+    dy: &[f32],
+    affine: &Affine<&[f32]>,
+    packed: Option<Packed<'_>>,
+) {
     let outs = affine.bias.len();
     let ins = affine.weight.len() / outs;
     let rows = dy.len() / outs;
-    products.serial_product(
+    let part = Part::whole(
         MatrixMut::new(dx, rows, ins),
         Into::Replace,
         Matrix::new(dy, rows, outs),
         Matrix::new(affine.weight, ins, outs).transposed(),
     );
+    // SAFETY: the caller's.
+    products.compute(unsafe { part.with_packed(packed) });
 }
 
 fn sizes(x: &[f32], affine: &Affine<&[f32]>) -> (usize, usize, usize) {

@@ -15,6 +15,7 @@ mod gelu;
 mod head;
 mod layer_norm;
 mod linear;
+mod packed;
 #[cfg(test)]
 mod reference;
 mod rows;

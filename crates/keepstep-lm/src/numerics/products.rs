@@ -1,6 +1,7 @@
 //! The seam between a pass and the arithmetic of its products.
 
 use super::bf16;
+use super::product::packed::Packing;
 use super::product::{self, Into, Matrix, MatrixMut, Part};
 use crate::config::Precision;
 
@@ -41,6 +42,14 @@ impl Products {
         match self {
             Products::Float32 => product::serial_product(out, into, lhs, rhs),
             Products::Bf16(kernel) => bf16::serial_product(kernel, out, into, lhs, rhs),
+        }
+    }
+
+    /// How right sides are packed that many products share; none where packing them is of no use.
+    pub(crate) fn packing(self) -> Option<Packing> {
+        match self {
+            Products::Float32 => Packing::of_processor(),
+            Products::Bf16(kernel) => bf16::packing(kernel),
         }
     }
 

@@ -24,6 +24,7 @@ mod tests;
 
 pub use support::{Kernel, Support};
 
+use crate::numerics::product::packed::Packing;
 use crate::numerics::product::{self, Into, Matrix, MatrixMut, Part, Task};
 
 /// Numbers of the inner dimension that are summed by themselves. Part of the definition.
@@ -61,6 +62,15 @@ pub(super) fn compute(kernel: Kernel, part: Part<'_>) {
             // SAFETY: the part's target is its own.
             unsafe { compute_slice(kernel, &slice, into) };
         }
+    }
+}
+
+/// How right sides are packed that many products share.
+pub(super) fn packing(kernel: Kernel) -> Option<Packing> {
+    match kernel {
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512 => Some(Packing::of::<avx512::Avx512Bf16>()),
+        _ => None,
     }
 }
 

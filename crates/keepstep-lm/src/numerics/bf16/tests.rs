@@ -1,9 +1,11 @@
 use super::convert::rounded;
 use super::definition::multiply_add;
 use super::support::{defined_pair, trials};
-use super::{Kernel, SLICE, Support, product};
+use super::{Kernel, SLICE, Support, compute, packing, product};
 use crate::numerics::is_emulated;
-use crate::numerics::product::{Into, Matrix, MatrixMut};
+use crate::numerics::product::lines::Lines;
+use crate::numerics::product::packed::{Packing, Piece, Room};
+use crate::numerics::product::{Into, Matrix, MatrixMut, Part};
 
 /// The kernels that this processor can run. Where it lacks the instruction, that is said, and `cargo xtask test` says it
 /// again: a test that was not made is no test that has passed.
@@ -97,6 +99,7 @@ fn check(kind: Numbers, rows: usize, cols: usize, inner: usize) {
     let right = numbers(kind, (cols + pad) * (inner + pad), 2);
     let before = numbers(kind, rows * (cols + pad), 3);
     let bias = numbers(kind, cols, 6);
+    let mut lines = Lines::new();
     for layout in 0..4 {
         let lhs = matrix(&left, rows, inner, layout & 1 == 1);
         let rhs = matrix(&right, inner, cols, layout & 2 == 2);
@@ -112,6 +115,23 @@ fn check(kind: Numbers, rows: usize, cols: usize, inner: usize) {
                 assert!(
                     out.iter().zip(&expected).all(same),
                     "{rows} x {inner} x {cols}, layout {layout}, {kernel:?}, {kind:?}"
+                );
+                let Some(packing) = packing(kernel) else { continue };
+                lines.grow(Packing::max_len(inner, cols));
+                let room = Room::new(&mut lines);
+                let mut pieces = Vec::new();
+                let mut out = before.clone();
+                let part = Part::whole(MatrixMut::strided(&mut out, rows, cols, cols + pad), into, lhs, rhs);
+                // SAFETY: there is room, and it is read after the pieces are done.
+                let part = unsafe {
+                    let packed = packing.pack(&room, 0, rhs, &mut pieces);
+                    part.with_packed(Some(packed))
+                };
+                pieces.into_iter().for_each(Piece::pack);
+                compute(kernel, part);
+                assert!(
+                    out.iter().zip(&expected).all(same),
+                    "{rows} x {inner} x {cols}, layout {layout}, {kernel:?}, {kind:?}, packed before"
                 );
             }
         }

@@ -5,6 +5,8 @@
 //! Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
 use super::instructions::Instructions;
+use super::lines::Lines;
+use super::packed::Packed;
 use super::{Into, Task};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::cell::RefCell;
@@ -17,28 +19,20 @@ const CHUNK_ROWS: usize = 384;
 /// The widest of the sets' tiles.
 const MAX_COLS: usize = 32;
 
-/// A cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
 /// A thread's packed chunks.
-struct Packed {
-    left: Vec<Line>,
-    right: Vec<Line>,
+struct Chunks {
+    left: Lines,
+    right: Lines,
 }
 
 thread_local! {
-    static PACKED: RefCell<Packed> = const { RefCell::new(Packed { left: Vec::new(), right: Vec::new() }) };
+    static CHUNKS: RefCell<Chunks> = const { RefCell::new(Chunks { left: Lines::new(), right: Lines::new() }) };
 }
 
-/// Grows to what is needed, once.
-fn room<T>(lines: &mut Vec<Line>, factors: usize) -> *mut T {
+/// Room for factors.
+fn room<T>(lines: &mut Lines, factors: usize) -> *mut T {
     const { assert!(size_of::<T>() == size_of::<f32>(), "four bytes") };
-    let len = factors.div_ceil(16);
-    if lines.len() < len {
-        lines.resize(len, Line([0.0; 16]));
-    }
+    lines.grow(factors);
     lines.as_mut_ptr().cast()
 }
 
@@ -47,18 +41,21 @@ fn room<T>(lines: &mut Vec<Line>, factors: usize) -> *mut T {
 /// # Safety
 /// As [`Task::run`]; the processor has the instructions, and the inner dimension is at most a slice.
 pub(in crate::numerics) unsafe fn run<I: Instructions>(task: &Task<'_>, into: Into<'_>) {
-    PACKED.with_borrow_mut(|packed| {
+    CHUNKS.with_borrow_mut(|chunks| {
         debug_assert!(task.lhs.cols <= I::SLICE);
         let steps = task.lhs.cols.div_ceil(I::STEP);
-        let right: *mut I::Factor =
-            room(&mut packed.right, steps * task.cols.min(CHUNK_COLS).next_multiple_of(I::TILE_COLS));
+        let panels = task.packed.and_then(Packed::panels::<I>);
+        let chunk: *mut I::Factor = match panels {
+            Some(_) => std::ptr::null_mut(),
+            None => room(&mut chunks.right, steps * task.cols.min(CHUNK_COLS).next_multiple_of(I::TILE_COLS)),
+        };
         let left = Left::of::<I>(task);
         let chunk_rows = if left == Left::Matrix { task.rows } else { CHUNK_ROWS.min(task.rows) };
         let rows_len = if left == Left::Rows { I::SLICE / I::STEP } else { steps };
         let packed_left: *mut I::Factor = match left {
             Left::Matrix => std::ptr::null_mut(),
             Left::Rows | Left::Panels => {
-                room(&mut packed.left, rows_len * chunk_rows.next_multiple_of(I::TILE_ROWS))
+                room(&mut chunks.left, rows_len * chunk_rows.next_multiple_of(I::TILE_ROWS))
             }
         };
         for row in (0..task.rows).step_by(chunk_rows) {
@@ -73,8 +70,14 @@ pub(in crate::numerics) unsafe fn run<I: Instructions>(task: &Task<'_>, into: In
             }
             for col in (0..task.cols).step_by(CHUNK_COLS) {
                 let cols = CHUNK_COLS.min(task.cols - col);
-                // SAFETY: there is room for these columns, rounded up to whole panels.
-                unsafe { I::pack_right(right, &task.rhs, col, cols) };
+                let right = match panels {
+                    Some(panels) => panels.wrapping_add(col * steps),
+                    None => {
+                        // SAFETY: there is room for these columns, rounded up to whole panels.
+                        unsafe { I::pack_right(chunk, &task.rhs, col, cols) };
+                        chunk.cast_const()
+                    }
+                };
                 let mut first = row;
                 while first < row + rows {
                     let height = height_of(I::TILE_ROWS.min(row + rows - first));

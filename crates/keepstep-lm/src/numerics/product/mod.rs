@@ -10,13 +10,16 @@
 pub(super) mod instructions;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod kernel;
+pub(crate) mod lines;
 mod loops;
 #[cfg(target_arch = "x86_64")]
 mod pack;
+pub(crate) mod packed;
 #[cfg(test)]
 mod tests;
 
 use gemm_common::Parallelism;
+use packed::Packed;
 use rayon::prelude::*;
 
 /// The crate cuts the inner dimension by cache sizes, but never below this, so that slices of this length are not cut.
@@ -186,6 +189,16 @@ impl<'a> Part<'a> {
         Part { task: Task::new(out, lhs, rhs), into }
     }
 
+    /// The same with a right side that is packed already.
+    ///
+    /// # Safety
+    /// It is that of the product, and its packing is done.
+    #[must_use]
+    pub(crate) unsafe fn with_packed(mut self, rhs: Option<Packed<'a>>) -> Part<'a> {
+        self.task.packed = rhs;
+        self
+    }
+
     /// What it writes to and what it reads, for another kernel: the target is the part's own, while it lasts.
     pub(super) fn into_task(self) -> (Task<'a>, Into<'a>) {
         (self.task, self.into)
@@ -246,6 +259,8 @@ pub(super) struct Task<'a> {
     pub(super) cols: usize,
     pub(super) lhs: Matrix<'a>,
     pub(super) rhs: Matrix<'a>,
+    /// The same, if it is packed.
+    packed: Option<Packed<'a>>,
 }
 
 // SAFETY: tasks that run at the same time write to disjoint parts.
@@ -265,7 +280,10 @@ enum Backend {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// The `gemm` crate, on other architectures.
-    #[cfg_attr(all(target_arch = "x86_64", not(test)), expect(dead_code, reason = "our kernel is faster there"))]
+    #[cfg_attr(
+        all(target_arch = "x86_64", not(test)),
+        expect(dead_code, reason = "our kernel is faster there")
+    )]
     Gemm,
 }
 
@@ -308,7 +326,7 @@ impl<'a> Task<'a> {
         assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols), "the result's shape");
         assert_eq!(lhs.cols, rhs.rows, "the inner dimension");
         let MatrixMut { data, rows, cols, row_stride } = out;
-        Task { out: data.as_mut_ptr(), out_stride: row_stride, rows, cols, lhs, rhs }
+        Task { out: data.as_mut_ptr(), out_stride: row_stride, rows, cols, lhs, rhs, packed: None }
     }
 
     fn row_range(mut self, start: usize, end: usize) -> Task<'a> {
@@ -323,6 +341,7 @@ impl<'a> Task<'a> {
         self.out = self.out.wrapping_add(start);
         self.rhs.data = &self.rhs.data[start * self.rhs.col_stride..];
         self.rhs.cols = end - start;
+        self.packed = None;
         self.cols = end - start;
         self
     }
@@ -333,6 +352,7 @@ impl<'a> Task<'a> {
         self.rhs.data = &self.rhs.data[start * self.rhs.row_stride..];
         self.lhs.cols = end - start;
         self.rhs.rows = end - start;
+        self.packed = self.packed.map(|packed| packed.from(start));
         self
     }
 

@@ -1,5 +1,7 @@
 //! Every product against the definition, word for word, whichever code computes it.
 
+use super::lines::Lines;
+use super::packed::{Packing, Piece, Room};
 use super::*;
 
 /// The definition, word for word.
@@ -64,13 +66,37 @@ fn check(rows: usize, cols: usize, inner: usize) {
             };
             check("serial", &|out| serial_product(out, into, lhs, rhs));
             check("parallel", &|out| product(out, into, lhs, rhs));
+            let mut lines = Lines::new();
             for backend in backends() {
                 check(&format!("{backend:?}"), &|out| {
                     // SAFETY: the result is borrowed, and this processor has what the backend needs.
                     unsafe { Task::new(out, lhs, rhs).run(into, backend) };
                 });
+                let Some(packing) = packing(backend) else { continue };
+                lines.grow(Packing::max_len(inner, cols));
+                let room = Room::new(&mut lines);
+                let mut pieces = Vec::new();
+                // SAFETY: there is room, and it is read below, after the pieces are done.
+                let packed = unsafe { packing.pack(&room, 0, rhs, &mut pieces) };
+                pieces.into_iter().for_each(Piece::pack);
+                check(&format!("{backend:?}, packed before"), &|out| {
+                    let task = Task { packed: Some(packed), ..Task::new(out, lhs, rhs) };
+                    // SAFETY: as above.
+                    unsafe { task.run(into, backend) };
+                });
             }
         }
+    }
+}
+
+/// How a backend packs, if it does.
+fn packing(backend: Backend) -> Option<Packing> {
+    match backend {
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx512 => Some(Packing::of::<instructions::Avx512>()),
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx2 => Some(Packing::of::<instructions::Avx2>()),
+        _ => None,
     }
 }
 
