@@ -12,11 +12,13 @@ size, updates, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 bf16 = sys.argv[4:] == ["bf16"]
 torch.set_num_threads(threads)
 torch.manual_seed(1)
-sizes = {"S": (4, 4, 128, 64, 12), "M": (6, 6, 384, 256, 16)}
-# A block size, at 4096 tokens a micro-batch.
-layers, heads, width, block, batch = sizes[size] if size in sizes else (2, 4, 128, int(size), 4096 // int(size))
+sizes = {"S": (4, 4, 128, 64, 12, 256), "M": (6, 6, 384, 256, 16, 256), "V": (2, 4, 128, 64, 64, 50257)}
+if size not in sizes:
+    # A block size, at 4096 tokens a micro-batch.
+    sizes[size] = (2, 4, 128, int(size), 4096 // int(size), 256)
+layers, heads, width, block, batch, vocabulary = sizes[size]
 config = GPT2Config(
-    vocab_size=256, n_positions=block, n_layer=layers, n_head=heads, n_embd=width,
+    vocab_size=vocabulary, n_positions=block, n_layer=layers, n_head=heads, n_embd=width,
     resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="sdpa", use_cache=False,
 )
 model = GPT2LMHeadModel(config)
@@ -27,12 +29,12 @@ optimizer = torch.optim.AdamW(
 )
 print("torch", torch.__version__, flush=True)
 for _ in range(updates):
-    tokens = torch.randint(0, 256, (batch, block + 1))
+    tokens = torch.randint(0, vocabulary, (batch, block + 1))
     start = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         logits = model(input_ids=tokens[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 256), tokens[:, 1:].reshape(-1))
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, vocabulary), tokens[:, 1:].reshape(-1))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

@@ -5,19 +5,45 @@ use std::path::Path;
 use std::process::Command;
 
 /// What is measured.
+#[derive(Clone, Copy)]
 struct Case {
     size: &'static str,
     /// Per update.
     tokens: u32,
     updates: u32,
-    /// If it is not float32.
-    precision: Option<&'static str>,
+    /// `bf16` or `recompute`.
+    option: Option<&'static str>,
 }
 
-const CASES: [Case; 3] = [
-    Case { size: "S", tokens: 12 * 64, updates: 60, precision: None },
-    Case { size: "M", tokens: 16 * 256, updates: 5, precision: None },
-    Case { size: "M", tokens: 16 * 256, updates: 5, precision: Some("bf16") },
+impl Case {
+    const fn new(size: &'static str, tokens: u32, updates: u32, option: Option<&'static str>) -> Case {
+        Case { size, tokens, updates, option }
+    }
+
+    fn name(self) -> String {
+        self.option.map_or(self.size.to_owned(), |option| format!("{}, {option}", self.size))
+    }
+
+    /// Whether PyTorch does the same.
+    fn has_peer(self) -> bool {
+        self.option != Some("recompute")
+    }
+}
+
+const CASES: [Case; 5] = [
+    Case::new("S", 12 * 64, 60, None),
+    Case::new("M", 16 * 256, 5, None),
+    Case::new("M", 16 * 256, 5, Some("recompute")),
+    Case::new("M", 16 * 256, 5, Some("bf16")),
+    Case::new("V", 64 * 64, 3, None),
+];
+
+/// The block sizes of the last table, at 4096 tokens a micro-batch.
+const BLOCK_SIZES: [Case; 4] = [
+    Case::new("64", 4096, 3, None),
+    Case::new("256", 4096, 3, None),
+    Case::new("1024", 4096, 3, None),
+    Case::new("4096", 4096, 3, None),
 ];
 
 /// Elsewhere it would be emulated, which says nothing of its speed.
@@ -33,92 +59,105 @@ fn has_bf16() -> bool {
 }
 
 pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!(
-        "training                        ms/update   tokens/s   of the products' time   faster than PyTorch"
+        "S: 4 layers, 4 heads, 128 wide, block 64, batch 12; M: 6, 6, 384, 256, 16; V: 2, 4, 128, 64, 64,"
     );
-    for Case { size, tokens, updates, precision } in CASES {
-        if precision.is_some() && !has_bf16() {
-            println!("{size}, bf16: left out, since this processor lacks AVX512-BF16");
+    println!("and a vocabulary of 50,257 entries instead of 256.\n");
+    println!(
+        "training                 ms/update   tokens/s  peak MiB   of what must be held   PyTorch ms   MiB   times"
+    );
+    let mut floors = Vec::new();
+    for case in CASES {
+        if case.option == Some("bf16") && !has_bf16() {
+            println!("{}: left out, since this processor lacks AVX512-BF16", case.name());
             continue;
         }
-        let (mut ours, mut theirs) = (Times::new(), Times::new());
-        for _ in 0..ROUNDS {
-            let updates = updates.to_string();
-            let mut arguments = vec![size, updates.as_str()];
-            arguments.extend(precision);
-            collect(&mut bench("keepstep-lm", "training", &arguments), &mut ours)?;
-            if let Some(python) = torch {
-                let mut command = Command::new(python);
-                command.arg("-c").arg(include_str!("training.py"));
-                command.args([size, &updates, &threads.to_string()]).args(precision);
-                collect(&mut command, &mut theirs)?;
-            }
+        let ours = measure(case, torch, &case.name())?;
+        if case.option.is_none() && case.size != "V" {
+            floors.push((case.size, ours));
         }
-        let time = median(&ours, "update");
-        let line = |name: &str, time: f64, floor: String, ratio: String| {
-            println!(
-                "{size}, {name:<26} {time:>10.1} {:>10.0} {floor:>23} {ratio:>21}",
-                f64::from(tokens) / time * 1e3
-            );
-        };
-        let theirs_peak =
-            torch.map_or(String::new(), |_| format!("; PyTorch {:.0} MiB", median(&theirs, "peak")));
-        let theirs = torch.map(|_| median(&theirs, "update"));
-        let ratio = theirs.map_or(String::new(), |theirs| format!("{:.2}", theirs / time));
-        let name = |who: &str| precision.map_or(who.to_owned(), |precision| format!("{who}, {precision}"));
-        line(&name("keepstep"), time, format!("{:.2}", time / median(&ours, "products")), ratio);
-        if let Some(theirs) = theirs {
-            line(&name("PyTorch"), theirs, String::new(), String::new());
-        }
-        if precision.is_none() {
-            print!(
-                "{size}, its products alone: forward {:.1} ms, inputs' gradients {:.1}, weights' gradients {:.1}",
-                median(&ours, "forward"),
-                median(&ours, "inputs"),
-                median(&ours, "weights")
-            );
-            match ours.contains_key("peak_rate") {
-                true => {
-                    let least = median(&ours, "operations") / median(&ours, "peak_rate") * 1e3;
-                    println!("; {least:.1} at the processor's peak");
-                }
-                false => println!(),
-            }
-        }
-        let (peak, held) = (median(&ours, "peak"), median(&ours, "held"));
-        println!(
-            "{size}, peak of memory: {peak:.0} MiB, {:.2} of what must be held{theirs_peak}",
-            peak / held
-        );
     }
-    println!();
-    long_contexts(torch, threads)
-}
-
-/// Time and memory as the block size grows, at 4096 tokens a micro-batch.
-fn long_contexts(torch: Option<&Path>, threads: usize) -> Result<(), String> {
-    println!(
-        "2 layers, 4 heads, 128 wide      ms/update   peak MiB   of what must be held   PyTorch ms   MiB"
-    );
-    for block_size in ["64", "256", "1024", "4096"] {
-        let (mut ours, mut theirs) = (Times::new(), Times::new());
-        for _ in 0..ROUNDS {
-            collect(&mut bench("keepstep-lm", "training", &[block_size, "3"]), &mut ours)?;
-            if let Some(python) = torch {
-                let mut command = Command::new(python);
-                command.arg("-c").arg(include_str!("training.py"));
-                command.args([block_size, "3", &threads.to_string()]);
-                collect(&mut command, &mut theirs)?;
-            }
-        }
-        let (time, peak, held) = (median(&ours, "update"), median(&ours, "peak"), median(&ours, "held"));
-        print!("block {block_size:<26} {time:>9.1} {peak:>10.0} {:>22.2}", peak / held);
-        match torch {
-            Some(_) => println!(" {:>12.1} {:>5.0}", median(&theirs, "update"), median(&theirs, "peak")),
-            None => println!(),
-        }
+    for (size, times) in floors {
+        print_floors(size, &times);
+    }
+    println!("\n2 layers, 4 heads, 128 wide; otherwise as above");
+    for case in BLOCK_SIZES {
+        measure(case, torch, &format!("block {}", case.size))?;
     }
     println!();
     Ok(())
+}
+
+/// Both sides of a case in turn; gives ours.
+fn measure(case: Case, torch: Option<&Path>, name: &str) -> Result<Times, String> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    let torch = torch.filter(|_| case.has_peer());
+    let (mut ours, mut theirs) = (Times::new(), Times::new());
+    for _ in 0..ROUNDS {
+        let updates = case.updates.to_string();
+        let mut arguments = vec![case.size, updates.as_str()];
+        arguments.extend(case.option);
+        collect(&mut bench("keepstep-lm", "training", &arguments), &mut ours)?;
+        if let Some(python) = torch {
+            let mut command = Command::new(python);
+            command.arg("-c").arg(include_str!("training.py"));
+            command.args([case.size, &updates, &threads]).args(case.option);
+            collect(&mut command, &mut theirs)?;
+        }
+    }
+    let time = median(&ours, "update");
+    let (peak, held) = (median(&ours, "peak"), median(&ours, "held"));
+    print!(
+        "{name:<24} {time:>9.1} {:>10.0} {peak:>9.0} {:>22.2}",
+        f64::from(case.tokens) / time * 1e3,
+        peak / held
+    );
+    match torch {
+        Some(_) => {
+            let theirs_time = median(&theirs, "update");
+            println!(" {theirs_time:>12.1} {:>5.0} {:>7.2}", median(&theirs, "peak"), theirs_time / time);
+        }
+        None => println!(),
+    }
+    Ok(ours)
+}
+
+/// Where an update's time goes, and what it cannot do without.
+fn print_floors(size: &str, times: &Times) {
+    let of = |what: &str| median(times, what);
+    let attention = of("attention_forward") + of("attention_backward");
+    let phases = [
+        ("forward and loss", of("loss"), of("products_forward") + of("attention_forward")),
+        (
+            "backward",
+            of("gradient") - of("loss"),
+            of("products_inputs") + of("products_weights") + of("attention_backward"),
+        ),
+        ("norm, clipping, AdamW", of("optimizer"), of("memory")),
+    ];
+    println!("\n{size}, where the time goes       ms   floor   times the floor");
+    for (name, time, floor) in phases {
+        println!("{name:<26} {time:>8.2} {floor:>7.2} {:>17.2}", time / floor);
+    }
+    println!(
+        "products of linear layers and head {:.2} ms (forward {:.2}, inputs' gradients {:.2}, weights' {:.2}), of the \
+         attentions {attention:.2}",
+        of("products"),
+        of("products_forward"),
+        of("products_inputs"),
+        of("products_weights"),
+    );
+    println!(
+        "an update takes {:.2} times as long as the first, and {:.2} times as long as both",
+        of("update") / of("products"),
+        of("update") / (of("products") + attention)
+    );
+    if times.contains_key("peak_rate") {
+        println!(
+            "{:.0} GFLOP at the {:.0} GFLOP/s that multiply-adds in registers reach: {:.1} ms",
+            of("operations"),
+            of("peak_rate"),
+            of("operations") / of("peak_rate") * 1e3
+        );
+    }
 }

@@ -1,0 +1,159 @@
+//! What an update cannot do without: its matrix products, and the optimizer's way through memory.
+
+use keepstep_lm::model::ModelConfig;
+use keepstep_lm::numerics::product::{Into, Matrix, MatrixMut, product, serial_product};
+use keepstep_lm::parameters::Layout;
+use rayon::prelude::*;
+use std::time::Instant;
+
+pub(crate) fn print(model: &ModelConfig, batch_size: usize) {
+    for _ in 0..2 {
+        let [forward, inputs, weights] = linear_products(model, batch_size);
+        let [attention, attention_gradients] = attention_products(model, batch_size);
+        println!("products {:.3}", forward + inputs + weights);
+        println!("products_forward {forward:.3}\nproducts_inputs {inputs:.3}\nproducts_weights {weights:.3}");
+        println!("attention_forward {attention:.3}\nattention_backward {attention_gradients:.3}");
+        println!("memory {:.3}", optimizer_memory(model));
+    }
+    println!("operations {:.3}", operations(model, batch_size));
+    if let Some(peak) = multiply_adds() {
+        println!("peak_rate {peak:.3}");
+    }
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Milliseconds of the matrix products of one update's linear layers and head: forward, for the gradients of their inputs,
+/// and for those of their weights.
+fn linear_products(model: &ModelConfig, batch_size: usize) -> [f64; 3] {
+    let rows = batch_size * model.block_size;
+    let width = model.n_embd;
+    let mut total = [0.0; 3];
+    for (ins, outs, count) in [
+        (width, 3 * width, model.n_layer),
+        (width, width, model.n_layer),
+        (width, 4 * width, model.n_layer),
+        (4 * width, width, model.n_layer),
+        (width, model.vocab_size.min(4096), model.vocab_size.div_ceil(4096)),
+    ] {
+        let (x, y, weight) = (vec![0.5; rows * ins], vec![0.5; rows * outs], vec![0.5; ins * outs]);
+        let (mut x_out, mut y_out, mut weight_out) = (x.clone(), y.clone(), weight.clone());
+        for _ in 0..count {
+            let (x, y) = (Matrix::new(&x, rows, ins), Matrix::new(&y, rows, outs));
+            let weight = Matrix::new(&weight, ins, outs);
+            total[0] += timed(|| product(MatrixMut::new(&mut y_out, rows, outs), Into::Replace, x, weight));
+            total[1] += timed(|| {
+                product(MatrixMut::new(&mut x_out, rows, ins), Into::Replace, y, weight.transposed());
+            });
+            total[2] += timed(|| {
+                product(MatrixMut::new(&mut weight_out, ins, outs), Into::Replace, x.transposed(), y);
+            });
+        }
+    }
+    total
+}
+
+/// Milliseconds of the attentions' products, over blocks of 64 x 64 up to the diagonal: two for each block forward, five
+/// on the way back.
+fn attention_products(model: &ModelConfig, batch_size: usize) -> [f64; 2] {
+    const BLOCK: usize = 64;
+    let size = model.n_embd / model.n_head;
+    let blocks = model.block_size.div_ceil(BLOCK);
+    let heads = model.n_layer * batch_size * model.n_head;
+    let queries = vec![0.5; BLOCK * size];
+    let run = |products: usize| {
+        timed(|| {
+            (0..heads * blocks).into_par_iter().for_each(|index| {
+                let (mut scores, mut sums) = (vec![0.5; BLOCK * BLOCK], vec![0.5; BLOCK * size]);
+                for _ in 0..=index % blocks {
+                    let rows = Matrix::new(&queries, BLOCK, size);
+                    for _ in 0..products / 2 {
+                        let out = MatrixMut::new(&mut scores, BLOCK, BLOCK);
+                        serial_product(out, Into::Replace, rows, rows.transposed());
+                    }
+                    for _ in products / 2..products {
+                        let weights = Matrix::new(&scores, BLOCK, BLOCK);
+                        serial_product(MatrixMut::new(&mut sums, BLOCK, size), Into::Add, weights, rows);
+                    }
+                    scores.fill(0.5);
+                }
+            });
+        })
+    };
+    [run(2), run(5)]
+}
+
+/// Milliseconds of reading and writing what the optimizer must: the gradient twice, weights and two moments once, and
+/// these three written.
+fn optimizer_memory(model: &ModelConfig) -> f64 {
+    const CHUNK: usize = 1 << 14;
+    let len = Layout::new(model).num_parameters();
+    let gradient = vec![0.5_f32; len];
+    let mut state = [vec![0.5_f32; len], vec![0.5_f32; len], vec![0.5_f32; len]];
+    let [one, two, three] = &mut state;
+    timed(|| {
+        let sum: f32 =
+            gradient.par_chunks(CHUNK).map(|chunk| chunk.iter().fold(0.0, |sum, x| x.max(sum))).sum();
+        std::hint::black_box(sum);
+        let parts = one.par_chunks_mut(CHUNK).zip(two.par_chunks_mut(CHUNK)).zip(three.par_chunks_mut(CHUNK));
+        parts.zip(gradient.par_chunks(CHUNK)).for_each(|(((one, two), three), gradient)| {
+            for (((one, two), three), gradient) in one.iter_mut().zip(two).zip(three).zip(gradient) {
+                (*one, *two, *three) = (*two + gradient, *three + gradient, *one + gradient);
+            }
+        });
+    })
+}
+
+/// Billions of operations of the linear layers' and the head's products, a multiply-add as two.
+fn operations(model: &ModelConfig, batch_size: usize) -> f64 {
+    let weights = 12 * model.n_layer * model.n_embd * model.n_embd + model.n_embd * model.vocab_size;
+    6.0 * (weights * batch_size * model.block_size) as f64 / 1e9
+}
+
+/// The most that all threads can do of them in a second, in billions: multiply-adds in registers and nothing else.
+#[cfg(target_arch = "x86_64")]
+fn multiply_adds() -> Option<f64> {
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
+    const ROUNDS: usize = 20_000_000;
+    /// As many chains as hide the latency.
+    const CHAINS: usize = 12;
+
+    macro_rules! chains {
+        ($name:ident, $features:literal, $set:ident, $multiply_add:ident) => {
+            #[target_feature(enable = $features)]
+            fn $name() {
+                let (factor, mut sums) = ($set(0.999), [$set(1.0); CHAINS]);
+                for _ in 0..ROUNDS {
+                    for sum in &mut sums {
+                        *sum = $multiply_add(*sum, factor, factor);
+                    }
+                }
+                std::hint::black_box(sums);
+            }
+        };
+    }
+    chains!(with_avx512, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps);
+    chains!(with_avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
+
+    let lanes = if std::arch::is_x86_feature_detected!("avx512f") {
+        16
+    } else if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        8
+    } else {
+        return None;
+    };
+    let start = Instant::now();
+    // SAFETY: the processor has them.
+    let results = rayon::broadcast(|_| unsafe { if lanes == 16 { with_avx512() } else { with_avx2() } });
+    let operations = results.len() * ROUNDS * CHAINS * 2 * lanes;
+    Some(operations as f64 / start.elapsed().as_secs_f64() / 1e9)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn multiply_adds() -> Option<f64> {
+    None
+}

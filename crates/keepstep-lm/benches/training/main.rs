@@ -1,0 +1,129 @@
+//! One training update of the sizes that the documents speak of; `cargo xtask bench` calls it and compares.
+//!
+//! Arguments: a size (`S`, `M`, `V`, or a block size at 4096 tokens a micro-batch), a number of updates, and options:
+//! `bf16` for that precision, `recompute` for fewer activations. It prints milliseconds per update, in all and by phase,
+//! one line each, the floor of each phase, the process's peak of memory beside the sum of what must be held, in MiB, and
+//! what the processor could do at most.
+
+mod floors;
+
+use keepstep_lm::config::{OptimizerConfig, Precision};
+use keepstep_lm::engine::{CpuEngine, DropoutKey, Engine};
+use keepstep_lm::gradient::{GradientTree, clip_coefficient, global_norm};
+use keepstep_lm::model::ModelConfig;
+use keepstep_lm::optimizer::{AdamW, Buffers, ParamGroup};
+use keepstep_lm::parameters::{Layout, initial_parameters};
+use std::time::Instant;
+
+/// What is measured.
+struct Case {
+    model: ModelConfig,
+    batch_size: usize,
+    updates: u64,
+    precision: Precision,
+    recompute: bool,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let Some(case) = case(&arguments) else {
+        eprintln!("training: run it through `cargo xtask bench`");
+        return;
+    };
+    train(&case);
+    let Case { model, batch_size, recompute, .. } = case;
+    // Weights, one gradient and two moments, and the engine's buffers.
+    let flat = 4 * 4 * Layout::new(&model).num_parameters() as u64;
+    let held = flat + CpuEngine::len_bytes(&model, batch_size, recompute);
+    println!("held {:.1}", held as f64 / f64::from(1 << 20));
+    if let Some(peak) = peak_memory() {
+        println!("peak {peak:.1}");
+    }
+    if case.precision == Precision::Float32 {
+        floors::print(&model, batch_size);
+    }
+}
+
+fn case(arguments: &[String]) -> Option<Case> {
+    let [size, updates, options @ ..] = arguments else { return None };
+    let model = |n_layer, n_head, n_embd, block_size, vocab_size| ModelConfig {
+        vocab_size,
+        block_size,
+        n_layer,
+        n_head,
+        n_embd,
+        dropout: 0.0,
+        layer_norm_epsilon: 1e-5,
+    };
+    let (model, batch_size) = match size.as_str() {
+        "S" => (model(4, 4, 128, 64, 256), 12),
+        "M" => (model(6, 6, 384, 256, 256), 16),
+        // A large vocabulary, GPT-2's.
+        "V" => (model(2, 4, 128, 64, 50_257), 64),
+        block_size => {
+            let block_size = block_size.parse().ok()?;
+            (model(2, 4, 128, block_size, 256), 4096 / block_size)
+        }
+    };
+    let has = |option: &str| options.iter().any(|given| given == option);
+    Some(Case {
+        model,
+        batch_size,
+        updates: updates.parse().ok()?,
+        precision: if has("bf16") { Precision::Bf16 } else { Precision::Float32 },
+        recompute: has("recompute"),
+    })
+}
+
+/// The most memory that this process has held, in MiB.
+fn peak_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? / 1024.0)
+}
+
+fn train(case: &Case) {
+    let Case { model, batch_size, updates, precision, recompute } = case;
+    let layout = Layout::new(model);
+    let len = layout.num_parameters();
+    let mut parameters = initial_parameters(&layout, 1);
+    let (mut exp_avg, mut exp_avg_sq) = (vec![0.0; len], vec![0.0; len]);
+    let mut engine = CpuEngine::new(model, *batch_size, *recompute).with_precision(*precision);
+    let mut tree = GradientTree::new(len);
+    let optimizer = AdamW::new(ParamGroup::of_config(
+        &OptimizerConfig { learning_rate: 1e-4, ..OptimizerConfig::default() },
+        &layout,
+    ));
+    let mut state = 1_u32;
+    let mut tokens = || -> Vec<u32> {
+        (0..batch_size * (model.block_size + 1))
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) % model.vocab_size as u32
+            })
+            .collect()
+    };
+    for update in 0..*updates {
+        let tokens = tokens();
+        let start = Instant::now();
+        let key = DropoutKey { seed: 1, global_step: update, micro_batch: 0 };
+        tree.add(|gradient| engine.loss_and_gradient(&parameters, &tokens, key, gradient));
+        let gradient = start.elapsed();
+        tree.mean(|gradient| {
+            let clip = clip_coefficient(global_norm(gradient), 1.0);
+            let buffers =
+                Buffers { parameters: &mut parameters, exp_avg: &mut exp_avg, exp_avg_sq: &mut exp_avg_sq };
+            optimizer.step(&layout, buffers, gradient, clip, 1.0, update + 1);
+        });
+        let all = start.elapsed();
+        println!("update {:.3}", all.as_secs_f64() * 1e3);
+        println!("gradient {:.3}", gradient.as_secs_f64() * 1e3);
+        println!("optimizer {:.3}", (all - gradient).as_secs_f64() * 1e3);
+    }
+    for _ in 0..updates.div_ceil(2) {
+        let tokens = tokens();
+        let start = Instant::now();
+        engine.loss(&parameters, &tokens);
+        println!("loss {:.3}", start.elapsed().as_secs_f64() * 1e3);
+    }
+}
