@@ -31,7 +31,7 @@ impl Case {
 }
 
 const CASES: [Case; 5] = [
-    Case::new("S", 12 * 64, 60, None),
+    Case::new("S", 12 * 64, 300, None),
     Case::new("M", 16 * 256, 5, None),
     Case::new("M", 16 * 256, 5, Some("recompute")),
     Case::new("M", 16 * 256, 5, Some("bf16")),

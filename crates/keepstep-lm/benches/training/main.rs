@@ -30,8 +30,13 @@ fn main() {
         eprintln!("training: run it through `cargo xtask bench`");
         return;
     };
-    train(&case);
-    let Case { model, batch_size, recompute, .. } = case;
+    // As the program does: from a thread of the pool.
+    rayon::scope(|_| run(&case));
+}
+
+fn run(case: &Case) {
+    train(case);
+    let Case { model, batch_size, recompute, precision, .. } = *case;
     // Weights, one gradient and two moments, and the engine's buffers.
     let flat = 4 * 4 * Layout::new(&model).num_parameters() as u64;
     let held = flat + CpuEngine::len_bytes(&model, batch_size, recompute);
@@ -39,7 +44,7 @@ fn main() {
     if let Some(peak) = peak_memory() {
         println!("peak {peak:.1}");
     }
-    if case.precision == Precision::Float32 {
+    if precision == Precision::Float32 {
         floors::print(&model, batch_size);
     }
 }
