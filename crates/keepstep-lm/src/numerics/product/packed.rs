@@ -39,7 +39,7 @@ impl Packing {
         match super::Backend::of_processor() {
             super::Backend::Avx512 => return Some(Packing::of::<instructions::Avx512>()),
             super::Backend::Avx2 => return Some(Packing::of::<instructions::Avx2>()),
-            super::Backend::Loops | super::Backend::Gemm => {}
+            _ => {}
         }
         None
     }
