@@ -12,6 +12,7 @@ use crate::numerics::math::exp;
 use crate::numerics::product::packed::Piece;
 use crate::numerics::product::{Into, Matrix, MatrixMut, serial_product};
 use crate::numerics::reduce::{max, sum};
+use crate::numerics::row_product::row_by_rows;
 use crate::numerics::vectorized::vectorized;
 
 /// Queries and keys of a block. Part of the numerics: sums over keys, and over queries in the gradients of keys and
@@ -329,24 +330,32 @@ impl Attention {
 ///
 /// The forward pass goes over the later keys of the last block as well, with weights of 0, which add nothing.
 pub(crate) fn attend(out: &mut [f32], model: &ModelConfig, qkv: &[f32], place: usize) {
-    let attention = Attention::new(model);
-    let mut scores = [0.0; BLOCK];
-    for (head, out) in out.chunks_mut(attention.head_size).enumerate() {
-        let mut running = [RowSoftmax::EMPTY];
-        for first in (0..=place).step_by(BLOCK) {
-            let last = (place + 1).min(first + BLOCK);
-            let scores = &mut scores[..last - first];
-            attention.scores(scores, qkv, Queries { head, start: place, end: place + 1 }, first);
-            online(scores, last - first, false, attention.scale, &mut running, out);
-            serial_product(
-                MatrixMut::new(out, 1, attention.head_size),
-                if first == 0 { Into::Replace } else { Into::Add },
-                Matrix::new(scores, 1, last - first),
-                attention.part(qkv, head, Part::Value, first, last),
-            );
-        }
-        finish(&mut running, out);
+    for (head, out) in out.chunks_mut(model.head_size()).enumerate() {
+        attend_head(out, model, qkv, head, place);
     }
+}
+
+/// The same of one head.
+pub(crate) fn attend_head(out: &mut [f32], model: &ModelConfig, qkv: &[f32], head: usize, place: usize) {
+    let attention = Attention::new(model);
+    let (width, size) = (attention.n_embd, attention.head_size);
+    let mut scores = [0.0; BLOCK];
+    let mut running = [RowSoftmax::EMPTY];
+    let at = |part: Part, place: usize| &qkv[(3 * place + part as usize) * width + head * size..];
+    let query = &at(Part::Query, place)[..size];
+    for first in (0..=place).step_by(BLOCK) {
+        let last = (place + 1).min(first + BLOCK);
+        let scores = &mut scores[..last - first];
+        row_by_rows(scores, query, at(Part::Key, first), 3 * width);
+        online(scores, last - first, false, attention.scale, &mut running, out);
+        serial_product(
+            MatrixMut::new(out, 1, size),
+            if first == 0 { Into::Replace } else { Into::Add },
+            Matrix::new(scores, 1, last - first),
+            attention.part(qkv, head, Part::Value, first, last),
+        );
+    }
+    finish(&mut running, out);
 }
 
 vectorized! {

@@ -22,7 +22,7 @@ mod rows;
 
 pub use cpu::CpuEngine;
 
-pub(crate) use attention::attend;
+pub(crate) use attention::{attend, attend_head};
 pub(crate) use gelu::gelu;
 pub(crate) use layer_norm::normalize;
 pub(crate) use linear::forward as linear;

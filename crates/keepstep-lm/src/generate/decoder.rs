@@ -1,7 +1,7 @@
 //! The model over a context that grows, with a cache of keys and values.
 
 use super::crew::Crew;
-use crate::engine::{attend, gelu, linear, normalize};
+use crate::engine::{attend, attend_head, gelu, linear, normalize};
 use crate::model::ModelConfig;
 use crate::numerics::row_product::{add_row_by_matrix, row_by_rows};
 use crate::parameters::{Affine, Views};
@@ -114,7 +114,8 @@ impl<'a> Decoder<'a> {
                 normal,
                 &weights.attn_c_attn,
             );
-            attend(attended, model, qkv, place);
+            let qkv: &[f32] = qkv;
+            crew.chunks(attended, model.head_size(), |head, out| attend_head(out, model, qkv, head, place));
             row_linear(crew, out, attended, &weights.attn_c_proj);
             add(x, out);
             normalize(normal, x, weights.ln_2.weight, weights.ln_2.bias, epsilon);
@@ -173,7 +174,9 @@ impl<'a> Decoder<'a> {
         let width = model.n_embd;
         let (normal, wte) = (&row.normal, weights.wte);
         let part = part_len(model.vocab_size, width);
-        crew.chunks(logits, part, |index, logits| row_by_rows(logits, normal, &wte[index * part * width..]));
+        crew.chunks(logits, part, |index, logits| {
+            row_by_rows(logits, normal, &wte[index * part * width..], width);
+        });
     }
 }
 
@@ -202,7 +205,7 @@ fn row_linear(crew: &Crew, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
 fn part_len(cols: usize, inner: usize) -> usize {
     let least = (PART / inner.max(1)).max(1);
     // Not more parts than keep every member busy to the end.
-    least.max(cols / 64).next_multiple_of(64)
+    least.max(cols / 4).next_multiple_of(64)
 }
 
 fn add(x: &mut [f32], y: &[f32]) {

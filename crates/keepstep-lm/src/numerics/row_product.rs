@@ -33,6 +33,9 @@ vectorized! {
         for (group, x) in x.chunks(ROWS).enumerate() {
             let row = |index: usize| &matrix[(group * ROWS + index) * stride..][..len];
             if let Some(x) = x.first_chunk::<ROWS>() {
+                for ahead in 0..ROWS {
+                    prefetch(matrix, (group * ROWS + ROWS * AHEAD + ahead) * stride, len);
+                }
                 let rows: [&[f32]; ROWS] = std::array::from_fn(row);
                 for col in 0..len {
                     let mut sum = sums[col];
@@ -55,14 +58,32 @@ vectorized! {
     }
 }
 
-/// `out = x · rowsᵀ`: the product of `x` with each of `out.len()` rows, which lie one after the other.
-pub(crate) fn row_by_rows(out: &mut [f32], x: &[f32], rows: &[f32]) {
+/// Groups of rows that are asked for ahead: short pieces of far-apart rows are more than processors foresee.
+const AHEAD: usize = 3;
+
+/// Asks for some numbers of a matrix before they are needed, if they exist.
+#[inline(always)]
+fn prefetch(matrix: &[f32], start: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if start + len <= matrix.len() {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        for line in (start..start + len).step_by(16) {
+            // SAFETY: a hint, within the matrix.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(matrix.as_ptr().add(line).cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (matrix, start, len);
+}
+
+/// `out = x · rowsᵀ`: the product of `x` with each of `out.len()` rows, which begin `stride` apart.
+pub(crate) fn row_by_rows(out: &mut [f32], x: &[f32], rows: &[f32], stride: usize) {
     #[cfg(target_arch = "x86_64")]
     if super::vectorized::is_fast() {
         // SAFETY: the processor has AVX2 and FMA.
-        return unsafe { fast::row_by_rows(out, x, rows) };
+        return unsafe { fast::row_by_rows(out, x, rows, stride) };
     }
-    chains(out, x, rows, x.len());
+    chains(out, x, rows, stride);
 }
 
 /// The definition: `stride` from row to row.
@@ -88,20 +109,25 @@ mod fast {
     /// Eight products at a time, each the chain that it is defined to be: the rows are turned, eight by eight, so that a
     /// vector holds one column of eight rows.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn row_by_rows(out: &mut [f32], x: &[f32], rows: &[f32]) {
+    pub(super) fn row_by_rows(out: &mut [f32], x: &[f32], rows: &[f32], stride: usize) {
         let len = x.len();
-        assert!(rows.len() >= out.len() * len, "a matrix that reaches beyond its data");
+        assert!(
+            out.is_empty() || (out.len() - 1) * stride + len <= rows.len(),
+            "a matrix that reaches beyond its data"
+        );
         let group = LANES * CHAINS;
         let whole = if len.is_multiple_of(LANES) { out.len() / group * group } else { 0 };
         let (fast, rest) = out.split_at_mut(whole);
         for (index, out) in fast.chunks_exact_mut(group).enumerate() {
-            let rows = &rows[index * group * len..(index + 1) * group * len];
+            let rows = &rows[index * group * stride..];
             for (slice, x) in x.chunks(SLICE).enumerate() {
                 let mut sums = [_mm256_setzero_ps(); CHAINS];
                 for k in (0..x.len()).step_by(LANES) {
                     let columns: [[__m256; LANES]; CHAINS] = std::array::from_fn(|chain| {
                         // SAFETY: eight values from `slice * SLICE + k` on of eight of the group's rows lie within `rows`.
-                        unsafe { turned(rows.as_ptr().add(chain * LANES * len + slice * SLICE + k), len) }
+                        unsafe {
+                            turned(rows.as_ptr().add(chain * LANES * stride + slice * SLICE + k), stride)
+                        }
                     });
                     for (column, &x) in x[k..k + LANES].iter().enumerate() {
                         let x = _mm256_set1_ps(x);
@@ -120,7 +146,9 @@ mod fast {
                 }
             }
         }
-        super::chains(rest, x, &rows[whole * len..], len);
+        if !rest.is_empty() {
+            super::chains(rest, x, &rows[whole * stride..], stride);
+        }
     }
 
     /// Eight rows of eight values, `stride` apart, as eight columns.
@@ -199,7 +227,7 @@ mod tests {
                 for part in [cols, 19] {
                     let mut out = before.to_vec();
                     for (index, out) in out.chunks_mut(part).enumerate() {
-                        row_by_rows(out, row, &matrix[index * part * inner..]);
+                        row_by_rows(out, row, &matrix[index * part * inner..], inner);
                     }
                     assert!(same(&out, &expected), "{inner} by {cols} rows in parts of {part}");
                 }
