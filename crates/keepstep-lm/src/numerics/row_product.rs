@@ -98,7 +98,7 @@ fn chains(out: &mut [f32], x: &[f32], rows: &[f32], stride: usize) {
 
 #[cfg(target_arch = "x86_64")]
 mod fast {
-    use super::SLICE;
+    use super::{SLICE, prefetch};
     use std::arch::x86_64::*;
 
     /// Rows side by side in the lanes of a vector.
@@ -119,10 +119,15 @@ mod fast {
         let whole = if len.is_multiple_of(LANES) { out.len() / group * group } else { 0 };
         let (fast, rest) = out.split_at_mut(whole);
         for (index, out) in fast.chunks_exact_mut(group).enumerate() {
+            let all = rows;
             let rows = &rows[index * group * stride..];
             for (slice, x) in x.chunks(SLICE).enumerate() {
                 let mut sums = [_mm256_setzero_ps(); CHAINS];
                 for k in (0..x.len()).step_by(LANES) {
+                    if stride == len {
+                        // Of the next group, as many numbers as this step takes from this one.
+                        prefetch(all, (index + 1) * group * len + (slice * SLICE + k) * group, group * LANES);
+                    }
                     let columns: [[__m256; LANES]; CHAINS] = std::array::from_fn(|chain| {
                         // SAFETY: eight values from `slice * SLICE + k` on of eight of the group's rows lie within `rows`.
                         unsafe {
