@@ -50,19 +50,8 @@ pub fn serial_product(kernel: Kernel, out: MatrixMut<'_>, into: Into<'_>, lhs: M
 /// A part of a product, on this thread.
 pub(super) fn compute(kernel: Kernel, part: Part<'_>) {
     let (task, into) = part.into_task();
-    let inner = task.lhs.cols;
-    if inner == 0 {
-        // SAFETY: the part's target is its own.
-        unsafe { task.begin(into) };
-    }
-    for start in (0..inner).step_by(SLICE) {
-        let slice = task.inner_range(start, inner.min(start + SLICE));
-        let into = if start == 0 { into } else { Into::Add };
-        if slice.rows > 0 && slice.cols > 0 {
-            // SAFETY: the part's target is its own.
-            unsafe { compute_slice(kernel, &slice, into) };
-        }
-    }
+    // SAFETY: the part's target is its own.
+    unsafe { task.for_each_slice(SLICE, into, |slice, into| compute_slice(kernel, slice, into)) };
 }
 
 /// How right sides are packed that many products share.

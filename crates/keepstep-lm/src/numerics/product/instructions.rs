@@ -63,17 +63,66 @@ pub(super) trait Float32: Instructions<Factor = f32> {
     unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize);
 }
 
-/// What is the same for both sets, compiled for each.
-macro_rules! compiled_for {
-    ($features:literal, $vector:ty, $lanes:literal, $tile_rows:literal) => {
+/// What a set does with registers of sums.
+macro_rules! sums {
+    ($vector:ty, $zero:ident, $load:ident, $store:ident, $add:ident) => {
+        type Sums = $vector;
+
+        #[inline(always)]
+        unsafe fn zero() -> $vector {
+            // SAFETY: the caller's.
+            unsafe { $zero() }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> $vector {
+            // SAFETY: the caller's.
+            unsafe { $load(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, sums: $vector) {
+            // SAFETY: the caller's.
+            unsafe { $store(to, sums) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(one: $vector, other: $vector) -> $vector {
+            // SAFETY: the caller's.
+            unsafe { $add(one, other) }
+        }
+    };
+}
+pub(in crate::numerics) use sums;
+
+/// What a set does with float32 factors, and what is compiled for it.
+macro_rules! float32 {
+    ($features:literal, $vector:ty, $lanes:literal, $tile_rows:literal, $splat:ident, $load:ident, $multiply_add:ident) => {
         type Factor = f32;
         type Factors = $vector;
-        type Sums = $vector;
         const SLICE: usize = super::SLICE;
         const STEP: usize = 1;
         const LANES: usize = $lanes;
         const TILE_ROWS: usize = $tile_rows;
         const READS_ROWS: bool = true;
+
+        #[inline(always)]
+        unsafe fn splat(factor: f32) -> $vector {
+            // SAFETY: the caller's.
+            unsafe { $splat(factor) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_factors(from: *const f32) -> $vector {
+            // SAFETY: the caller's.
+            unsafe { $load(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn multiply_add(left: $vector, right: $vector, sum: $vector) -> $vector {
+            // SAFETY: the caller's.
+            unsafe { $multiply_add(left, right, sum) }
+        }
 
         #[target_feature(enable = $features)]
         unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile<Self>, into: Into<'_>) {
@@ -105,49 +154,8 @@ macro_rules! compiled_for {
 pub(super) struct Avx2;
 
 impl Instructions for Avx2 {
-    compiled_for!("avx2,fma", __m256, 8, 6);
-
-    #[inline(always)]
-    unsafe fn zero() -> __m256 {
-        // SAFETY: the caller's.
-        unsafe { _mm256_setzero_ps() }
-    }
-
-    #[inline(always)]
-    unsafe fn splat(factor: f32) -> __m256 {
-        // SAFETY: the caller's.
-        unsafe { _mm256_set1_ps(factor) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_factors(from: *const f32) -> __m256 {
-        // SAFETY: the caller's.
-        unsafe { _mm256_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m256 {
-        // SAFETY: the caller's.
-        unsafe { _mm256_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, sums: __m256) {
-        // SAFETY: the caller's.
-        unsafe { _mm256_storeu_ps(to, sums) }
-    }
-
-    #[inline(always)]
-    unsafe fn multiply_add(left: __m256, right: __m256, sum: __m256) -> __m256 {
-        // SAFETY: the caller's.
-        unsafe { _mm256_fmadd_ps(left, right, sum) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(one: __m256, other: __m256) -> __m256 {
-        // SAFETY: the caller's.
-        unsafe { _mm256_add_ps(one, other) }
-    }
+    sums!(__m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps);
+    float32!("avx2,fma", __m256, 8, 6, _mm256_set1_ps, _mm256_loadu_ps, _mm256_fmadd_ps);
 }
 
 impl Float32 for Avx2 {
@@ -186,49 +194,8 @@ impl Float32 for Avx2 {
 pub(super) struct Avx512;
 
 impl Instructions for Avx512 {
-    compiled_for!("avx512f", __m512, 16, 12);
-
-    #[inline(always)]
-    unsafe fn zero() -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_setzero_ps() }
-    }
-
-    #[inline(always)]
-    unsafe fn splat(factor: f32) -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_set1_ps(factor) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_factors(from: *const f32) -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, sums: __m512) {
-        // SAFETY: the caller's.
-        unsafe { _mm512_storeu_ps(to, sums) }
-    }
-
-    #[inline(always)]
-    unsafe fn multiply_add(left: __m512, right: __m512, sum: __m512) -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_fmadd_ps(left, right, sum) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(one: __m512, other: __m512) -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_add_ps(one, other) }
-    }
+    sums!(__m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps);
+    float32!("avx512f", __m512, 16, 12, _mm512_set1_ps, _mm512_loadu_ps, _mm512_fmadd_ps);
 }
 
 impl Float32 for Avx512 {

@@ -89,7 +89,7 @@ impl<'a> Task<'a> {
     }
 
     /// The same of a part of the inner dimension.
-    pub(in crate::numerics) fn inner_range(mut self, start: usize, end: usize) -> Task<'a> {
+    fn inner_range(mut self, start: usize, end: usize) -> Task<'a> {
         self.lhs.data = &self.lhs.data[start * self.lhs.col_stride..];
         self.rhs.data = &self.rhs.data[start * self.rhs.row_stride..];
         self.lhs.cols = end - start;
@@ -101,17 +101,30 @@ impl<'a> Task<'a> {
     /// # Safety
     /// Nothing else touches the result's elements meanwhile, and the processor has what the backend needs.
     pub(super) unsafe fn run(self, into: Into<'_>, backend: Backend) {
+        // SAFETY: handed on.
+        unsafe { self.for_each_slice(SLICE, into, |slice, into| slice.run_slice(into, backend)) };
+    }
+
+    /// Calls `compute` with each slice of at most `len` of the inner dimension, in order: the first replaces what is in the
+    /// result, if that is wanted, and the others add to it.
+    ///
+    /// # Safety
+    /// Nothing else touches the result's elements meanwhile.
+    pub(in crate::numerics) unsafe fn for_each_slice(
+        self,
+        len: usize,
+        into: Into<'_>,
+        compute: impl Fn(&Task<'_>, Into<'_>),
+    ) {
         let inner = self.lhs.cols;
         if inner == 0 {
             // SAFETY: handed on.
             unsafe { self.begin(into) };
         }
-        for start in (0..inner).step_by(SLICE) {
-            let slice = self.inner_range(start, inner.min(start + SLICE));
-            let into = if start == 0 { into } else { Into::Add };
+        for start in (0..inner).step_by(len) {
+            let slice = self.inner_range(start, inner.min(start + len));
             if slice.rows > 0 && slice.cols > 0 {
-                // SAFETY: handed on.
-                unsafe { slice.run_slice(into, backend) };
+                compute(&slice, if start == 0 { into } else { Into::Add });
             }
         }
     }
@@ -140,7 +153,7 @@ impl<'a> Task<'a> {
     ///
     /// # Safety
     /// As [`Task::run`].
-    pub(in crate::numerics) unsafe fn begin(&self, into: Into<'_>) {
+    pub(super) unsafe fn begin(&self, into: Into<'_>) {
         for row in 0..self.rows {
             // SAFETY: the row is the result's, and nothing else touches it.
             let out =

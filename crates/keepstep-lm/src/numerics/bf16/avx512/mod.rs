@@ -3,7 +3,7 @@
 mod pack;
 
 use super::SLICE;
-use crate::numerics::product::instructions::Instructions;
+use crate::numerics::product::instructions::{Instructions, sums};
 use crate::numerics::product::kernel::{self, Tile};
 use crate::numerics::product::{Into, Matrix};
 use std::arch::x86_64::{
@@ -17,10 +17,11 @@ use std::arch::x86_64::{
 pub(super) struct Avx512Bf16;
 
 impl Instructions for Avx512Bf16 {
+    sums!(__m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps);
+
     /// The first number in the lower half.
     type Factor = u32;
     type Factors = __m512i;
-    type Sums = __m512;
     const SLICE: usize = SLICE;
     const STEP: usize = 2;
     const LANES: usize = 16;
@@ -37,30 +38,6 @@ impl Instructions for Avx512Bf16 {
     unsafe fn load_factors(from: *const u32) -> __m512i {
         // SAFETY: the caller's.
         unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn zero() -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_setzero_ps() }
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, sums: __m512) {
-        // SAFETY: the caller's.
-        unsafe { _mm512_storeu_ps(to, sums) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(one: __m512, other: __m512) -> __m512 {
-        // SAFETY: the caller's.
-        unsafe { _mm512_add_ps(one, other) }
     }
 
     #[inline(always)]
