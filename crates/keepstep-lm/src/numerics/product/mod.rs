@@ -38,7 +38,7 @@ const SERIAL: usize = 1 << 16;
 const PART_ROWS: usize = 12;
 const PART_COLS: usize = 32;
 /// Longer parts leave a thread waiting for another's last one.
-const LONGEST_PART: usize = 384;
+const LONGEST_PART: usize = 768;
 
 /// `out = lhs · rhs`, or `out += lhs · rhs`, on all threads of the current pool.
 ///
