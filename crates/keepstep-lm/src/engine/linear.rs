@@ -6,15 +6,18 @@ use crate::numerics::products::Products;
 use crate::numerics::vectorized::vectorized;
 use crate::parameters::Affine;
 
+/// The weight, `[in, out]`.
+pub(super) fn weight<'a>(affine: &Affine<&'a [f32]>) -> Matrix<'a> {
+    let outs = affine.bias.len();
+    Matrix::new(affine.weight, affine.weight.len() / outs, outs)
+}
+
 /// `y = x · weight + bias` in float32, on all threads; the bias is what the products are added to.
 pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
-    let (rows, ins, outs) = sizes(x, affine);
-    product(
-        MatrixMut::new(y, rows, outs),
-        Into::Bias(affine.bias),
-        Matrix::new(x, rows, ins),
-        Matrix::new(affine.weight, ins, outs),
-    );
+    let (weight, outs) = (weight(affine), affine.bias.len());
+    let rows = x.len() / weight.rows();
+    let x = Matrix::new(x, rows, weight.rows());
+    product(MatrixMut::new(y, rows, outs), Into::Bias(affine.bias), x, weight);
 }
 
 /// The same on this thread alone, in the pass's precision.
@@ -28,13 +31,10 @@ pub(super) unsafe fn forward_rows(
     affine: &Affine<&[f32]>,
     packed: Option<Packed<'_>>,
 ) {
-    let (rows, ins, outs) = sizes(x, affine);
-    let part = Part::whole(
-        MatrixMut::new(y, rows, outs),
-        Into::Bias(affine.bias),
-        Matrix::new(x, rows, ins),
-        Matrix::new(affine.weight, ins, outs),
-    );
+    let (weight, outs) = (weight(affine), affine.bias.len());
+    let rows = x.len() / weight.rows();
+    let x = Matrix::new(x, rows, weight.rows());
+    let part = Part::whole(MatrixMut::new(y, rows, outs), Into::Bias(affine.bias), x, weight);
     // SAFETY: the caller's.
     products.compute(unsafe { part.with_packed(packed) });
 }
@@ -50,23 +50,12 @@ pub(super) unsafe fn backward_rows(
     affine: &Affine<&[f32]>,
     packed: Option<Packed<'_>>,
 ) {
-    let outs = affine.bias.len();
-    let ins = affine.weight.len() / outs;
+    let (weight, outs) = (weight(affine), affine.bias.len());
     let rows = dy.len() / outs;
-    let part = Part::whole(
-        MatrixMut::new(dx, rows, ins),
-        Into::Replace,
-        Matrix::new(dy, rows, outs),
-        Matrix::new(affine.weight, ins, outs).transposed(),
-    );
+    let dy = Matrix::new(dy, rows, outs);
+    let part = Part::whole(MatrixMut::new(dx, rows, weight.rows()), Into::Replace, dy, weight.transposed());
     // SAFETY: the caller's.
     products.compute(unsafe { part.with_packed(packed) });
-}
-
-fn sizes(x: &[f32], affine: &Affine<&[f32]>) -> (usize, usize, usize) {
-    let outs = affine.bias.len();
-    let ins = affine.weight.len() / outs;
-    (x.len() / ins, ins, outs)
 }
 
 vectorized! {

@@ -1,7 +1,7 @@
 //! The weights between two attentions, packed once for all rows of a pass.
 
+use super::linear;
 use crate::model::ModelConfig;
-use crate::numerics::product::Matrix;
 use crate::numerics::product::lines::Lines;
 use crate::numerics::product::packed::{Packed, Packing, Piece, Room};
 use crate::parameters::{Affine, LayerViews};
@@ -60,13 +60,12 @@ impl<'a> Packer<'a> {
         let mut first = 0;
         let mut pack = |affine: Option<&Affine<&'a [f32]>>| {
             let (affine, packing) = (affine?, self.packing?);
-            let outs = affine.bias.len();
-            let ins = affine.weight.len() / outs;
-            let weight = Matrix::new(affine.weight, ins, outs);
+            let weight = linear::weight(affine);
+            let len = matrix_len(weight.rows(), affine.bias.len());
             let weight = if self.pass == Pass::Forward { weight } else { weight.transposed() };
             // SAFETY: each matrix has its own part of the room; the rest is the caller's.
             let packed = unsafe { packing.pack(&self.room, first, weight, &mut pieces) };
-            first += matrix_len(ins, outs);
+            first += len;
             Some(packed)
         };
         let packed = PackedWeights {

@@ -107,8 +107,8 @@ pub(super) fn for_each_in_order<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) 
     });
 }
 
-/// Rows of a task: few enough that they stay in the caches, many enough that packing the weights for them does not count,
-/// and as many tasks for each thread as for the others.
+/// Rows of a task: few enough that they stay in the caches, many enough that reading the packed weights does not
+/// count, and as many tasks for each thread as for the others.
 pub(super) fn task_rows(rows: usize, threads: usize) -> usize {
     const ROWS: usize = 4 * BLOCK;
     let rounds = (rows + threads * ROWS / 2) / (threads * ROWS);

@@ -15,6 +15,8 @@ type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// A few threads, of which the one that calls is one.
 pub(super) struct Crew {
+    /// Threads, the caller's included.
+    size: usize,
     /// Which job (upper half), how many of its parts are taken, and how many there are (16 bits each). Who moves it on
     /// owns the part.
     ticket: AtomicU64,
@@ -33,8 +35,9 @@ pub(super) struct Crew {
 unsafe impl Sync for Crew {}
 
 impl Crew {
-    fn new() -> Crew {
+    fn new(size: usize) -> Crew {
         Crew {
+            size,
             ticket: AtomicU64::new(0),
             work: UnsafeCell::new(None),
             finished: AtomicUsize::new(0),
@@ -55,7 +58,7 @@ impl Crew {
                 self.0.rouse();
             }
         }
-        let crew = Crew::new();
+        let crew = Crew::new(threads.max(1));
         std::thread::scope(|scope: &Scope<'_, '_>| {
             let dismiss = Dismiss(&crew);
             for _ in 1..threads {
@@ -66,6 +69,11 @@ impl Crew {
             drop(dismiss);
             result
         })
+    }
+
+    /// Threads, the caller's included.
+    pub(super) fn size(&self) -> usize {
+        self.size
     }
 
     /// Calls `work` with each chunk of `out` of `len` values, the last perhaps shorter, and its index: on all threads, in

@@ -173,7 +173,7 @@ impl<'a> Decoder<'a> {
         let Decoder { model, weights, crew, row, logits, .. } = self;
         let width = model.n_embd;
         let (normal, wte) = (&row.normal, weights.wte);
-        let part = part_len(model.vocab_size, width);
+        let part = part_len(crew, model.vocab_size, width);
         crew.chunks(logits, part, |index, logits| {
             row_by_rows(logits, normal, &wte[index * part * width..], width);
         });
@@ -193,7 +193,7 @@ fn embed(x: &mut [f32], weights: &Views<&[f32]>, token: u32, place: usize) {
 /// `y = x · weight + bias` of one row, as `linear` has it.
 fn row_linear(crew: &Crew, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     let outs = affine.bias.len();
-    let part = part_len(outs, x.len());
+    let part = part_len(crew, outs, x.len());
     crew.chunks(y, part, |index, y| {
         let first = index * part;
         y.copy_from_slice(&affine.bias[first..first + y.len()]);
@@ -201,11 +201,11 @@ fn row_linear(crew: &Crew, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     });
 }
 
-/// Columns of a part of a product: whole vectors, and lines of the cache that no other part writes to.
-fn part_len(cols: usize, inner: usize) -> usize {
+/// Columns of a part of a product: whole vectors, and lines of the cache that no other part writes to. Two parts for each
+/// member keep all busy to the end, and leave them long, as memory is read best.
+fn part_len(crew: &Crew, cols: usize, inner: usize) -> usize {
     let least = (PART / inner.max(1)).max(1);
-    // Not more parts than keep every member busy to the end.
-    least.max(cols / 4).next_multiple_of(64)
+    least.max(cols / (2 * crew.size())).next_multiple_of(64)
 }
 
 fn add(x: &mut [f32], y: &[f32]) {

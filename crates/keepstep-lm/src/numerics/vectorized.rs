@@ -17,7 +17,8 @@ pub(crate) fn is_fast() -> bool {
     }
 }
 
-/// Whether this processor has the parts of AVX-512 that the fastest versions need: those of every server's since 2017.
+/// Whether this processor has the parts of AVX-512 that the fastest versions need: Intel's servers have them since 2017,
+/// AMD's since 2022.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn is_fastest() -> bool {

@@ -1,8 +1,8 @@
 //! The kernel for processors with AVX2 and FMA, or with AVX-512: tiles of 6 x 16, or of 12 x 32, results in registers.
 //!
-//! The right side is packed in panels of a tile's width, a chunk of which stays in the second cache; rows of the left side
-//! are read where they lie if they can be, or else packed, in panels of a tile's height where they lie in columns. The way of packing follows
-//! Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
+//! The right side is packed in panels of a tile's width, a chunk of which stays in the second cache. Rows of the left side
+//! are read where they lie if they can be, or else packed; where they lie in columns, in panels of a tile's height. The way
+//! of packing follows Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
 use super::instructions::Instructions;
 use super::lines::Lines;
@@ -108,7 +108,12 @@ pub(in crate::numerics) unsafe fn run<I: Instructions>(task: &Task<'_>, into: In
                             width: I::TILE_COLS.min(cols - panel),
                         };
                         // SAFETY: the tile lies within the result, which nothing else touches.
-                        unsafe { tile.run(height, left == Left::Panels, into.from(col + panel)) };
+                        unsafe {
+                            match left {
+                                Left::Panels => tile.run::<true>(height, into.from(col + panel)),
+                                _ => tile.run::<false>(height, into.from(col + panel)),
+                            }
+                        }
                     }
                     first += height;
                 }
@@ -161,26 +166,18 @@ pub(in crate::numerics) struct Tile<I: Instructions> {
 }
 
 impl<I: Instructions> Tile<I> {
-    unsafe fn run(self, height: usize, is_packed: bool, into: Into<'_>) {
+    unsafe fn run<const IS_PACKED: bool>(self, height: usize, into: Into<'_>) {
         // SAFETY: handed on.
         unsafe {
-            match (height, is_packed) {
-                (12, false) => I::compute::<12, false>(self, into),
-                (8, false) => I::compute::<8, false>(self, into),
-                (6, false) => I::compute::<6, false>(self, into),
-                (5, false) => I::compute::<5, false>(self, into),
-                (4, false) => I::compute::<4, false>(self, into),
-                (3, false) => I::compute::<3, false>(self, into),
-                (2, false) => I::compute::<2, false>(self, into),
-                (_, false) => I::compute::<1, false>(self, into),
-                (12, true) => I::compute::<12, true>(self, into),
-                (8, true) => I::compute::<8, true>(self, into),
-                (6, true) => I::compute::<6, true>(self, into),
-                (5, true) => I::compute::<5, true>(self, into),
-                (4, true) => I::compute::<4, true>(self, into),
-                (3, true) => I::compute::<3, true>(self, into),
-                (2, true) => I::compute::<2, true>(self, into),
-                (_, true) => I::compute::<1, true>(self, into),
+            match height {
+                12 => I::compute::<12, IS_PACKED>(self, into),
+                8 => I::compute::<8, IS_PACKED>(self, into),
+                6 => I::compute::<6, IS_PACKED>(self, into),
+                5 => I::compute::<5, IS_PACKED>(self, into),
+                4 => I::compute::<4, IS_PACKED>(self, into),
+                3 => I::compute::<3, IS_PACKED>(self, into),
+                2 => I::compute::<2, IS_PACKED>(self, into),
+                _ => I::compute::<1, IS_PACKED>(self, into),
             }
         }
     }
