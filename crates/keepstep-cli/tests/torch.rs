@@ -480,7 +480,7 @@ print(json.dumps(rates))
     ] {
         let min_lr = if name.contains("min_lr") || name.contains("stable") { 3e-5 } else { 0.0 };
         let config = ScheduleConfig { kind, warmup_steps: 17, min_lr, decay_steps: 50 };
-        let schedule = keepstep_lm::schedule::Schedule::new(&config, 7e-4, 311);
+        let schedule = keepstep_model::train::schedule::Schedule::new(&config, 7e-4, 311);
         let theirs = found[name].as_array().expect("rates");
         assert_eq!(theirs.len(), 311, "{name}");
         let mut beyond = 0;

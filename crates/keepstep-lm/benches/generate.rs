@@ -4,9 +4,9 @@
 //! of greedy and of sampled decoding, and of the prompt.
 
 use keepstep_lm::generate::{GenerateOptions, Generator};
-use keepstep_lm::model::ModelConfig;
-use keepstep_lm::parameters::{Layout, initial_parameters};
-use keepstep_lm::tokenizer::Tokenizer;
+use keepstep_model::gpt2::layout::{Layout, initial_parameters};
+use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_text::tokenizer::Tokenizer;
 use std::time::Instant;
 
 fn main() {

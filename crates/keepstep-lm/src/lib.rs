@@ -2,24 +2,10 @@
 //! processor.
 
 pub mod config;
-pub mod corpus;
-pub mod engine;
-pub mod export;
-mod files;
-mod flat_buffer;
-pub mod foreign;
 pub mod generate;
-pub mod gradient;
-pub mod model;
-pub mod numerics;
-pub mod optimizer;
-pub mod parameters;
-pub mod schedule;
-mod state_dict;
-pub mod tensorboard;
-pub mod tokenizer;
-pub mod trained;
+pub mod hub;
+pub mod import;
 pub mod trainer;
 
 pub use config::Config;
-pub use state_dict::StateDictError;
+pub use keepstep_model::train::state_dict::StateDictError;

@@ -60,6 +60,7 @@ pub mod position;
 pub mod rng;
 pub mod run;
 pub mod series;
+pub mod settings;
 pub mod store;
 
 pub use checkpoint::{Checkpoint, State};

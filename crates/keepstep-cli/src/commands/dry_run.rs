@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
-use keepstep_lm::foreign::is_foreign_checkpoint;
+use keepstep_lm::import::is_foreign_checkpoint;
 use keepstep_lm::trainer::{DryRun, dry_run};
 use serde_json::json;
 use std::fmt::Write;

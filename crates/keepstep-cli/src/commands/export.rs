@@ -2,7 +2,7 @@
 
 use super::{Failure, generate::checkpoint};
 use crate::arguments::{ExportArguments, ExportFormat};
-use keepstep_lm::export::{Format, export};
+use keepstep_lm::hub::export::{Format, export};
 
 pub(crate) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     let format = match arguments.format {

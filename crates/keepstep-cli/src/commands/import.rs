@@ -4,7 +4,7 @@ use super::{Failure, train::failure};
 use crate::arguments::{ImportArguments, StepIs};
 use crate::progress::Progress;
 use keepstep_lm::Config;
-use keepstep_lm::foreign::{Counting, import};
+use keepstep_lm::import::{Counting, import};
 
 pub(crate) fn run(arguments: &ImportArguments) -> Result<(), Failure> {
     let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;

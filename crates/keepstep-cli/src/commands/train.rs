@@ -8,7 +8,7 @@ use keepstep::name::Name;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
-use keepstep_lm::foreign::{Counting, import, is_foreign_checkpoint};
+use keepstep_lm::import::{Counting, import, is_foreign_checkpoint};
 use keepstep_lm::trainer::{Control, Observer, Outcome, StopReason, TrainError, train};
 use serde_json::json;
 use std::path::PathBuf;
@@ -138,7 +138,8 @@ fn take_over(
     if !is_foreign_checkpoint(path) {
         return Ok(control);
     }
-    let folder = keepstep_lm::config::expand(&config.output_dir)?;
+    let folder =
+        keepstep::settings::expand(&config.output_dir).map_err(keepstep_lm::config::ConfigError::from)?;
     let folder = PathBuf::from(folder);
     let is_checkpoint = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| Name::parse(name).is_some()))
@@ -156,7 +157,7 @@ fn take_over(
 /// What the arguments say about resuming; None leaves it to the config.
 pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Option<Resume>, Failure> {
     let path = |text: &str| {
-        let expanded = keepstep_lm::config::expand(text).map_err(|error| Failure::of(2, &error))?;
+        let expanded = keepstep::settings::expand(text).map_err(|error| Failure::of(2, &error))?;
         Ok::<_, Failure>(Source::Path(PathBuf::from(expanded)))
     };
     let configured = || config.resume_from_checkpoint.as_deref().map_or(Ok(Source::None), path);

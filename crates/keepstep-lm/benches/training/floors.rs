@@ -1,8 +1,8 @@
 //! What an update cannot do without: its matrix products, and the optimizer's way through memory.
 
-use keepstep_lm::model::ModelConfig;
-use keepstep_lm::numerics::product::{Into, Matrix, MatrixMut, product, serial_product};
-use keepstep_lm::parameters::Layout;
+use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_numerics::matmul::{Into, Matrix, MatrixMut, product, serial_product};
 use rayon::prelude::*;
 use std::time::Instant;
 

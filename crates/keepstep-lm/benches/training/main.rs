@@ -8,11 +8,12 @@
 mod floors;
 
 use keepstep_lm::config::{OptimizerConfig, Precision};
-use keepstep_lm::engine::{CpuEngine, DropoutKey, Engine};
-use keepstep_lm::gradient::{GradientTree, clip_coefficient, global_norm};
-use keepstep_lm::model::ModelConfig;
-use keepstep_lm::optimizer::{AdamW, Buffers, ParamGroup};
-use keepstep_lm::parameters::{Layout, initial_parameters};
+use keepstep_model::engine::{DropoutKey, Engine};
+use keepstep_model::gpt2::CpuEngine;
+use keepstep_model::gpt2::layout::{Layout, initial_parameters};
+use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::train::adamw::{AdamW, Buffers, ParamGroup};
+use keepstep_model::train::gradient_tree::{GradientTree, clip_coefficient, global_norm};
 use std::time::Instant;
 
 /// What is measured.

@@ -64,16 +64,9 @@ pub enum ConfigError {
         /// As it stands in the config, expanded.
         path: PathBuf,
         /// Why not.
-        source: Box<crate::foreign::ForeignError>,
+        source: Box<crate::hub::ForeignError>,
     },
     /// A variable of the environment that is not set.
-    #[error(
-        "`{text}` names the environment's variable {variable}, which is not set: set it, or write ${{{variable}:-DEFAULT}}"
-    )]
-    Variable {
-        /// The text with the variable.
-        text: String,
-        /// The variable.
-        variable: String,
-    },
+    #[error(transparent)]
+    Variable(#[from] keepstep::settings::UnsetVariable),
 }

@@ -1,24 +1,21 @@
 //! The config: read, changed by `--set`, checked once before anything starts.
 
-mod duration;
 mod error;
-mod expand;
 mod functional;
 mod precision;
-mod settings;
 mod tree;
 mod validate;
 
-pub use duration::TimeSpan;
 pub use error::ConfigError;
-pub use expand::expand;
 pub use functional::{from_functional, functional};
-pub use precision::{Precision, Precisions};
-pub use settings::{Key, Mark};
-pub use tree::{
-    Config, DataConfig, ModelSection, OnDivergence, OnSaveError, OptimizerConfig, SampleConfig,
-    ScheduleConfig, ScheduleKind, TokenizerSpec,
-};
+pub use keepstep::settings::{Key, Mark, TimeSpan, expand};
+pub use keepstep_model::gpt2::settings::ModelSection;
+pub use keepstep_model::train::adamw::OptimizerConfig;
+pub use keepstep_model::train::schedule::{ScheduleConfig, ScheduleKind};
+pub use keepstep_numerics::precision::Precision;
+pub use keepstep_text::corpus::{DataConfig, TokenizerSpec};
+pub use precision::Precisions;
+pub use tree::{Config, OnDivergence, OnSaveError, SampleConfig};
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +46,7 @@ impl Config {
             let path = PathBuf::from(expand(path)?);
             // A run that goes on does not need them any more: its checkpoint has them.
             if path.exists() {
-                let given = crate::foreign::hub_settings(&path)
+                let given = crate::hub::hub_settings(&path)
                     .map_err(|source| ConfigError::InitFrom { path, source: Box::new(source) })?;
                 fill(&mut table, given);
             }
@@ -72,17 +69,13 @@ impl Config {
     }
 
     /// The model that it describes, with a vocabulary.
-    pub fn model_config(&self, vocab_size: usize) -> crate::model::ModelConfig {
-        let ModelSection { block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon } = self.model;
-        crate::model::ModelConfig {
-            vocab_size,
-            block_size,
-            n_layer,
-            n_head,
-            n_embd,
-            dropout,
-            layer_norm_epsilon,
-        }
+    pub fn model_config(&self, vocab_size: usize) -> keepstep_model::gpt2::settings::ModelConfig {
+        self.model.with_vocab_size(vocab_size)
+    }
+
+    /// The sequences that training cuts the corpus into.
+    pub fn sequences(&self) -> keepstep_text::corpus::Sequences {
+        keepstep_text::corpus::Sequences { block_size: self.model.block_size, batch_size: self.batch_size }
     }
 
     /// The config as a table, defaults included.

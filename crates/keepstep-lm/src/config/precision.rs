@@ -1,27 +1,8 @@
-//! In which precision matrix products are computed.
+//! In which precisions a run may compute.
 
+use keepstep_numerics::precision::Precision;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
-
-/// The precision of the linear layers' products and the head's. Everything else, the weights themselves included, is
-/// float32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// float32 throughout.
-    Float32,
-    /// Factors rounded to bfloat16, sums in float32: see [`numerics::bf16`](crate::numerics::bf16).
-    Bf16,
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Precision::Float32 => "float32",
-            Precision::Bf16 => "bf16",
-        })
-    }
-}
 
 /// The precisions that a run may have, the preferred one first. Never empty, and none of them twice.
 #[derive(Debug, Clone, PartialEq, Eq)]

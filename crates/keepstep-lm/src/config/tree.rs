@@ -1,8 +1,13 @@
 //! The config as people write it.
 
-use super::duration::TimeSpan;
-use super::precision::{Precision, Precisions};
-use super::settings::settings;
+use super::precision::Precisions;
+use keepstep::settings;
+use keepstep::settings::TimeSpan;
+use keepstep_model::gpt2::settings::ModelSection;
+use keepstep_model::train::adamw::OptimizerConfig;
+use keepstep_model::train::schedule::ScheduleConfig;
+use keepstep_numerics::precision::Precision;
+use keepstep_text::corpus::DataConfig;
 use serde::{Deserialize, Serialize};
 
 settings! {
@@ -69,70 +74,6 @@ settings! {
 }
 
 settings! {
-    /// The corpus.
-    pub struct DataConfig {
-        /// Files or globs; `~` and `${VAR:-default}` expand.
-        operational paths: Vec<String> = Vec::new(),
-        /// Crates whose Rust sources cargo has on the disk, as name-version.
-        operational cargo_packages: Vec<String> = Vec::new(),
-        /// The part of the windows, from the end, that is held out.
-        functional validation_fraction: f64 = 0.05,
-        /// How text becomes tokens.
-        functional tokenizer: TokenizerSpec = TokenizerSpec::Bytes,
-        /// Where tokens are cached; the user's cache folder if not set.
-        operational cache_dir: Option<String> = None,
-    }
-}
-
-settings! {
-    /// The sizes of the GPT-2.
-    pub struct ModelSection {
-        /// The longest context, in tokens.
-        functional block_size: usize = 128,
-        /// Transformer blocks.
-        functional n_layer: usize = 4,
-        /// Attention heads.
-        functional n_head: usize = 4,
-        /// Width of the residual stream.
-        functional n_embd: usize = 128,
-        /// Probability of dropping an element.
-        functional dropout: f64 = 0.0,
-        /// Added to the variance in LayerNorm.
-        functional layer_norm_epsilon: f64 = 1e-5,
-    }
-}
-
-settings! {
-    /// AdamW.
-    pub struct OptimizerConfig {
-        /// The highest learning rate.
-        functional learning_rate: f64 = 5e-4,
-        /// Decoupled weight decay, for tensors of two or more dimensions.
-        functional weight_decay: f64 = 0.1,
-        /// Decay rates of the two moments.
-        functional betas: [f64; 2] = [0.9, 0.95],
-        /// Added to the denominator.
-        functional eps: f64 = 1e-8,
-        /// The gradient's global norm is clipped to this; 0 does not clip.
-        functional max_grad_norm: f64 = 1.0,
-    }
-}
-
-settings! {
-    /// The learning rate over time, by transformers' formulas.
-    pub struct ScheduleConfig {
-        /// The shape.
-        functional kind: ScheduleKind = ScheduleKind::Constant,
-        /// Updates during which the rate rises from 0.
-        functional warmup_steps: u64 = 0,
-        /// Where the rate ends: `cosine_with_min_lr` and `warmup_stable_decay`.
-        functional min_lr: f64 = 0.0,
-        /// Updates of the last phase: `warmup_stable_decay`.
-        functional decay_steps: u64 = 0,
-    }
-}
-
-settings! {
     /// The texts that the model writes while it is trained: a short one after each evaluation, which goes to the journal, and
     /// one that `train` prints at the end.
     pub struct SampleConfig {
@@ -148,44 +89,6 @@ settings! {
         operational top_k: usize = 50,
         /// The same seed writes the same text.
         operational seed: u64 = 0,
-    }
-}
-
-/// How text becomes tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenizerSpec {
-    /// Each byte is a token.
-    Bytes,
-    /// Each character of the corpus is a token.
-    Chars,
-    /// Byte-level BPE with this many entries, trained on the corpus.
-    Bpe(usize),
-    /// A tokenizer.json.
-    File(String),
-}
-
-/// The shapes of the learning rate, under transformers' names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScheduleKind {
-    /// The same at every update.
-    Constant,
-    /// The same once it has risen.
-    ConstantWithWarmup,
-    /// Down to 0 in a straight line.
-    Linear,
-    /// Down to 0 in half a cosine.
-    Cosine,
-    /// Down to `min_lr` in half a cosine.
-    CosineWithMinLr,
-    /// Constant, and down to `min_lr` in half a cosine over the last `decay_steps`.
-    WarmupStableDecay,
-}
-
-impl ScheduleKind {
-    /// Whether the rate does not depend on how long the run is.
-    pub fn is_constant(self) -> bool {
-        matches!(self, ScheduleKind::Constant | ScheduleKind::ConstantWithWarmup)
     }
 }
 
@@ -207,41 +110,4 @@ pub enum OnDivergence {
     Warn,
     /// It ends.
     Stop,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bpe {
-    bpe: usize,
-}
-
-impl Serialize for TokenizerSpec {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            TokenizerSpec::Bytes => serializer.serialize_str("bytes"),
-            TokenizerSpec::Chars => serializer.serialize_str("chars"),
-            TokenizerSpec::Bpe(bpe) => Bpe { bpe: *bpe }.serialize(serializer),
-            // Where the file lies is no part of the function: its content is, and stands in the checkpoint.
-            TokenizerSpec::File(_) => serializer.serialize_str("tokenizer.json"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenizerSpec {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<TokenizerSpec, D::Error> {
-        const EXPECTED: &str = "expected \"bytes\", \"chars\", { bpe = SIZE } or the path of a tokenizer.json (ending in .json) or of a checkpoint (.pt)";
-        let unexpected = || serde::de::Error::custom(EXPECTED);
-        match toml::Value::deserialize(deserializer).map_err(|_| unexpected())? {
-            toml::Value::String(text) => match text.as_str() {
-                "bytes" => Ok(TokenizerSpec::Bytes),
-                "chars" => Ok(TokenizerSpec::Chars),
-                path if path.ends_with(".json") || path.ends_with(".pt") => Ok(TokenizerSpec::File(text)),
-                _ => Err(unexpected()),
-            },
-            table @ toml::Value::Table(_) => {
-                table.try_into::<Bpe>().map(|bpe| TokenizerSpec::Bpe(bpe.bpe)).map_err(|_| unexpected())
-            }
-            _ => Err(unexpected()),
-        }
-    }
 }

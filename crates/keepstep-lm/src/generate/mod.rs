@@ -3,18 +3,16 @@
 //! A position is computed by the engine's own arithmetic, so that its logits have the bits that a whole forward pass
 //! would give.
 
-mod crew;
-mod decoder;
 mod sampler;
 mod stream;
 
-use crate::model::ModelConfig;
-use crate::parameters::Layout;
-use crate::tokenizer::{Tokenizer, TokenizerError};
-use crate::trained::{TrainedModel, TrainedModelError};
-use crew::Crew;
-use decoder::Decoder;
+use crate::hub::trained::{TrainedModel, TrainedModelError};
 use keepstep::Checkpoint;
+use keepstep_model::gpt2::decode::Decoder;
+use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::ops::spin_pool::SpinPool;
+use keepstep_text::tokenizer::{Tokenizer, TokenizerError};
 use sampler::Sampler;
 use std::borrow::Cow;
 use stream::TextStream;
@@ -155,7 +153,7 @@ impl<'a> Generator<'a> {
     /// Does something with a decoder on as many threads as the current pool has.
     fn decode<T>(&self, work: impl FnOnce(&mut Decoder<'_>) -> T) -> T {
         let layout = Layout::new(&self.model);
-        Crew::of(rayon::current_num_threads(), |crew| {
+        SpinPool::of(rayon::current_num_threads(), |crew| {
             work(&mut Decoder::new(&self.model, layout.views(&self.parameters), crew))
         })
     }
@@ -164,7 +162,7 @@ impl<'a> Generator<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parameters::initial_parameters;
+    use keepstep_model::gpt2::layout::initial_parameters;
 
     pub(super) fn generator(block_size: usize) -> Generator<'static> {
         let model = ModelConfig {

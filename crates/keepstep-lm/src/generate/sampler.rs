@@ -1,9 +1,9 @@
 //! The choice of the next token.
 
 use super::GenerateOptions;
-use crate::numerics::math::exp;
-use crate::numerics::vectorized::vectorized;
 use keepstep::rng::{Purpose, Stream};
+use keepstep_numerics::math::exp;
+use keepstep_numerics::vectorized;
 
 /// Chooses tokens; of equally likely ones the smallest comes first.
 pub(super) struct Sampler<'a> {

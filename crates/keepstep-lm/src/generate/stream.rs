@@ -1,6 +1,6 @@
 //! Tokens to text, as they come.
 
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use keepstep_text::tokenizer::{Tokenizer, TokenizerError};
 
 /// Hands out text as soon as it cannot change any more: a character of several bytes comes when its last token has.
 pub(super) struct TextStream<'a> {
@@ -45,7 +45,7 @@ impl<'a> TextStream<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::WordCounts;
+    use keepstep_text::tokenizer::WordCounts;
 
     #[test]
     fn pieces_are_the_text_and_never_half_a_character() {

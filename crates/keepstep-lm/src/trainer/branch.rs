@@ -4,14 +4,14 @@ use super::error::TrainError;
 use super::groups;
 use super::observer::Silent;
 use super::prepare;
-use super::weights::Weights;
 use crate::config::{Config, from_functional, functional};
-use crate::parameters::Layout;
-use crate::state_dict::StateDictError;
-use crate::tokenizer::Tokenizer;
 use keepstep::Checkpoint;
 use keepstep::identity::differences;
 use keepstep::position::{Length, Plan, Position};
+use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::train::state_dict::StateDictError;
+use keepstep_model::train::train_state::TrainState;
+use keepstep_text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
 /// Makes the first checkpoint of the new run in `folder`. What is not in `changed` stays as the checkpoint has it.
@@ -42,7 +42,7 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
     let layout = Layout::new(
         &new.model_config(Tokenizer::from_json(&identity.tokenizer, "the checkpoint")?.vocab_size()),
     );
-    let mut weights = Weights::zeros(layout);
+    let mut weights = TrainState::zeros(layout);
     let state = |source: StateDictError| TrainError::State { path: path.to_path_buf(), source };
     let saved = groups::of(Some(&parent.identity.config), &old.optimizer, &weights.layout).map_err(state)?;
     weights.restore(&parent, &saved).map_err(state)?;

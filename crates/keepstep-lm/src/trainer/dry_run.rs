@@ -3,20 +3,21 @@
 use super::disk_need::DiskNeed;
 use super::error::TrainError;
 use super::observer::{Observer, PlanReport, ResumeReport};
-use super::weights::Weights;
 use super::{precision, prepare};
 use crate::config::{Config, DataConfig, Precision};
-use crate::corpus::{Corpus, CorpusSizes};
-use crate::engine::{CpuEngine, DropoutKey, Engine};
-use crate::gradient::{GradientTree, global_norm};
-use crate::model::ModelConfig;
-use crate::numerics::bf16::Support;
-use crate::optimizer::{AdamW, Buffers, ParamGroup};
-use crate::parameters::Layout;
 use keepstep::identity::Identity;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Resume};
 use keepstep::store::Room;
+use keepstep_model::engine::{DropoutKey, Engine};
+use keepstep_model::gpt2::CpuEngine;
+use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::train::adamw::{AdamW, Buffers, ParamGroup};
+use keepstep_model::train::gradient_tree::{GradientTree, global_norm};
+use keepstep_model::train::train_state::TrainState;
+use keepstep_numerics::bf16::Support;
+use keepstep_text::corpus::{Corpus, CorpusSizes};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -140,7 +141,7 @@ fn plan(
         !stop()
     };
     let CorpusSizes { fingerprint, num_tokens, num_train_windows, num_validation_windows } =
-        Corpus::measure(&files, &tokenizer, config, &mut progress)?;
+        Corpus::measure(&files, &tokenizer, &config.data, config.sequences(), &mut progress)?;
     let initial = prepare::initial(config, checkpoint)?;
     let saved = checkpoint.map(|checkpoint| &checkpoint.identity.config);
     let init_from = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
@@ -225,7 +226,7 @@ pub(super) fn checkpoint_bytes(
     let groups = ParamGroup::of_config(&config.optimizer, &layout);
     let schedule = prepare::schedule(config, plan);
     // Zeros that nothing touches take no memory.
-    let mut weights = Weights::zeros(layout);
+    let mut weights = TrainState::zeros(layout);
     weights.num_updates = 1;
     let state = weights.state(&groups, &schedule, 1);
     let checkpoint = Checkpoint {
@@ -246,8 +247,8 @@ pub(super) fn checkpoint_bytes(
 fn measure(config: &Config, precision: Precision, model: &ModelConfig, steps: u64) -> (Duration, Duration) {
     let layout = Layout::new(model);
     let groups = ParamGroup::of_config(&config.optimizer, &layout);
-    let Weights { layout, mut parameters, mut exp_avg, mut exp_avg_sq, .. } =
-        Weights::initial(layout, config.seed);
+    let TrainState { layout, mut parameters, mut exp_avg, mut exp_avg_sq, .. } =
+        TrainState::initial(layout, config.seed);
     let mut engine =
         CpuEngine::new(model, config.batch_size, config.recompute_activations).with_precision(precision);
     let mut tree = GradientTree::new(layout.num_parameters());

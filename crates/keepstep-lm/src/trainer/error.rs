@@ -2,10 +2,10 @@
 
 use super::precision::lack;
 use crate::config::{ConfigError, Precision, Precisions};
-use crate::corpus::CorpusError;
-use crate::numerics::bf16::Support;
-use crate::state_dict::StateDictError;
-use crate::tokenizer::TokenizerError;
+use keepstep_model::train::state_dict::StateDictError;
+use keepstep_numerics::bf16::Support;
+use keepstep_text::corpus::CorpusError;
+use keepstep_text::tokenizer::TokenizerError;
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -130,7 +130,7 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: crate::foreign::ForeignError,
+        source: crate::hub::ForeignError,
     },
     /// The tokenizer cannot be put beside the checkpoints.
     #[error("{path}: the tokenizer cannot be written")]

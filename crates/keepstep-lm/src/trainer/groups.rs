@@ -1,9 +1,9 @@
 //! Parameter groups that a run brought with it, as its checkpoints' config keeps them.
 
 use crate::config::OptimizerConfig;
-use crate::optimizer::ParamGroup;
-use crate::parameters::Layout;
-use crate::state_dict::StateDictError;
+use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::train::adamw::ParamGroup;
+use keepstep_model::train::state_dict::StateDictError;
 use keepstep_pt::{Dict, Value};
 
 /// The key, under `optimizer`, of a run whose groups are not those of its config.

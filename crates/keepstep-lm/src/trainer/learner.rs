@@ -1,23 +1,24 @@
 //! Everything that learns: parameters, moments, and how one update changes them.
 
-use super::weights::Weights;
 use crate::config::{Config, Precision};
-use crate::corpus::{Corpus, CorpusError};
-use crate::engine::{CpuEngine, DropoutKey, Engine, LossSum};
-use crate::gradient::{GradientTree, clip_coefficient, global_norm};
-use crate::model::ModelConfig;
-use crate::optimizer::{AdamW, ParamGroup};
-use crate::schedule::Schedule;
-use crate::state_dict::{self, StateDictError};
 use keepstep::checkpoint::{Checkpoint, State};
 use keepstep::order::Order;
 use keepstep::position::Update;
+use keepstep_model::engine::{DropoutKey, Engine, LossSum};
+use keepstep_model::gpt2::CpuEngine;
+use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::train::adamw::{AdamW, ParamGroup};
+use keepstep_model::train::gradient_tree::{GradientTree, clip_coefficient, global_norm};
+use keepstep_model::train::schedule::Schedule;
+use keepstep_model::train::state_dict::{self, StateDictError};
+use keepstep_model::train::train_state::TrainState;
+use keepstep_text::corpus::{Corpus, CorpusError};
 
 /// The model, the optimizer and the buffers they work in.
 pub(super) struct Learner {
     config: Config,
     optimizer: AdamW,
-    weights: Weights,
+    weights: TrainState,
     engine: CpuEngine,
     schedule: Schedule,
     tree: GradientTree,
@@ -40,7 +41,7 @@ impl Learner {
         model: &ModelConfig,
         schedule: Schedule,
         groups: Vec<ParamGroup>,
-        weights: Weights,
+        weights: TrainState,
     ) -> Learner {
         Learner {
             config: config.clone(),

@@ -14,7 +14,6 @@ mod sampler;
 mod session;
 #[cfg(test)]
 mod slow_disk;
-pub(crate) mod weights;
 
 pub use branch::branch;
 pub use disk_need::DiskNeed;

@@ -2,8 +2,8 @@
 
 use super::error::TrainError;
 use crate::config::{Config, Precision};
-use crate::numerics::bf16::Support;
 use keepstep::Checkpoint;
+use keepstep_numerics::bf16::Support;
 use std::path::Path;
 
 /// Under which a checkpoint's config keeps it, unless it is float32, which every checkpoint was before there was a choice.

@@ -3,17 +3,17 @@
 use super::error::TrainError;
 use super::groups;
 use super::observer::Observer;
-use crate::config::{Config, Precision, TokenizerSpec, expand, functional};
-use crate::corpus::{self, Corpus, SourceFile, Vocabulary};
-use crate::foreign::Initial;
-use crate::numerics::NUMERICS_VERSION;
-use crate::schedule::Schedule;
-use crate::tokenizer::{TOKENIZER_FILE, Tokenizer};
+use crate::config::{Config, ConfigError, Precision, TokenizerSpec, expand, functional};
+use crate::hub::Initial;
 use keepstep::identity::Identity;
 use keepstep::position::{Length, Plan};
 use keepstep::run::{Policy, Resume, Sizes};
 use keepstep::{Checkpoint, store::Source};
+use keepstep_model::train::schedule::Schedule;
+use keepstep_numerics::NUMERICS_VERSION;
 use keepstep_pt::Value;
+use keepstep_text::corpus::{self, Corpus, SourceFile, Vocabulary};
+use keepstep_text::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// The key under which a checkpoint's config keeps the fingerprint of the weights that its run began with.
@@ -28,13 +28,13 @@ pub(crate) fn threads(config: &Config) -> Result<rayon::ThreadPool, TrainError> 
 
 /// The folder of the run.
 pub(crate) fn output_dir(config: &Config) -> Result<PathBuf, TrainError> {
-    Ok(PathBuf::from(expand(&config.output_dir)?))
+    Ok(PathBuf::from(expand(&config.output_dir).map_err(ConfigError::from)?))
 }
 
 /// What to continue from, unless the caller says otherwise.
 pub(crate) fn source(config: &Config) -> Result<Source, TrainError> {
     Ok(match &config.resume_from_checkpoint {
-        Some(path) => Source::Path(PathBuf::from(expand(path)?)),
+        Some(path) => Source::Path(PathBuf::from(expand(path).map_err(ConfigError::from)?)),
         None => Source::None,
     })
 }
@@ -87,7 +87,7 @@ pub(crate) fn tokenizer(
     Ok(match (spec, saved) {
         // A file that has changed since makes another function; one that is gone leaves the checkpoint's.
         (TokenizerSpec::File(path), saved) => {
-            let path = PathBuf::from(expand(path)?);
+            let path = PathBuf::from(expand(path).map_err(ConfigError::from)?);
             match saved {
                 Some(checkpoint) if !path.exists() => from(checkpoint)?,
                 _ if path.extension().is_some_and(|extension| extension == "pt") => of_checkpoint(&path)?,
@@ -115,7 +115,7 @@ pub(crate) fn initial(
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Option<(Initial, String)>, TrainError> {
     let Some(text) = &config.init_from else { return Ok(None) };
-    let path = PathBuf::from(expand(text)?);
+    let path = PathBuf::from(expand(text).map_err(ConfigError::from)?);
     let foreign = |source| TrainError::Foreign { path: path.clone(), source };
     let saved = checkpoint.and_then(|checkpoint| checkpoint.identity.config.get(INIT_FROM)?.as_str());
     let initial = Initial::find(&path);
@@ -146,7 +146,10 @@ pub(crate) fn corpus(
         observer.tokenizing(done, total);
         !stop()
     };
-    let corpus = Corpus::new(files, tokenizer, config, &mut progress, &mut |note| notes.push(note))?;
+    let corpus =
+        Corpus::new(files, tokenizer, &config.data, config.sequences(), &mut progress, &mut |note| {
+            notes.push(note)
+        })?;
     notes.iter().for_each(|note| observer.note(note));
     Ok(corpus)
 }
@@ -194,6 +197,6 @@ pub(crate) fn publish_tokenizer(folder: &Path, tokenizer: &Tokenizer) -> Result<
     if std::fs::read_to_string(&path).is_ok_and(|json| json == tokenizer.json()) {
         return Ok(());
     }
-    crate::files::write_whole(&path, tokenizer.json().as_bytes())
+    keepstep::store::write_whole(&path, tokenizer.json().as_bytes())
         .map_err(|source| TrainError::TokenizerFile { path, source })
 }

@@ -3,9 +3,9 @@
 
 use crate::config::{Config, SampleConfig};
 use crate::generate::{GenerateOptions, Generator};
-use crate::tokenizer::Tokenizer;
 use keepstep::Run;
 use keepstep::series::has_sample;
+use keepstep_text::tokenizer::Tokenizer;
 use std::cell::Cell;
 use std::path::Path;
 

@@ -7,17 +7,17 @@ use super::error::TrainError;
 use super::learner::Learner;
 use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, UpdateReport};
 use super::sampler::{self, Sampler};
-use super::weights::Weights;
 use super::{groups, precision, prepare};
 use crate::config::{Config, OnDivergence, OnSaveError};
-use crate::corpus::Corpus;
-use crate::numerics::bf16::Support;
-use crate::parameters::Layout;
-use crate::tensorboard::Follower;
-use crate::tokenizer::Tokenizer;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError, Save, Saves};
 use keepstep::store::{Disk, Storage};
+use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::train::train_state::TrainState;
+use keepstep_numerics::bf16::Support;
+use keepstep_tensorboard::JournalTail;
+use keepstep_text::corpus::Corpus;
+use keepstep_text::tokenizer::Tokenizer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -130,7 +130,7 @@ struct Session<'a> {
     learner: Learner,
     clock: Clock,
     sampler: Sampler,
-    tensorboard: Option<Follower>,
+    tensorboard: Option<JournalTail>,
     updates: u64,
     evaluations: u64,
     save_failures: u32,
@@ -177,9 +177,9 @@ impl<'a> Session<'a> {
         let layout = Layout::new(&model);
         let is_new = opening.checkpoint().is_none();
         let mut weights = if is_new && initial.is_none() {
-            Weights::initial(layout, config.seed)
+            TrainState::initial(layout, config.seed)
         } else {
-            Weights::zeros(layout)
+            TrainState::zeros(layout)
         };
         let path = opening.path().unwrap_or(&folder).to_path_buf();
         let state = |source| TrainError::State { path: path.clone(), source };
@@ -216,7 +216,7 @@ impl<'a> Session<'a> {
         let needed = DiskNeed::new(config, run.plan(), run.position(), len_bytes, run.room());
         needed.missing().iter().for_each(|text| observer.note(text));
         let sampler = Sampler::new(config, &beside, &run);
-        let tensorboard = config.tensorboard.then(|| Follower::new(&beside));
+        let tensorboard = config.tensorboard.then(|| JournalTail::new(&beside));
         Ok(Session {
             config,
             control,
@@ -518,7 +518,7 @@ impl<'a> Session<'a> {
     }
 
     fn say_tensorboard(&mut self) {
-        if let Some(error) = self.tensorboard.as_mut().and_then(Follower::take_failure) {
+        if let Some(error) = self.tensorboard.as_mut().and_then(JournalTail::take_failure) {
             self.observer
                 .note(&format!("TensorBoard's files cannot be written, the run goes on without: {error}"));
         }

@@ -15,12 +15,14 @@ mod folder;
 mod lock;
 mod patient;
 mod storage;
+mod write_whole;
 
 pub(crate) use discovery::open;
 pub use discovery::{Candidates, Found, OpenError, Passed, Source, SourceError, chain, find, load};
 pub use error::StoreError;
 pub use lock::Lock;
 pub use storage::{Disk, Metadata, Storage, StorageFile};
+pub use write_whole::write_whole;
 
 use crate::name::{BEST_MODEL, Name};
 use keepstep_pt::{Archive, ReadAt};

@@ -1,0 +1,143 @@
+//! Others' model weights in keepstep's layout: names without the prefixes of wrappers, linear layers either way round.
+
+use crate::hub::ForeignError;
+use crate::hub::tensors::Named;
+use keepstep_model::gpt2::layout::{Layout, NamedTensor};
+
+const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "transformer.wte.weight";
+const POSITIONS: &str = "transformer.wpe.weight";
+
+/// Whether linear layers are `[out, in]` (`nn.Linear`, as nanoGPT has them) rather than `[in, out]` (`Conv1D`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Linear {
+    InOut,
+    OutIn,
+}
+
+/// The name that `GPT2LMHeadModel` gives a tensor; None for a buffer that is no parameter.
+pub(crate) fn canonical(name: &str) -> Option<String> {
+    let mut name = name;
+    while let Some(rest) = name.strip_prefix("_orig_mod.").or_else(|| name.strip_prefix("module.")) {
+        name = rest;
+    }
+    // The causal masks that some versions save.
+    if name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") {
+        return None;
+    }
+    // A `GPT2Model` alone lacks the prefix.
+    let has_prefix = name.starts_with("transformer.") || name == HEAD;
+    Some(if has_prefix { name.to_owned() } else { format!("transformer.{name}") })
+}
+
+/// Fills `parameters`; a longer table of positions is cut where `crop` says so.
+pub(crate) fn load(
+    tensors: &[Named<'_>],
+    layout: &Layout,
+    parameters: &mut [f32],
+    crop: bool,
+) -> Result<Linear, ForeignError> {
+    let tensors: Vec<(String, &Named<'_>)> =
+        tensors.iter().filter_map(|tensor| Some((canonical(&tensor.name)?, tensor))).collect();
+    let find = |name: &str| tensors.iter().find(|(other, _)| other == name).map(|(_, tensor)| *tensor);
+    let linear = orientation(layout, &find);
+    let mut problems = Vec::new();
+    for tensor in layout.tensors() {
+        match find(&tensor.name) {
+            None => problems.push(format!("`{}` {:?} is missing", tensor.name, tensor.shape)),
+            Some(found) if !fits(&found.shape, tensor, linear, crop) => problems.push(format!(
+                "`{}` is {:?} in the file and {:?} in the model of the config",
+                found.name,
+                found.shape,
+                shape(tensor, linear)
+            )),
+            Some(_) => {}
+        }
+    }
+    for (name, tensor) in &tensors {
+        if name != HEAD && !layout.tensors().iter().any(|known| known.name == *name) {
+            problems.push(format!("`{}` {:?} has no place in the model", tensor.name, tensor.shape));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ForeignError::Unmapped { problems });
+    }
+    for tensor in layout.tensors() {
+        let Some(found) = find(&tensor.name) else { continue };
+        place(&mut parameters[tensor.offset..tensor.offset + tensor.len()], &found.values()?, tensor, linear);
+    }
+    if let (Some(head), Some(embedding)) = (find(HEAD), find(EMBEDDING)) {
+        let (one, other) = (head.values()?, embedding.values()?);
+        let tied = one.len() == other.len()
+            && one.iter().zip(&other).all(|(one, other)| one.to_bits() == other.to_bits());
+        if !tied {
+            let problem =
+                format!("`{}` differs from `{}`: keepstep's head is tied", head.name, embedding.name);
+            return Err(ForeignError::Unmapped { problems: vec![problem] });
+        }
+    }
+    Ok(linear)
+}
+
+/// The first attention layer is never square, so that its shape tells.
+fn orientation<'a>(layout: &Layout, find: &impl Fn(&str) -> Option<&'a Named<'a>>) -> Linear {
+    let name = "transformer.h.0.attn.c_attn.weight";
+    let known = layout.tensors().iter().find(|tensor| tensor.name == name);
+    match (known, find(name)) {
+        (Some(known), Some(found)) if found.shape != known.shape => Linear::OutIn,
+        _ => Linear::InOut,
+    }
+}
+
+fn is_linear(tensor: &NamedTensor) -> bool {
+    tensor.shape.len() == 2 && ![EMBEDDING, POSITIONS].contains(&tensor.name.as_str())
+}
+
+/// The shape that a tensor has in the file.
+pub(crate) fn shape(tensor: &NamedTensor, linear: Linear) -> Vec<usize> {
+    let mut shape = tensor.shape.clone();
+    if linear == Linear::OutIn && is_linear(tensor) {
+        shape.reverse();
+    }
+    shape
+}
+
+fn fits(found: &[usize], tensor: &NamedTensor, linear: Linear, crop: bool) -> bool {
+    let expected = shape(tensor, linear);
+    let longer = tensor.name == POSITIONS
+        && crop
+        && found.len() == 2
+        && found[1] == expected[1]
+        && found[0] >= expected[0];
+    found == expected || longer
+}
+
+/// Copies a tensor, transposed where the file has it the other way round.
+pub(crate) fn place(out: &mut [f32], values: &[f32], tensor: &NamedTensor, linear: Linear) {
+    if linear == Linear::OutIn && is_linear(tensor) {
+        let (ins, outs) = (tensor.shape[0], tensor.shape[1]);
+        for (index, out) in out.iter_mut().enumerate() {
+            *out = values[index % outs * ins + index / outs];
+        }
+    } else {
+        let len = out.len();
+        out.copy_from_slice(&values[..len]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_wrappers() {
+        for name in
+            ["transformer.h.0.ln_1.weight", "module._orig_mod.transformer.h.0.ln_1.weight", "h.0.ln_1.weight"]
+        {
+            assert_eq!(canonical(name).as_deref(), Some("transformer.h.0.ln_1.weight"));
+        }
+        assert_eq!(canonical("_orig_mod.lm_head.weight").as_deref(), Some(HEAD));
+        assert_eq!(canonical("h.3.attn.bias"), None);
+        assert!(canonical("h.3.attn.c_attn.bias").is_some());
+    }
+}

@@ -1,0 +1,325 @@
+//! A transformer block over some rows: what lies before and after its attention, forward and backward, so that rows stay
+//! in the caches from one operation to the next.
+
+use crate::gpt2::buffers::{Block, Scratch, SumColumns};
+use crate::gpt2::layout::{Affine, LayerViews};
+use crate::gpt2::packed::PackedWeights;
+use crate::gpt2::settings::ModelConfig;
+use crate::ops::dropout::{Dropout, Mask, Site};
+use crate::ops::gelu;
+use crate::ops::layer_norm::{self, Statistics};
+use crate::ops::linear::{backward_rows, column_sums, forward_rows};
+use crate::ops::rows::{BLOCK, Shared, with_buffer};
+use crate::ops::softmax::RowSoftmax;
+use keepstep_numerics::matmul::aligned::Lines;
+use keepstep_numerics::matmul::dispatch::Products;
+use std::ops::Range;
+
+/// One block's buffers, as tasks share them.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockBuffers<'a> {
+    pub(crate) ln_1_statistics: Shared<'a, Statistics>,
+    pub(crate) qkv: Shared<'a, f32>,
+    pub(crate) softmax: Shared<'a, RowSoftmax>,
+    pub(crate) attention: Shared<'a, f32>,
+    pub(crate) middle: Shared<'a, f32>,
+    pub(crate) ln_2_statistics: Shared<'a, Statistics>,
+    pub(crate) fc: Shared<'a, f32>,
+}
+
+impl<'a> BlockBuffers<'a> {
+    pub(crate) fn new(block: &'a mut Block, model: &ModelConfig) -> BlockBuffers<'a> {
+        let (width, inner) = (model.n_embd, model.n_inner());
+        BlockBuffers {
+            ln_1_statistics: Shared::new(&mut block.ln_1_statistics, 1),
+            qkv: Shared::new(&mut block.qkv, 3 * width),
+            softmax: Shared::new(&mut block.softmax, 1),
+            attention: Shared::new(&mut block.attention, width),
+            middle: Shared::new(&mut block.middle, width),
+            ln_2_statistics: Shared::new(&mut block.ln_2_statistics, 1),
+            fc: Shared::new(&mut block.fc, inner),
+        }
+    }
+}
+
+/// The scratch, likewise.
+#[derive(Clone, Copy)]
+pub(crate) struct ScratchBuffers<'a> {
+    pub(crate) ln_1: Shared<'a, f32>,
+    pub(crate) ln_2: Shared<'a, f32>,
+    pub(crate) gelu: Shared<'a, f32>,
+    pub(crate) d_residual: Shared<'a, f32>,
+    pub(crate) d_mlp: Shared<'a, f32>,
+    pub(crate) d_projection: Shared<'a, f32>,
+    pub(crate) d_attention: Shared<'a, f32>,
+    pub(crate) sums: Shared<'a, f32>,
+}
+
+impl<'a> ScratchBuffers<'a> {
+    /// And the room for packed weights beside them.
+    pub(crate) fn new(scratch: &'a mut Scratch, model: &ModelConfig) -> (ScratchBuffers<'a>, &'a mut Lines) {
+        let width = model.n_embd;
+        let buffers = ScratchBuffers {
+            ln_1: Shared::new(&mut scratch.ln_1, width),
+            ln_2: Shared::new(&mut scratch.ln_2, width),
+            gelu: Shared::new(&mut scratch.gelu, model.n_inner()),
+            d_residual: Shared::new(&mut scratch.d_residual, width),
+            d_mlp: Shared::new(&mut scratch.d_mlp, width),
+            d_projection: Shared::new(&mut scratch.d_projection, width),
+            d_attention: Shared::new(&mut scratch.d_attention, width),
+            sums: Shared::new(&mut scratch.sums, SumColumns::new(model).all),
+        };
+        (buffers, &mut scratch.packed)
+    }
+}
+
+/// A block at its place in a micro-batch.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockAt<'a> {
+    pub(crate) layer: usize,
+    pub(crate) weights: &'a LayerViews<&'a [f32]>,
+    pub(crate) dropout: Dropout,
+    pub(crate) width: usize,
+    pub(crate) inner: usize,
+    pub(crate) epsilon: f32,
+    pub(crate) products: Products,
+}
+
+/// # Safety
+/// For all of these: each task has rows of its own, and what is packed is done and of this place and pass.
+impl BlockAt<'_> {
+    /// LayerNorm and the queries, keys and values.
+    pub(crate) unsafe fn before_attention(
+        &self,
+        rows: Range<usize>,
+        x: &[f32],
+        buffers: BlockBuffers<'_>,
+        scratch: ScratchBuffers<'_>,
+        packed: &PackedWeights<'_>,
+    ) {
+        // SAFETY: this task's rows.
+        let (ln_1, statistics, qkv) = unsafe {
+            (
+                scratch.ln_1.rows(rows.clone()),
+                buffers.ln_1_statistics.rows(rows.clone()),
+                buffers.qkv.rows(rows),
+            )
+        };
+        layer_norm::forward(ln_1, statistics, x, &self.weights.ln_1, self.epsilon);
+        // SAFETY: the caller's.
+        unsafe { forward_rows(self.products, qkv, ln_1, &self.weights.attn_c_attn, packed.attn_c_attn) };
+    }
+
+    /// The attention's projection, the second LayerNorm and the MLP's first layer; with `out`, the rest too.
+    pub(crate) unsafe fn after_attention(
+        &self,
+        rows: Range<usize>,
+        x: &[f32],
+        out: Option<&mut [f32]>,
+        buffers: BlockBuffers<'_>,
+        scratch: ScratchBuffers<'_>,
+        packed: &PackedWeights<'_>,
+    ) {
+        // SAFETY: this task's rows.
+        let (attention, middle, ln_2, statistics, fc, active) = unsafe {
+            (
+                buffers.attention.rows(rows.clone()),
+                buffers.middle.rows(rows.clone()),
+                scratch.ln_2.rows(rows.clone()),
+                buffers.ln_2_statistics.rows(rows.clone()),
+                buffers.fc.rows(rows.clone()),
+                scratch.gelu.rows(rows.clone()),
+            )
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            forward_rows(self.products, middle, attention, &self.weights.attn_c_proj, packed.attn_c_proj)
+        };
+        let mask = self.dropout.mask(self.layer, Site::AttentionOutput);
+        let cols = self.width;
+        let lines = middle.chunks_mut(cols).zip(x.chunks(cols)).zip(ln_2.chunks_mut(cols)).zip(statistics);
+        for ((((middle, x), ln_2), statistics), row) in lines.zip(rows.clone()) {
+            add_residual(middle, x, mask.as_ref(), row);
+            let Affine { weight, bias } = &self.weights.ln_2;
+            *statistics = layer_norm::normalize(ln_2, middle, weight, bias, self.epsilon);
+        }
+        // SAFETY: the caller's.
+        unsafe { forward_rows(self.products, fc, ln_2, &self.weights.mlp_c_fc, packed.mlp_c_fc) };
+        let Some(out) = out else { return };
+        gelu::gelu(active, fc);
+        // SAFETY: the caller's.
+        unsafe { forward_rows(self.products, out, active, &self.weights.mlp_c_proj, packed.mlp_c_proj) };
+        let mask = self.dropout.mask(self.layer, Site::MlpOutput);
+        for ((out, middle), row) in out.chunks_mut(cols).zip(middle.chunks(cols)).zip(rows) {
+            add_residual(out, middle, mask.as_ref(), row);
+        }
+    }
+
+    /// From the gradient of the block's output in `d_residual` to that between attention and MLP, and to that of what the
+    /// attention gave.
+    pub(crate) unsafe fn backward_after_attention(
+        &self,
+        rows: Range<usize>,
+        buffers: BlockBuffers<'_>,
+        scratch: ScratchBuffers<'_>,
+        packed: &PackedWeights<'_>,
+        at: &SumColumns,
+    ) {
+        // SAFETY: this task's rows.
+        let (d_residual, d_mlp, d_projection, d_attention, middle, statistics, fc, ln_2, active) = unsafe {
+            (
+                scratch.d_residual.rows(rows.clone()),
+                scratch.d_mlp.rows(rows.clone()),
+                scratch.d_projection.rows(rows.clone()),
+                scratch.d_attention.rows(rows.clone()),
+                buffers.middle.rows(rows.clone()),
+                buffers.ln_2_statistics.rows(rows.clone()),
+                buffers.fc.rows(rows.clone()),
+                scratch.ln_2.rows(rows.clone()),
+                scratch.gelu.rows(rows.clone()),
+            )
+        };
+        let (weights, width) = (self.weights, self.width);
+        self.masked_copy(d_mlp, d_residual, Site::MlpOutput, rows.start);
+        with_buffer(rows.len() * self.inner, |d_active| {
+            // SAFETY: the caller's.
+            unsafe { backward_rows(self.products, d_active, d_mlp, &weights.mlp_c_proj, packed.mlp_c_proj) };
+            gelu::backward(fc, active, d_active);
+        });
+        let Affine { weight, bias } = &weights.ln_2;
+        layer_norm::again(ln_2, middle, statistics, weight, bias);
+        with_buffer(rows.len() * width, |d_ln_2| {
+            // SAFETY: the caller's.
+            unsafe { backward_rows(self.products, d_ln_2, fc, &weights.mlp_c_fc, packed.mlp_c_fc) };
+            for (index, start) in (0..rows.len()).step_by(BLOCK).enumerate() {
+                let end = rows.len().min(start + BLOCK);
+                let part = start * width..end * width;
+                // SAFETY: the sums of this task's blocks of rows.
+                let sums =
+                    unsafe { scratch.sums.rows(rows.start / BLOCK + index..rows.start / BLOCK + index + 1) };
+                column_sums(&mut sums[at.mlp_c_proj..][..width], &d_mlp[part.clone()]);
+                column_sums(
+                    &mut sums[at.mlp_c_fc..][..self.inner],
+                    &fc[start * self.inner..end * self.inner],
+                );
+                let (dweight, dbias) = sums[at.ln_2_weight..][..2 * width].split_at_mut(width);
+                layer_norm::backward(
+                    &mut d_residual[part.clone()],
+                    &d_ln_2[part.clone()],
+                    &middle[part],
+                    &statistics[start..end],
+                    weight,
+                    dweight,
+                    dbias,
+                );
+            }
+        });
+        self.masked_copy(d_projection, d_residual, Site::AttentionOutput, rows.start);
+        // SAFETY: the caller's.
+        unsafe {
+            backward_rows(self.products, d_attention, d_projection, &weights.attn_c_proj, packed.attn_c_proj)
+        };
+        for (index, values) in d_projection.chunks(BLOCK * width).enumerate() {
+            let block = rows.start / BLOCK + index;
+            // SAFETY: as above.
+            let sums = unsafe { scratch.sums.part(block, at.attn_c_proj..at.attn_c_proj + width) };
+            column_sums(sums, values);
+        }
+    }
+
+    /// From the gradients of queries, keys and values to that of the block's input, in `d_residual`.
+    pub(crate) unsafe fn backward_before_attention(
+        &self,
+        rows: Range<usize>,
+        x: &[f32],
+        buffers: BlockBuffers<'_>,
+        scratch: ScratchBuffers<'_>,
+        packed: &PackedWeights<'_>,
+        at: &SumColumns,
+    ) {
+        // SAFETY: this task's rows.
+        let (d_residual, statistics, d_qkv, ln_1) = unsafe {
+            (
+                scratch.d_residual.rows(rows.clone()),
+                buffers.ln_1_statistics.rows(rows.clone()),
+                buffers.qkv.rows(rows.clone()),
+                scratch.ln_1.rows(rows.clone()),
+            )
+        };
+        let width = self.width;
+        let Affine { weight, bias } = &self.weights.ln_1;
+        layer_norm::again(ln_1, x, statistics, weight, bias);
+        with_buffer(rows.len() * width, |d_ln_1| {
+            // SAFETY: the caller's.
+            unsafe {
+                backward_rows(self.products, d_ln_1, d_qkv, &self.weights.attn_c_attn, packed.attn_c_attn)
+            };
+            for (index, values) in d_qkv.chunks(BLOCK * 3 * width).enumerate() {
+                let block = rows.start / BLOCK + index;
+                // SAFETY: the sums of this task's blocks of rows.
+                let sums = unsafe { scratch.sums.part(block, at.attn_c_attn..at.attn_c_attn + 3 * width) };
+                column_sums(sums, values);
+            }
+            // SAFETY: this task's rows.
+            unsafe { backward_norm(rows, d_residual, d_ln_1, x, statistics, weight, scratch.sums, at) };
+        });
+    }
+
+    /// `out = mask(values)`
+    fn masked_copy(&self, out: &mut [f32], values: &[f32], site: Site, start: usize) {
+        out.copy_from_slice(values);
+        if let Some(mask) = self.dropout.mask(self.layer, site) {
+            for (index, out) in out.chunks_mut(self.width).enumerate() {
+                mask.apply(out, start + index, self.width);
+            }
+        }
+    }
+}
+
+/// The backward pass of the LayerNorm before a block's attention, or of the last one, which has the same place among the
+/// sums.
+///
+/// # Safety
+/// Each task has rows of its own.
+#[expect(clippy::too_many_arguments, reason = "a LayerNorm has them")]
+pub(crate) unsafe fn backward_norm(
+    rows: Range<usize>,
+    dx: &mut [f32],
+    dout: &[f32],
+    x: &[f32],
+    statistics: &[Statistics],
+    weight: &[f32],
+    sums: Shared<'_, f32>,
+    at: &SumColumns,
+) {
+    let width = weight.len();
+    for (index, start) in (0..rows.len()).step_by(BLOCK).enumerate() {
+        let end = rows.len().min(start + BLOCK);
+        let part = start * width..end * width;
+        let block = rows.start / BLOCK + index;
+        // SAFETY: the sums of this task's blocks of rows.
+        let sums = unsafe { sums.part(block, at.ln_1_weight..at.ln_1_weight + 2 * width) };
+        let (dweight, dbias) = sums.split_at_mut(width);
+        layer_norm::backward(
+            &mut dx[part.clone()],
+            &dout[part.clone()],
+            &x[part],
+            &statistics[start..end],
+            weight,
+            dweight,
+            dbias,
+        );
+    }
+}
+
+/// `values = base + mask(values)`, for one row.
+fn add_residual(values: &mut [f32], base: &[f32], mask: Option<&Mask>, row: usize) {
+    match mask {
+        Some(mask) => mask.apply_and_add(values, base, row),
+        None => {
+            for (value, base) in values.iter_mut().zip(base) {
+                *value += base;
+            }
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The engine on the processor.
+//!
+//! A pass is a few parallel regions per block: rows through everything before or after an attention, the attention by
+//! heads, and on the way back the gradients of weights beside the attention's.
+
+use crate::engine::DropoutKey;
+use crate::engine::Engine;
+use crate::engine::LossSum;
+use crate::gpt2::block::{BlockAt, BlockBuffers, ScratchBuffers, backward_norm};
+use crate::gpt2::buffers::{Activations, SumColumns};
+use crate::gpt2::layout::{Affine, LayerViews, Layout, Views};
+use crate::gpt2::packed::{PackedWeights, Packer, Pass};
+use crate::gpt2::settings::ModelConfig;
+use crate::ops::attention::Attention;
+use crate::ops::cross_entropy;
+use crate::ops::dropout::{Dropout, Site};
+use crate::ops::embedding::{self, Inputs};
+use crate::ops::layer_norm;
+use crate::ops::rows::{BLOCK, Shared, for_each_in_order, for_each_range};
+use keepstep_numerics::matmul::dispatch::Products;
+use keepstep_numerics::matmul::packed::Piece;
+use keepstep_numerics::matmul::{Into, Matrix, MatrixMut, Part, parts};
+use keepstep_numerics::precision::Precision;
+use std::sync::Arc;
+
+/// Forward and backward on all threads of the current rayon pool.
+pub struct CpuEngine {
+    model: ModelConfig,
+    /// Shared, so that a pass can hold it beside the engine's buffers.
+    layout: Arc<Layout>,
+    attention: Attention,
+    activations: Activations,
+    products: Products,
+    max_rows: usize,
+}
+
+/// What a region of the backward pass shares out beside the heads of an attention.
+enum Job<'a> {
+    Product(Part<'a>),
+    /// Adds up the sums of blocks of rows from this column on.
+    Sums(&'a mut [f32], usize),
+    Head(usize),
+    Pack(Piece<'a>),
+}
+
+impl CpuEngine {
+    /// An engine for micro-batches of at most `batch_size` sequences. With `recompute`, it keeps the input of each
+    /// block alone and computes the rest again on the way back: less memory, more time, the same bits.
+    pub fn new(model: &ModelConfig, batch_size: usize, recompute: bool) -> CpuEngine {
+        let max_rows = batch_size * model.block_size;
+        CpuEngine {
+            model: *model,
+            layout: Arc::new(Layout::new(model)),
+            attention: Attention::new(model),
+            activations: Activations::new(model, max_rows, recompute),
+            products: Products::Float32,
+            max_rows,
+        }
+    }
+
+    /// The bytes that such an engine takes.
+    pub fn len_bytes(model: &ModelConfig, batch_size: usize, recompute: bool) -> u64 {
+        Activations::len_bytes(model, batch_size * model.block_size, recompute)
+    }
+
+    /// The same with the products of linear layers and of the head in this precision.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> CpuEngine {
+        CpuEngine { products: Products::new(precision), ..self }
+    }
+
+    fn inputs<'a>(&self, tokens: &'a [u32]) -> Inputs<'a> {
+        assert_eq!(tokens.len() % (self.model.block_size + 1), 0, "whole sequences");
+        let inputs = Inputs::new(tokens, self.model.block_size);
+        assert!((1..=self.max_rows).contains(&inputs.rows()), "a micro-batch that fits the engine");
+        inputs
+    }
+
+    fn block_at<'a>(&self, layer: usize, weights: &'a Views<&'a [f32]>, dropout: Dropout) -> BlockAt<'a> {
+        BlockAt {
+            layer,
+            weights: &weights.layers[layer],
+            dropout,
+            width: self.model.n_embd,
+            inner: self.model.n_inner(),
+            epsilon: self.model.layer_norm_epsilon as f32,
+            products: self.products,
+        }
+    }
+
+    /// Everything up to the head's input.
+    fn forward(&mut self, weights: &Views<&[f32]>, inputs: &Inputs<'_>, dropout: Dropout) {
+        let (model, rows) = (self.model, inputs.rows());
+        let width = model.n_embd;
+        let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
+        let Activations { residual, blocks: buffers, ln_f, ln_f_statistics, scratch, .. } =
+            &mut self.activations;
+        let residual: Vec<_> = residual.iter_mut().map(|values| Shared::new(values, width)).collect();
+        let num_buffers = buffers.len();
+        let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
+        let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
+        let (scratch, room) = ScratchBuffers::new(scratch, &model);
+        let packer = Packer::new(self.products.packing(), room, Pass::Forward);
+        let (ln_f, ln_f_statistics) = (Shared::new(ln_f, width), Shared::new(ln_f_statistics, 1));
+
+        let mask = dropout.mask(0, Site::Embedding);
+        // SAFETY: the first of the pass.
+        let (packed, pieces) = unsafe { packer.pack(None, weights.layers.first()) };
+        for_each_in_order(pieces, Piece::pack);
+        for_each_range(rows, |range| {
+            // SAFETY: each task has rows of its own.
+            unsafe {
+                let x = residual[0].rows(range.clone());
+                embedding::forward(x, range.start, inputs, weights.wte, weights.wpe, mask.as_ref());
+                blocks[0].before_attention(range, x, buffers(0), scratch, &packed);
+            }
+        });
+        for layer in 0..model.n_layer {
+            // SAFETY: the rows have passed what was packed before, and pass what is packed now after the attention.
+            let (packed, pieces) =
+                unsafe { packer.pack(weights.layers.get(layer), weights.layers.get(layer + 1)) };
+            let mask = dropout.mask(layer, Site::AttentionWeights);
+            self.attention.forward_shared(rows, buffers(layer), mask, pieces);
+            for_each_range(rows, |range| {
+                // SAFETY: each task has rows of its own.
+                unsafe {
+                    let x = residual[layer].read(range.clone());
+                    let out = residual[layer + 1].rows(range.clone());
+                    blocks[layer].after_attention(
+                        range.clone(),
+                        x,
+                        Some(out),
+                        buffers(layer),
+                        scratch,
+                        &packed,
+                    );
+                    match blocks.get(layer + 1) {
+                        Some(next) => next.before_attention(range, out, buffers(layer + 1), scratch, &packed),
+                        None => layer_norm::forward(
+                            ln_f.rows(range.clone()),
+                            ln_f_statistics.rows(range),
+                            out,
+                            &weights.ln_f,
+                            model.layer_norm_epsilon as f32,
+                        ),
+                    }
+                }
+            });
+        }
+    }
+
+    /// From the gradient of the last LayerNorm's output, which lies in `d_mlp`, to that of the first block's input, in
+    /// `d_residual`.
+    fn backward(
+        &mut self,
+        weights: &Views<&[f32]>,
+        gradient: &mut Views<&mut [f32]>,
+        rows: usize,
+        dropout: Dropout,
+    ) {
+        let model = self.model;
+        let width = model.n_embd;
+        let at = &SumColumns::new(&model);
+        let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
+        let (attention, products) = (self.attention, self.products);
+        let Activations { residual, blocks: buffers, ln_f_statistics, scratch, .. } = &mut self.activations;
+        let residual: Vec<_> = residual.iter_mut().map(|values| Shared::new(values, width)).collect();
+        let num_buffers = buffers.len();
+        let recompute = num_buffers < model.n_layer;
+        let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
+        let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
+        let (scratch, room) = ScratchBuffers::new(scratch, &model);
+        let packer = Packer::new(products.packing(), room, Pass::Backward);
+        let ln_f_statistics = Shared::new(ln_f_statistics, 1);
+
+        // What follows block `layer`: the LayerNorm and the projection of the next one, or the last LayerNorm.
+        let backward_next = |range: std::ops::Range<usize>, layer: usize, packed: &PackedWeights<'_>| {
+            // SAFETY: each task has rows of its own.
+            unsafe {
+                let x = residual[layer + 1].read(range.clone());
+                match blocks.get(layer + 1) {
+                    Some(next) => {
+                        next.backward_before_attention(range, x, buffers(layer + 1), scratch, packed, at);
+                    }
+                    None => {
+                        let d_residual = scratch.d_residual.rows(range.clone());
+                        d_residual.fill(0.0);
+                        let dout = scratch.d_mlp.read(range.clone());
+                        let statistics = ln_f_statistics.read(range.clone());
+                        let weight = weights.ln_f.weight;
+                        backward_norm(range, d_residual, dout, x, statistics, weight, scratch.sums, at);
+                    }
+                }
+            }
+        };
+        // SAFETY: the first of the pass.
+        let (mut packed, pieces) = unsafe { packer.pack(weights.layers.last(), None) };
+        for_each_in_order(pieces, Piece::pack);
+        for layer in (0..model.n_layer).rev() {
+            let (block, buffer) = (&blocks[layer], buffers(layer));
+            let (these, later) = gradient.layers.split_at_mut(layer + 1);
+            let mut jobs = Vec::new();
+            if recompute && layer + 1 < model.n_layer {
+                for_each_range(rows, |range| backward_next(range, layer, &packed));
+                jobs_of_next(
+                    &mut jobs,
+                    later.first_mut(),
+                    &mut gradient.ln_f,
+                    buffers(layer + 1),
+                    scratch,
+                    rows,
+                    at,
+                );
+                // SAFETY: the jobs' buffers are no others'.
+                unsafe { run(products, std::mem::take(&mut jobs), scratch, rows, None) };
+                for_each_range(rows, |range| {
+                    // SAFETY: each task has rows of its own.
+                    unsafe {
+                        let x = residual[layer].read(range.clone());
+                        block.before_attention(range, x, buffer, scratch, &PackedWeights::default());
+                    }
+                });
+                let mask = dropout.mask(layer, Site::AttentionWeights);
+                attention.forward_shared(rows, buffer, mask, Vec::new());
+                for_each_range(rows, |range| {
+                    // SAFETY: each task has rows of its own.
+                    unsafe {
+                        let x = residual[layer].read(range.clone());
+                        block.after_attention(
+                            range.clone(),
+                            x,
+                            None,
+                            buffer,
+                            scratch,
+                            &PackedWeights::default(),
+                        );
+                        block.backward_after_attention(range, buffer, scratch, &packed, at);
+                    }
+                });
+            } else {
+                for_each_range(rows, |range| {
+                    backward_next(range.clone(), layer, &packed);
+                    // SAFETY: each task has rows of its own.
+                    unsafe { block.backward_after_attention(range, buffer, scratch, &packed, at) };
+                });
+                jobs_of_next(
+                    &mut jobs,
+                    later.first_mut(),
+                    &mut gradient.ln_f,
+                    buffers(layer + 1),
+                    scratch,
+                    rows,
+                    at,
+                );
+            }
+            jobs.extend((0..attention.num_heads(rows)).map(Job::Head));
+            let before = layer.checked_sub(1).map(|before| &weights.layers[before]);
+            // SAFETY: the rows have passed what was packed before, and pass what is packed now after these jobs.
+            let (next_packed, pieces) = unsafe { packer.pack(before, Some(&weights.layers[layer])) };
+            packed = next_packed;
+            jobs.extend(pieces.into_iter().map(Job::Pack));
+            jobs_of(&mut jobs, &mut these[layer], buffer, scratch, rows, at);
+            let mask = dropout.mask(layer, Site::AttentionWeights);
+            // SAFETY: no two jobs write to the same place, and a head's part of `qkv` is read by its own job alone.
+            unsafe {
+                let attended = buffer.attention.read(0..rows);
+                let dout = scratch.d_attention.read(0..rows);
+                let softmax = buffer.softmax.read(0..attention.num_heads(rows) * model.block_size);
+                let head =
+                    |head| attention.backward_head(head, buffer.qkv, attended, dout, softmax, mask.as_ref());
+                run(products, jobs, scratch, rows, Some(&head));
+            }
+        }
+        let (block, buffer) = (&blocks[0], buffers(0));
+        for_each_range(rows, |range| {
+            // SAFETY: each task has rows of its own.
+            unsafe {
+                let x = residual[0].read(range.clone());
+                block.backward_before_attention(range, x, buffer, scratch, &packed, at);
+            }
+        });
+        let mut jobs = Vec::new();
+        jobs_of_next(&mut jobs, gradient.layers.first_mut(), &mut gradient.ln_f, buffer, scratch, rows, at);
+        // SAFETY: the jobs' buffers are no others'.
+        unsafe { run(products, jobs, scratch, rows, None) };
+    }
+}
+
+/// The gradients of the weights before the next block's attention, or of the last LayerNorm.
+fn jobs_of_next<'a>(
+    jobs: &mut Vec<Job<'a>>,
+    next: Option<&'a mut LayerViews<&mut [f32]>>,
+    ln_f: &'a mut Affine<&mut [f32]>,
+    buffers: BlockBuffers<'a>,
+    scratch: ScratchBuffers<'a>,
+    rows: usize,
+    at: &SumColumns,
+) {
+    match next {
+        Some(LayerViews { attn_c_attn, ln_1, .. }) => {
+            // SAFETY: until these jobs are done, their inputs are only read.
+            let (ln_1_out, d_qkv) = unsafe { (scratch.ln_1.read(0..rows), buffers.qkv.read(0..rows)) };
+            product(jobs, attn_c_attn, ln_1_out, d_qkv, at.attn_c_attn);
+            norm(jobs, ln_1, at.ln_1_weight, at.ln_1_bias);
+        }
+        None => norm(jobs, ln_f, at.ln_1_weight, at.ln_1_bias),
+    }
+}
+
+/// The gradients of a LayerNorm's weight and bias.
+fn norm<'a>(jobs: &mut Vec<Job<'a>>, gradient: &'a mut Affine<&mut [f32]>, weight: usize, bias: usize) {
+    jobs.push(Job::Sums(gradient.weight, weight));
+    jobs.push(Job::Sums(gradient.bias, bias));
+}
+
+/// The gradients of the weights after a block's attention.
+fn jobs_of<'a>(
+    jobs: &mut Vec<Job<'a>>,
+    gradient: &'a mut LayerViews<&mut [f32]>,
+    buffers: BlockBuffers<'a>,
+    scratch: ScratchBuffers<'a>,
+    rows: usize,
+    at: &SumColumns,
+) {
+    let LayerViews { attn_c_proj, ln_2, mlp_c_fc, mlp_c_proj, .. } = gradient;
+    // SAFETY: until these jobs are done, their inputs are only read.
+    let (active, d_mlp, normal, d_fc, attended, d_projection) = unsafe {
+        (
+            scratch.gelu.read(0..rows),
+            scratch.d_mlp.read(0..rows),
+            scratch.ln_2.read(0..rows),
+            buffers.fc.read(0..rows),
+            buffers.attention.read(0..rows),
+            scratch.d_projection.read(0..rows),
+        )
+    };
+    product(jobs, mlp_c_proj, active, d_mlp, at.mlp_c_proj);
+    product(jobs, mlp_c_fc, normal, d_fc, at.mlp_c_fc);
+    product(jobs, attn_c_proj, attended, d_projection, at.attn_c_proj);
+    norm(jobs, ln_2, at.ln_2_weight, at.ln_2_bias);
+}
+
+/// The gradient of a linear layer's weight and bias.
+fn product<'a>(
+    jobs: &mut Vec<Job<'a>>,
+    gradient: &'a mut Affine<&mut [f32]>,
+    x: &'a [f32],
+    dy: &'a [f32],
+    bias_sums: usize,
+) {
+    let outs = gradient.bias.len();
+    let ins = gradient.weight.len() / outs;
+    let rows = x.len() / ins;
+    let weight = MatrixMut::new(gradient.weight, ins, outs);
+    let x = Matrix::new(x, rows, ins).transposed();
+    jobs.extend(parts(weight, Into::Replace, x, Matrix::new(dy, rows, outs)).into_iter().map(Job::Product));
+    jobs.push(Job::Sums(gradient.bias, bias_sums));
+}
+
+/// Does jobs side by side. Each thread takes the next one that is left: products, which take longest, come first, and what
+/// is small fills the end.
+///
+/// # Safety
+/// Nothing else writes to the scratch's sums meanwhile.
+unsafe fn run(
+    products: Products,
+    mut jobs: Vec<Job<'_>>,
+    scratch: ScratchBuffers<'_>,
+    rows: usize,
+    head: Option<&(dyn Fn(usize) + Sync)>,
+) {
+    let blocks = rows.div_ceil(BLOCK);
+    // SAFETY: handed on.
+    let sums: &[f32] = unsafe { scratch.sums.read(0..blocks) };
+    let cols = sums.len() / blocks;
+    jobs.sort_by_key(|job| match job {
+        Job::Product(_) => 0,
+        Job::Head(_) => 1,
+        Job::Pack(_) => 2,
+        Job::Sums(..) => 3,
+    });
+    for_each_in_order(jobs, |job| match job {
+        Job::Product(part) => products.compute(part),
+        Job::Pack(piece) => piece.pack(),
+        Job::Sums(out, first) => {
+            out.fill(0.0);
+            for sums in sums.chunks(cols) {
+                for (out, sum) in out.iter_mut().zip(&sums[first..]) {
+                    *out += sum;
+                }
+            }
+        }
+        Job::Head(index) => {
+            if let Some(head) = head {
+                head(index);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+impl CpuEngine {
+    /// The logits of one row of the last pass.
+    pub(crate) fn logits(&self, parameters: &[f32], row: usize) -> Vec<f32> {
+        let ModelConfig { n_embd, vocab_size, .. } = self.model;
+        let x = Matrix::new(&self.activations.ln_f[row * n_embd..(row + 1) * n_embd], 1, n_embd);
+        let wte = Matrix::new(self.layout.views(parameters).wte, vocab_size, n_embd);
+        let mut logits = vec![0.0; vocab_size];
+        self.products.product(MatrixMut::new(&mut logits, 1, vocab_size), Into::Replace, x, wte.transposed());
+        logits
+    }
+}
+
+impl Engine for CpuEngine {
+    fn loss_and_gradient(
+        &mut self,
+        parameters: &[f32],
+        tokens: &[u32],
+        dropout: DropoutKey,
+        gradient: &mut [f32],
+    ) -> LossSum {
+        let inputs = self.inputs(tokens);
+        let rows = inputs.rows();
+        let width = rows * self.model.n_embd;
+        let layout = Arc::clone(&self.layout);
+        let weights = layout.views(parameters);
+        let mut gradient = layout.views_mut(gradient);
+        let dropout = Dropout::new(dropout, self.model.dropout);
+        self.forward(&weights, &inputs, dropout);
+
+        let Activations { ln_f, head, scratch, .. } = &mut self.activations;
+        let gradients = cross_entropy::Gradients { dx: &mut scratch.d_mlp[..width], dwte: gradient.wte };
+        let sum = cross_entropy::cross_entropy(
+            self.products,
+            &ln_f[..width],
+            weights.wte,
+            &inputs,
+            head,
+            Some(gradients),
+        );
+        self.backward(&weights, &mut gradient, rows, dropout);
+        let mask = dropout.mask(0, Site::Embedding);
+        let d_residual = &mut self.activations.scratch.d_residual[..width];
+        embedding::backward(d_residual, &inputs, gradient.wte, gradient.wpe, mask.as_ref());
+        LossSum { sum, num_tokens: rows as u64 }
+    }
+
+    fn loss(&mut self, parameters: &[f32], tokens: &[u32]) -> LossSum {
+        let inputs = self.inputs(tokens);
+        let width = inputs.rows() * self.model.n_embd;
+        let layout = Arc::clone(&self.layout);
+        let weights = layout.views(parameters);
+        self.forward(&weights, &inputs, Dropout::OFF);
+        let Activations { ln_f, head, .. } = &mut self.activations;
+        let sum =
+            cross_entropy::cross_entropy(self.products, &ln_f[..width], weights.wte, &inputs, head, None);
+        LossSum { sum, num_tokens: inputs.rows() as u64 }
+    }
+}
+
+impl std::fmt::Debug for CpuEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CpuEngine").field("model", &self.model).field("max_rows", &self.max_rows).finish()
+    }
+}

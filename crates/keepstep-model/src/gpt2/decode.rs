@@ -1,0 +1,266 @@
+//! The model over a context that grows, with a cache of keys and values.
+
+use crate::gpt2::layout::{Affine, Views};
+use crate::gpt2::settings::ModelConfig;
+use crate::ops::attention::{attend, attend_head};
+use crate::ops::gelu::gelu;
+use crate::ops::layer_norm::normalize;
+use crate::ops::linear::forward as linear;
+use crate::ops::spin_pool::SpinPool;
+use keepstep_numerics::matmul::matvec::{add_row_by_matrix, row_by_rows};
+use rayon::prelude::*;
+
+/// Tokens that are seen in one pass at most.
+const ROWS: usize = 128;
+
+/// As many as this are worth a pass of their own kind.
+const FEW: usize = 4;
+
+/// Multiply-adds that are worth a part of their own: a few microseconds.
+const PART: usize = 1 << 15;
+
+/// The state between two tokens.
+///
+/// Each value is the one that a whole forward pass computes there, to the bit: every element of every buffer is one
+/// defined expression, whichever of the ways below computes it.
+pub struct Decoder<'a> {
+    model: &'a ModelConfig,
+    weights: Views<&'a [f32]>,
+    crew: &'a SpinPool,
+    /// Per block: `[block_size, 3 * n_embd]`, as the engine has it.
+    qkv: Vec<Vec<f32>>,
+    /// Places that are filled.
+    len: usize,
+    row: Rows,
+    logits: Vec<f32>,
+}
+
+/// The buffers of some rows.
+struct Rows {
+    x: Vec<f32>,
+    normal: Vec<f32>,
+    attended: Vec<f32>,
+    out: Vec<f32>,
+    fc: Vec<f32>,
+    active: Vec<f32>,
+}
+
+impl Rows {
+    fn new(model: &ModelConfig, count: usize) -> Rows {
+        let buffer = |cols: usize| vec![0.0; count * cols];
+        let (width, inner) = (model.n_embd, model.n_inner());
+        Rows {
+            x: buffer(width),
+            normal: buffer(width),
+            attended: buffer(width),
+            out: buffer(width),
+            fc: buffer(inner),
+            active: buffer(inner),
+        }
+    }
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder with an empty context. `weights` are the model's tensors.
+    pub fn new(model: &'a ModelConfig, weights: Views<&'a [f32]>, crew: &'a SpinPool) -> Decoder<'a> {
+        Decoder {
+            model,
+            weights,
+            crew,
+            qkv: vec![vec![0.0; model.block_size * 3 * model.n_embd]; model.n_layer],
+            len: 0,
+            row: Rows::new(model, 1),
+            logits: vec![0.0; model.vocab_size],
+        }
+    }
+
+    /// Places that are filled, of the model's `block_size`.
+    #[expect(clippy::len_without_is_empty, reason = "it is a position, not a collection")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Forgets the context.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Of the token after the last that was seen, `[vocab_size]`.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Sees some more tokens, which the context has room for.
+    pub fn see(&mut self, tokens: &[u32]) {
+        if tokens.len() < FEW {
+            tokens.iter().for_each(|&token| self.step(token));
+        } else {
+            let mut rows = Rows::new(self.model, tokens.len().min(ROWS));
+            tokens.chunks(ROWS).for_each(|tokens| self.pass(tokens, &mut rows));
+        }
+        if !tokens.is_empty() {
+            self.head();
+        }
+    }
+
+    /// One token, on the crew.
+    fn step(&mut self, token: u32) {
+        let Decoder { model, weights, crew, qkv, len, row, .. } = self;
+        let width = model.n_embd;
+        let epsilon = model.layer_norm_epsilon as f32;
+        let place = *len;
+        let Rows { x, normal, attended, out, fc, active } = row;
+        embed(x, weights, token, place);
+        for (weights, qkv) in weights.layers.iter().zip(qkv) {
+            normalize(normal, x, weights.ln_1.weight, weights.ln_1.bias, epsilon);
+            row_linear(
+                crew,
+                &mut qkv[place * 3 * width..(place + 1) * 3 * width],
+                normal,
+                &weights.attn_c_attn,
+            );
+            let qkv: &[f32] = qkv;
+            crew.chunks(attended, model.head_size(), |head, out| attend_head(out, model, qkv, head, place));
+            row_linear(crew, out, attended, &weights.attn_c_proj);
+            add(x, out);
+            normalize(normal, x, weights.ln_2.weight, weights.ln_2.bias, epsilon);
+            row_linear(crew, fc, normal, &weights.mlp_c_fc);
+            gelu(active, fc);
+            row_linear(crew, out, active, &weights.mlp_c_proj);
+            add(x, out);
+        }
+        normalize(normal, x, weights.ln_f.weight, weights.ln_f.bias, epsilon);
+        *len += 1;
+    }
+
+    /// Several tokens, as the engine sees them: on the threads of the current pool.
+    fn pass(&mut self, tokens: &[u32], rows: &mut Rows) {
+        let Decoder { model, weights, qkv, len, row, .. } = self;
+        let (width, count, start) = (model.n_embd, tokens.len(), *len);
+        let epsilon = model.layer_norm_epsilon as f32;
+        let Rows { x, normal, attended, out, fc, active } = rows;
+        let inner = model.n_inner();
+        let (x, normal) = (&mut x[..count * width], &mut normal[..count * width]);
+        let (attended, out) = (&mut attended[..count * width], &mut out[..count * width]);
+        let (fc, active) = (&mut fc[..count * inner], &mut active[..count * inner]);
+        for (index, (x, &token)) in x.chunks_mut(width).zip(tokens).enumerate() {
+            embed(x, weights, token, start + index);
+        }
+        let normalize_all = |normal: &mut [f32], x: &[f32], affine: &Affine<&[f32]>| {
+            let rows = normal.par_chunks_mut(width).zip(x.par_chunks(width));
+            rows.for_each(|(normal, x)| {
+                normalize(normal, x, affine.weight, affine.bias, epsilon);
+            });
+        };
+        for (weights, qkv) in weights.layers.iter().zip(qkv) {
+            normalize_all(normal, x, &weights.ln_1);
+            linear(&mut qkv[start * 3 * width..(start + count) * 3 * width], normal, &weights.attn_c_attn);
+            let qkv: &[f32] = qkv;
+            attended
+                .par_chunks_mut(width)
+                .enumerate()
+                .for_each(|(index, out)| attend(out, model, qkv, start + index));
+            linear(out, attended, &weights.attn_c_proj);
+            add(x, out);
+            normalize_all(normal, x, &weights.ln_2);
+            linear(fc, normal, &weights.mlp_c_fc);
+            active.par_chunks_mut(inner).zip(fc.par_chunks(inner)).for_each(|(active, fc)| gelu(active, fc));
+            linear(out, active, &weights.mlp_c_proj);
+            add(x, out);
+        }
+        let last = &x[(count - 1) * width..];
+        normalize(&mut row.normal, last, weights.ln_f.weight, weights.ln_f.bias, epsilon);
+        *len += count;
+    }
+
+    /// The logits of the last row.
+    fn head(&mut self) {
+        let Decoder { model, weights, crew, row, logits, .. } = self;
+        let width = model.n_embd;
+        let (normal, wte) = (&row.normal, weights.wte);
+        let part = part_len(crew, model.vocab_size, width);
+        crew.chunks(logits, part, |index, logits| {
+            row_by_rows(logits, normal, &wte[index * part * width..], width);
+        });
+    }
+}
+
+/// `x = wte[token] + wpe[place]`.
+fn embed(x: &mut [f32], weights: &Views<&[f32]>, token: u32, place: usize) {
+    let width = x.len();
+    let wte = &weights.wte[token as usize * width..(token as usize + 1) * width];
+    let wpe = &weights.wpe[place * width..(place + 1) * width];
+    for ((x, token), place) in x.iter_mut().zip(wte).zip(wpe) {
+        *x = token + place;
+    }
+}
+
+/// `y = x · weight + bias` of one row, as `linear` has it.
+fn row_linear(crew: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
+    let outs = affine.bias.len();
+    let part = part_len(crew, outs, x.len());
+    crew.chunks(y, part, |index, y| {
+        let first = index * part;
+        y.copy_from_slice(&affine.bias[first..first + y.len()]);
+        add_row_by_matrix(y, x, affine.weight, outs, first);
+    });
+}
+
+/// Columns of a part of a product: whole vectors, and lines of the cache that no other part writes to. Two parts for each
+/// member keep all busy to the end, and leave them long, as memory is read best.
+fn part_len(crew: &SpinPool, cols: usize, inner: usize) -> usize {
+    let least = (PART / inner.max(1)).max(1);
+    least.max(cols / (2 * crew.size())).next_multiple_of(64)
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::gpt2::CpuEngine;
+    use crate::gpt2::layout::{Layout, initial_parameters};
+
+    /// The logits that the engine computes of a whole sequence are the decoder's, token by token and in passes of any
+    /// length, with any crew.
+    #[test]
+    fn the_cache_gives_the_bits_of_a_whole_pass() {
+        let model = ModelConfig {
+            vocab_size: 256,
+            block_size: 600,
+            n_layer: 2,
+            n_head: 3,
+            n_embd: 39,
+            dropout: 0.0,
+            layer_norm_epsilon: 1e-5,
+        };
+        let mut parameters = initial_parameters(&Layout::new(&model), 1);
+        parameters.iter_mut().for_each(|value| *value *= 8.0);
+        let tokens: Vec<u32> = (0..601_u32).map(|index| (index * index * 7 + 3) % 256).collect();
+        let layout = Layout::new(&model);
+        let mut engine = CpuEngine::new(&model, 1, false);
+        engine.loss(&parameters, &tokens);
+        for (threads, lens) in [(1, &[1][..]), (3, &[1]), (2, &[5, 1, 1, 90, 130, 1, 3])] {
+            SpinPool::of(threads, |crew| {
+                let mut decoder = Decoder::new(&model, layout.views(&parameters), crew);
+                let mut lens = lens.iter().cycle();
+                while decoder.len() < 600 {
+                    let (len, next) = (decoder.len(), *lens.next().expect("it goes on"));
+                    decoder.see(&tokens[len..(len + next).min(600)]);
+                    let place = decoder.len() - 1;
+                    if next > 1 || place.is_multiple_of(71) || place > 590 {
+                        let whole = engine.logits(&parameters, place);
+                        let both = whole.iter().zip(decoder.logits());
+                        let same = both.clone().all(|(one, other)| one.to_bits() == other.to_bits());
+                        assert!(same, "at {place} with {threads} threads");
+                    }
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The sizes of a GPT-2 model.
+
+use keepstep::settings;
+
+settings! {
+    /// The sizes of the GPT-2.
+    pub struct ModelSection {
+        /// The longest context, in tokens.
+        functional block_size: usize = 128,
+        /// Transformer blocks.
+        functional n_layer: usize = 4,
+        /// Attention heads.
+        functional n_head: usize = 4,
+        /// Width of the residual stream.
+        functional n_embd: usize = 128,
+        /// Probability of dropping an element.
+        functional dropout: f64 = 0.0,
+        /// Added to the variance in LayerNorm.
+        functional layer_norm_epsilon: f64 = 1e-5,
+    }
+}
+
+/// A GPT-2 as `transformers.GPT2LMHeadModel` defines it: pre-LayerNorm, tanh-GELU, learned positions, tied head.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ModelConfig {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// The longest context, in tokens (`n_positions`).
+    pub block_size: usize,
+    /// Transformer blocks.
+    pub n_layer: usize,
+    /// Attention heads; divides `n_embd`.
+    pub n_head: usize,
+    /// Width of the residual stream.
+    pub n_embd: usize,
+    /// Probability of dropping an element: of the embedding, of each attention weight, of each block's two outputs.
+    pub dropout: f64,
+    /// Added to the variance (`layer_norm_epsilon`).
+    pub layer_norm_epsilon: f64,
+}
+
+impl ModelConfig {
+    /// Width of one head.
+    pub fn head_size(&self) -> usize {
+        self.n_embd / self.n_head
+    }
+
+    /// Width of the hidden layer of a block's MLP.
+    pub fn n_inner(&self) -> usize {
+        4 * self.n_embd
+    }
+}
+
+impl ModelSection {
+    /// The model of these sizes with a vocabulary.
+    pub fn with_vocab_size(&self, vocab_size: usize) -> ModelConfig {
+        let ModelSection { block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon } = *self;
+        ModelConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon }
+    }
+}

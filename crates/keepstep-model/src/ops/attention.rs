@@ -1,0 +1,446 @@
+//! Causal multi-head attention, a block of queries by a block of keys at a time: the matrix of all weights never exists.
+//!
+//! The forward pass keeps a running maximum and sum of each row (Milakov and Gimelshein, "Online normalizer calculation
+//! for softmax", 2018) and saves them; the backward pass computes each block of weights again from them (Dao et al.,
+//! "FlashAttention", 2022). Blocks of keys after the queries are passed over.
+
+use crate::gpt2::block::BlockBuffers;
+use crate::gpt2::settings::ModelConfig;
+use crate::ops::dropout::Mask;
+use crate::ops::rows::{Shared, for_each_in_order, with_buffer};
+use crate::ops::softmax::RowSoftmax;
+use keepstep_numerics::math::exp;
+use keepstep_numerics::matmul::matvec::row_by_rows;
+use keepstep_numerics::matmul::packed::Piece;
+use keepstep_numerics::matmul::{Into, Matrix, MatrixMut, serial_product};
+use keepstep_numerics::reduce::{max, sum};
+use keepstep_numerics::vectorized;
+
+/// Queries and keys of a block. Part of the numerics: sums over keys, and over queries in the gradients of keys and
+/// values, are made block by block.
+const BLOCK: usize = 64;
+
+/// The sizes of one micro-batch's attention.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attention {
+    block_size: usize,
+    n_head: usize,
+    n_embd: usize,
+    head_size: usize,
+    /// 1 / sqrt(head_size)
+    scale: f32,
+}
+
+/// Which of the three parts of a row of `qkv`.
+#[derive(Clone, Copy)]
+enum Part {
+    Query = 0,
+    Key = 1,
+    Value = 2,
+}
+
+/// One head's queries `start..end` of one sequence; `head` counts over the whole micro-batch.
+#[derive(Clone, Copy)]
+struct Queries {
+    head: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Attention {
+    pub(crate) fn new(model: &ModelConfig) -> Attention {
+        Attention {
+            block_size: model.block_size,
+            n_head: model.n_head,
+            n_embd: model.n_embd,
+            head_size: model.head_size(),
+            scale: 1.0 / (model.head_size() as f32).sqrt(),
+        }
+    }
+
+    /// Heads of a micro-batch of `rows` rows, counted over all sequences.
+    pub(crate) fn num_heads(&self, rows: usize) -> usize {
+        rows / self.block_size * self.n_head
+    }
+
+    /// The attention of `rows` rows, and the softmax of each, `[heads, block_size]`; beside it, weights are packed.
+    pub(crate) fn forward_shared(
+        &self,
+        rows: usize,
+        buffers: BlockBuffers<'_>,
+        mask: Option<Mask>,
+        pieces: Vec<Piece<'_>>,
+    ) {
+        enum Job<'a> {
+            Pack(Piece<'a>),
+            Queries(Queries),
+        }
+        let blocks = self.block_size.div_ceil(BLOCK);
+        let tasks = self.num_heads(rows) * blocks;
+        // SAFETY: nothing writes to it meanwhile.
+        let qkv = unsafe { buffers.qkv.read(0..rows) };
+        let queries = (0..tasks).map(|task| {
+            let (head, start) = (task / blocks, task % blocks * BLOCK);
+            Job::Queries(Queries { head, start, end: self.block_size.min(start + BLOCK) })
+        });
+        let jobs = pieces.into_iter().map(Job::Pack).chain(queries).collect();
+        for_each_in_order(jobs, |job| match job {
+            Job::Pack(piece) => piece.pack(),
+            Job::Queries(queries) => {
+                self.forward_block(queries, buffers.attention, buffers.softmax, qkv, mask.as_ref());
+            }
+        });
+    }
+
+    fn forward_block(
+        &self,
+        queries: Queries,
+        out: Shared<'_, f32>,
+        softmax: Shared<'_, RowSoftmax>,
+        qkv: &[f32],
+        mask: Option<&Mask>,
+    ) {
+        let Queries { head, start, end } = queries;
+        let (rows, width) = (end - start, self.head_size);
+        with_buffer(rows * (BLOCK + width), |buffer| {
+            let (scores, sums) = buffer.split_at_mut(rows * BLOCK);
+            let mut running = [RowSoftmax::EMPTY; BLOCK];
+            let running = &mut running[..rows];
+            for first in (0..end).step_by(BLOCK) {
+                let keys = end.min(first + BLOCK) - first;
+                let scores = &mut scores[..rows * keys];
+                self.scores(scores, qkv, queries, first);
+                online(scores, keys, first == start, self.scale, running, sums);
+                if let Some(mask) = mask {
+                    self.drop(scores, mask, queries, first);
+                }
+                serial_product(
+                    MatrixMut::new(sums, rows, width),
+                    if first == 0 { Into::Replace } else { Into::Add },
+                    Matrix::new(scores, rows, keys),
+                    self.part(qkv, head, Part::Value, first, first + keys),
+                );
+            }
+            finish(running, sums);
+            // SAFETY: the rows of this task's queries.
+            unsafe { softmax.rows(head * self.block_size + start..head * self.block_size + end) }
+                .copy_from_slice(running);
+            self.write(out, head, 0, start, sums);
+        });
+    }
+
+    /// Replaces the queries, keys and values of one head by their gradients. `attended` is what the forward pass made of
+    /// them, `dout` its gradient.
+    ///
+    /// # Safety
+    /// No other task has this head's part of `qkv` meanwhile.
+    pub(crate) unsafe fn backward_head(
+        &self,
+        head: usize,
+        qkv: Shared<'_, f32>,
+        attended: &[f32],
+        dout: &[f32],
+        softmax: &[RowSoftmax],
+        mask: Option<&Mask>,
+    ) {
+        let (size, width) = (self.block_size, self.head_size);
+        // Of the head's own: queries, keys and values, as they are replaced; gradients of keys and values; two blocks of
+        // weights, one of queries' gradients, and a row's sums.
+        with_buffer(5 * size * width + BLOCK * (2 * BLOCK + width + 1), |buffer| {
+            let (own, rest) = buffer.split_at_mut(3 * size * width);
+            let (dkey, rest) = rest.split_at_mut(size * width);
+            let (dvalue, rest) = rest.split_at_mut(size * width);
+            let (weights, rest) = rest.split_at_mut(BLOCK * BLOCK);
+            let (dweights, rest) = rest.split_at_mut(BLOCK * BLOCK);
+            let (dquery, dots) = rest.split_at_mut(BLOCK * width);
+            for (part, own) in own.chunks_mut(size * width).enumerate() {
+                for (place, own) in own.chunks_mut(width).enumerate() {
+                    // SAFETY: this head's part.
+                    own.copy_from_slice(unsafe { self.own_part(qkv, head, part, place) });
+                }
+            }
+            let own = |part: Part, start: usize, end: usize| {
+                let from = (part as usize * size + start) * width;
+                Matrix::new(&own[from..], end - start, width)
+            };
+            for start in (0..size).step_by(BLOCK) {
+                let end = size.min(start + BLOCK);
+                let rows = end - start;
+                let (dquery, dots) = (&mut dquery[..rows * width], &mut dots[..rows]);
+                let dout_block = self.rows_of(dout, self.n_embd, head, 0, start, end);
+                for (row, dot) in dots.iter_mut().enumerate() {
+                    *dot = dot_of(
+                        self.row_of(dout, head, start + row),
+                        self.row_of(attended, head, start + row),
+                    );
+                }
+                let softmax = &softmax[head * size + start..head * size + end];
+                for first in (0..end).step_by(BLOCK) {
+                    let last = end.min(first + BLOCK);
+                    let keys = last - first;
+                    let weights = &mut weights[..rows * keys];
+                    let dweights = &mut dweights[..rows * keys];
+                    serial_product(
+                        MatrixMut::new(weights, rows, keys),
+                        Into::Replace,
+                        own(Part::Query, start, end),
+                        own(Part::Key, first, last).transposed(),
+                    );
+                    serial_product(
+                        MatrixMut::new(dweights, rows, keys),
+                        Into::Replace,
+                        dout_block,
+                        own(Part::Value, first, last).transposed(),
+                    );
+                    let is_diagonal = first == start;
+                    match mask {
+                        None => {
+                            softmax_backward(weights, dweights, keys, is_diagonal, self.scale, softmax, dots)
+                        }
+                        Some(mask) => with_buffer(rows * keys, |factors| {
+                            factors.fill(1.0);
+                            self.drop(factors, mask, Queries { head, start, end }, first);
+                            softmax_backward_dropped(
+                                weights,
+                                dweights,
+                                factors,
+                                keys,
+                                is_diagonal,
+                                self.scale,
+                                softmax,
+                                dots,
+                            );
+                        }),
+                    }
+                    let (weights, dscores) =
+                        (Matrix::new(weights, rows, keys), Matrix::new(dweights, rows, keys));
+                    // The diagonal block is the first that a key's gradient takes part in.
+                    let into = if is_diagonal { Into::Replace } else { Into::Add };
+                    let range = first * width..last * width;
+                    serial_product(
+                        MatrixMut::new(&mut dvalue[range.clone()], keys, width),
+                        into,
+                        weights.transposed(),
+                        dout_block,
+                    );
+                    serial_product(
+                        MatrixMut::new(&mut dkey[range], keys, width),
+                        into,
+                        dscores.transposed(),
+                        own(Part::Query, start, end),
+                    );
+                    serial_product(
+                        MatrixMut::new(dquery, rows, width),
+                        if first == 0 { Into::Replace } else { Into::Add },
+                        dscores,
+                        own(Part::Key, first, last),
+                    );
+                }
+                self.write(qkv, head, Part::Query as usize * self.n_embd, start, dquery);
+            }
+            self.write(qkv, head, Part::Key as usize * self.n_embd, 0, dkey);
+            self.write(qkv, head, Part::Value as usize * self.n_embd, 0, dvalue);
+        });
+    }
+
+    /// Query rows by keys from `first` on: unscaled scores.
+    fn scores(&self, scores: &mut [f32], qkv: &[f32], queries: Queries, first: usize) {
+        let Queries { head, start, end } = queries;
+        let rows = end - start;
+        let keys = scores.len() / rows;
+        serial_product(
+            MatrixMut::new(scores, rows, keys),
+            Into::Replace,
+            self.part(qkv, head, Part::Query, start, end),
+            self.part(qkv, head, Part::Key, first, first + keys).transposed(),
+        );
+    }
+
+    /// Drops weights of a block whose keys begin at `first`: each by its place among all queries and keys.
+    fn drop(&self, weights: &mut [f32], mask: &Mask, queries: Queries, first: usize) {
+        let keys = weights.len() / (queries.end - queries.start);
+        for (row, weights) in weights.chunks_mut(keys).enumerate() {
+            let row = queries.head * self.block_size + queries.start + row;
+            mask.apply_from(weights, row, self.block_size, first);
+        }
+    }
+
+    /// Writes rows of one head from a place on, `first` columns from the left for the first head.
+    fn write(&self, out: Shared<'_, f32>, head: usize, first: usize, start: usize, values: &[f32]) {
+        let (batch, head) = (head / self.n_head, head % self.n_head);
+        let col = first + head * self.head_size;
+        for (row, values) in values.chunks(self.head_size).enumerate() {
+            let row = batch * self.block_size + start + row;
+            // SAFETY: a head's columns of a sequence's rows belong to one task.
+            unsafe { out.part(row, col..col + self.head_size) }.copy_from_slice(values);
+        }
+    }
+
+    /// One place's part of one head.
+    ///
+    /// # Safety
+    /// No other task has it meanwhile.
+    unsafe fn own_part<'a>(&self, qkv: Shared<'a, f32>, head: usize, part: usize, place: usize) -> &'a [f32] {
+        let (batch, head) = (head / self.n_head, head % self.n_head);
+        let col = part * self.n_embd + head * self.head_size;
+        // SAFETY: handed on.
+        unsafe { qkv.part(batch * self.block_size + place, col..col + self.head_size) }
+    }
+
+    fn part<'a>(&self, qkv: &'a [f32], head: usize, part: Part, start: usize, end: usize) -> Matrix<'a> {
+        self.rows_of(qkv, 3 * self.n_embd, head, part as usize * self.n_embd, start, end)
+    }
+
+    /// Places `start..end` of one head of one sequence; `head` counts over the whole micro-batch.
+    fn rows_of<'a>(
+        &self,
+        values: &'a [f32],
+        stride: usize,
+        head: usize,
+        first: usize,
+        start: usize,
+        end: usize,
+    ) -> Matrix<'a> {
+        let (batch, head) = (head / self.n_head, head % self.n_head);
+        let from = (batch * self.block_size + start) * stride + first + head * self.head_size;
+        Matrix::strided(&values[from..], end - start, self.head_size, stride)
+    }
+
+    fn row_of<'a>(&self, values: &'a [f32], head: usize, place: usize) -> &'a [f32] {
+        let (batch, head) = (head / self.n_head, head % self.n_head);
+        let from = (batch * self.block_size + place) * self.n_embd + head * self.head_size;
+        &values[from..from + self.head_size]
+    }
+}
+
+/// The attention of one place of one sequence over `qkv [block_size, 3 * n_embd]` up to it: what the forward pass
+/// computes there, to the bit.
+///
+/// The forward pass goes over the later keys of the last block as well, with weights of 0, which add nothing.
+pub(crate) fn attend(out: &mut [f32], model: &ModelConfig, qkv: &[f32], place: usize) {
+    for (head, out) in out.chunks_mut(model.head_size()).enumerate() {
+        attend_head(out, model, qkv, head, place);
+    }
+}
+
+/// The same of one head.
+pub(crate) fn attend_head(out: &mut [f32], model: &ModelConfig, qkv: &[f32], head: usize, place: usize) {
+    let attention = Attention::new(model);
+    let (width, size) = (attention.n_embd, attention.head_size);
+    let mut scores = [0.0; BLOCK];
+    let mut running = [RowSoftmax::EMPTY];
+    let at = |part: Part, place: usize| &qkv[(3 * place + part as usize) * width + head * size..];
+    let query = &at(Part::Query, place)[..size];
+    for first in (0..=place).step_by(BLOCK) {
+        let last = (place + 1).min(first + BLOCK);
+        let scores = &mut scores[..last - first];
+        row_by_rows(scores, query, at(Part::Key, first), 3 * width);
+        online(scores, last - first, false, attention.scale, &mut running, out);
+        serial_product(
+            MatrixMut::new(out, 1, size),
+            if first == 0 { Into::Replace } else { Into::Add },
+            Matrix::new(scores, 1, last - first),
+            attention.part(qkv, head, Part::Value, first, last),
+        );
+    }
+    finish(&mut running, out);
+}
+
+vectorized! {
+    /// Replaces the scores of a block of `keys` columns by exp(scale · score - the row's largest so far), and brings what
+    /// was summed up before to the new largest. On the diagonal, row r sees r + 1 keys.
+    fn online(
+        scores: &mut [f32], keys: usize, is_diagonal: bool, scale: f32, running: &mut [RowSoftmax], sums: &mut [f32],
+    ) {
+        let width = sums.len() / running.len();
+        let rows = scores.chunks_exact_mut(keys).zip(sums.chunks_exact_mut(width)).zip(running);
+        for (row, ((scores, sums), running)) in rows.enumerate() {
+            let (seen, later) = scores.split_at_mut(if is_diagonal { row + 1 } else { keys });
+            for score in seen.iter_mut() {
+                *score *= scale;
+            }
+            let before = *running;
+            let here = max(seen);
+            let largest = if here > before.largest { here } else { before.largest };
+            for score in seen.iter_mut() {
+                *score = exp(*score - largest);
+            }
+            later.fill(0.0);
+            let total = sum(seen.len(), |index| seen[index]);
+            if before.largest == f32::NEG_INFINITY {
+                *running = RowSoftmax { largest, total };
+            } else {
+                let factor = exp(before.largest - largest);
+                *running = RowSoftmax { largest, total: before.total.mul_add(factor, total) };
+                for sum in sums {
+                    *sum *= factor;
+                }
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Divides what was summed up by the rows' totals. Adding 0 makes -0 to 0, whose sign would tell how many weights of
+    /// 0 took part.
+    fn finish(running: &mut [RowSoftmax], sums: &mut [f32]) {
+        let width = sums.len() / running.len();
+        for (running, sums) in running.iter_mut().zip(sums.chunks_exact_mut(width)) {
+            running.total = 1.0 / running.total;
+            for sum in sums {
+                *sum = sum.mul_add(running.total, 0.0);
+            }
+        }
+    }
+}
+
+vectorized! {
+    fn dot_of(one: &[f32], other: &[f32]) -> f32 {
+        let other = &other[..one.len()];
+        sum(one.len(), |index| one[index] * other[index])
+    }
+}
+
+vectorized! {
+    /// Replaces scores by weights, and the gradients of weights by those of scores. `dots` has each row's sum of weights
+    /// times their gradients.
+    fn softmax_backward(
+        weights: &mut [f32], dweights: &mut [f32], keys: usize, is_diagonal: bool, scale: f32, softmax: &[RowSoftmax],
+        dots: &[f32],
+    ) {
+        let rows = weights.chunks_exact_mut(keys).zip(dweights.chunks_exact_mut(keys)).zip(softmax.iter().zip(dots));
+        for (row, ((weights, dweights), (softmax, dot))) in rows.enumerate() {
+            let seen = if is_diagonal { row + 1 } else { keys };
+            for (weight, d) in weights[..seen].iter_mut().zip(&mut dweights[..seen]) {
+                *weight = exp(*weight * scale - softmax.largest) * softmax.total;
+                *d = *weight * (*d - dot) * scale;
+            }
+            weights[seen..].fill(0.0);
+            dweights[seen..].fill(0.0);
+        }
+    }
+}
+
+vectorized! {
+    /// The same with weights that were multiplied by `factors` after the softmax.
+    fn softmax_backward_dropped(
+        weights: &mut [f32], dweights: &mut [f32], factors: &[f32], keys: usize, is_diagonal: bool, scale: f32,
+        softmax: &[RowSoftmax], dots: &[f32],
+    ) {
+        let rows = weights
+            .chunks_exact_mut(keys)
+            .zip(dweights.chunks_exact_mut(keys))
+            .zip(factors.chunks_exact(keys))
+            .zip(softmax.iter().zip(dots));
+        for (row, (((weights, dweights), factors), (softmax, dot))) in rows.enumerate() {
+            let seen = if is_diagonal { row + 1 } else { keys };
+            for ((weight, d), factor) in weights[..seen].iter_mut().zip(&mut dweights[..seen]).zip(factors) {
+                let kept = exp(*weight * scale - softmax.largest) * softmax.total;
+                *d = kept * (*d * factor - dot) * scale;
+                *weight = kept * factor;
+            }
+            weights[seen..].fill(0.0);
+            dweights[seen..].fill(0.0);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Token and position embeddings, whose sum the first block takes.
+
+use crate::ops::dropout::Mask;
+use crate::ops::rows::{Shared, for_each_range};
+use rayon::prelude::*;
+
+/// The inputs of a micro-batch: `[batch_size, block_size]` tokens, each with its place in the context.
+pub(crate) struct Inputs<'a> {
+    tokens: &'a [u32],
+    block_size: usize,
+}
+
+impl<'a> Inputs<'a> {
+    /// Of `[batch_size, block_size + 1]` tokens.
+    pub(crate) fn new(tokens: &'a [u32], block_size: usize) -> Inputs<'a> {
+        Inputs { tokens, block_size }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.tokens.len() / (self.block_size + 1) * self.block_size
+    }
+
+    fn token(&self, row: usize) -> usize {
+        self.tokens[row / self.block_size * (self.block_size + 1) + row % self.block_size] as usize
+    }
+
+    pub(crate) fn target(&self, row: usize) -> usize {
+        self.tokens[row / self.block_size * (self.block_size + 1) + row % self.block_size + 1] as usize
+    }
+
+    /// The rows that each token has, in ascending order: rows `starts[token]..starts[token + 1]` of the list.
+    fn rows_by_token(&self, vocab_size: usize) -> (Vec<usize>, Vec<usize>) {
+        let mut starts = vec![0; vocab_size + 1];
+        for row in 0..self.rows() {
+            starts[self.token(row) + 1] += 1;
+        }
+        for token in 0..vocab_size {
+            starts[token + 1] += starts[token];
+        }
+        let mut next = starts.clone();
+        let mut list = vec![0; self.rows()];
+        for row in 0..self.rows() {
+            let token = self.token(row);
+            list[next[token]] = row;
+            next[token] += 1;
+        }
+        (starts, list)
+    }
+}
+
+/// `x[row] = wte[token] + wpe[place]`, dropped out, for rows from `start` on.
+pub(crate) fn forward(
+    x: &mut [f32],
+    start: usize,
+    inputs: &Inputs<'_>,
+    wte: &[f32],
+    wpe: &[f32],
+    mask: Option<&Mask>,
+) {
+    let cols = wpe.len() / inputs.block_size;
+    for (index, x) in x.chunks_mut(cols).enumerate() {
+        let row = start + index;
+        let (token, place) = (inputs.token(row), row % inputs.block_size);
+        let wte = &wte[token * cols..(token + 1) * cols];
+        let wpe = &wpe[place * cols..(place + 1) * cols];
+        for ((x, token), place) in x.iter_mut().zip(wte).zip(wpe) {
+            *x = token + place;
+        }
+        if let Some(mask) = mask {
+            mask.apply(x, row, cols);
+        }
+    }
+}
+
+/// Adds the gradient of the token embedding to `dwte` and writes that of the position embedding; each row of either is
+/// summed in the order of the micro-batch's rows.
+pub(crate) fn backward(
+    dx: &mut [f32],
+    inputs: &Inputs<'_>,
+    dwte: &mut [f32],
+    dwpe: &mut [f32],
+    mask: Option<&Mask>,
+) {
+    let cols = dwpe.len() / inputs.block_size;
+    if let Some(mask) = mask {
+        let dx = Shared::new(dx, cols);
+        for_each_range(inputs.rows(), |range| {
+            // SAFETY: each task has rows of its own.
+            let rows = unsafe { dx.rows(range.clone()) };
+            rows.chunks_mut(cols).zip(range).for_each(|(dx, row)| mask.apply(dx, row, cols));
+        });
+    }
+    let add = |sum: &mut [f32], row: usize| {
+        for (sum, value) in sum.iter_mut().zip(&dx[row * cols..(row + 1) * cols]) {
+            *sum += value;
+        }
+    };
+    dwpe.par_chunks_mut(cols).with_min_len(16).enumerate().for_each(|(place, dwpe)| {
+        dwpe.fill(0.0);
+        for row in (place..inputs.rows()).step_by(inputs.block_size) {
+            add(dwpe, row);
+        }
+    });
+    let (starts, list) = inputs.rows_by_token(dwte.len() / cols);
+    dwte.par_chunks_mut(cols).with_min_len(16).enumerate().for_each(|(token, dwte)| {
+        for &row in &list[starts[token]..starts[token + 1]] {
+            add(dwte, row);
+        }
+    });
+}

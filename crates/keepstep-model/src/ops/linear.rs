@@ -1,0 +1,72 @@
+//! Linear layers: `y = x · weight + bias` with the weight as `[in, out]`.
+
+use crate::gpt2::layout::Affine;
+use keepstep_numerics::matmul::dispatch::Products;
+use keepstep_numerics::matmul::packed::Packed;
+use keepstep_numerics::matmul::{Into, Matrix, MatrixMut, Part, product};
+use keepstep_numerics::vectorized;
+
+/// The weight, `[in, out]`.
+pub(crate) fn weight<'a>(affine: &Affine<&'a [f32]>) -> Matrix<'a> {
+    let outs = affine.bias.len();
+    Matrix::new(affine.weight, affine.weight.len() / outs, outs)
+}
+
+/// `y = x · weight + bias` in float32, on all threads; the bias is what the products are added to.
+pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
+    let (weight, outs) = (weight(affine), affine.bias.len());
+    let rows = x.len() / weight.rows();
+    let x = Matrix::new(x, rows, weight.rows());
+    product(MatrixMut::new(y, rows, outs), Into::Bias(affine.bias), x, weight);
+}
+
+/// The same on this thread alone, in the pass's precision.
+///
+/// # Safety
+/// What is packed is the weight, and its packing is done.
+pub(crate) unsafe fn forward_rows(
+    products: Products,
+    y: &mut [f32],
+    x: &[f32],
+    affine: &Affine<&[f32]>,
+    packed: Option<Packed<'_>>,
+) {
+    let (weight, outs) = (weight(affine), affine.bias.len());
+    let rows = x.len() / weight.rows();
+    let x = Matrix::new(x, rows, weight.rows());
+    let part = Part::whole(MatrixMut::new(y, rows, outs), Into::Bias(affine.bias), x, weight);
+    // SAFETY: the caller's.
+    products.compute(unsafe { part.with_packed(packed) });
+}
+
+/// `dx = dy · weightᵀ`, on this thread alone.
+///
+/// # Safety
+/// What is packed is the weight's transpose, and its packing is done.
+pub(crate) unsafe fn backward_rows(
+    products: Products,
+    dx: &mut [f32],
+    dy: &[f32],
+    affine: &Affine<&[f32]>,
+    packed: Option<Packed<'_>>,
+) {
+    let (weight, outs) = (weight(affine), affine.bias.len());
+    let rows = dy.len() / outs;
+    let dy = Matrix::new(dy, rows, outs);
+    let part = Part::whole(MatrixMut::new(dx, rows, weight.rows()), Into::Replace, dy, weight.transposed());
+    // SAFETY: the caller's.
+    products.compute(unsafe { part.with_packed(packed) });
+}
+
+vectorized! {
+    /// The sum over the rows of `[rows, out.len()]`, in order.
+    pub(crate) fn column_sums(out: &mut [f32], values: &[f32]) {
+        let cols = out.len();
+        out.fill(0.0);
+        for row in values.chunks_exact(cols) {
+            for (sum, value) in out.iter_mut().zip(row) {
+                *sum += value;
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Sharing out the rows of a micro-batch among threads, and the threads' own buffers.
+
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Rows whose column sums are made by themselves before they are added to the rest. Part of the numerics; tasks take
+/// whole blocks.
+pub(crate) const BLOCK: usize = 64;
+
+/// A buffer of rows, of which each task takes its own.
+#[derive(Debug)]
+pub(crate) struct Shared<'a, T> {
+    data: *mut T,
+    len: usize,
+    cols: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<'_, T> {}
+
+// SAFETY: who takes a part promises that no other task has any of it.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(data: &'a mut [T], cols: usize) -> Shared<'a, T> {
+        Shared { data: data.as_mut_ptr(), len: data.len(), cols, borrow: PhantomData }
+    }
+
+    /// Some rows, to be changed.
+    ///
+    /// # Safety
+    /// No other task has any of them meanwhile.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub(crate) unsafe fn rows(&self, rows: Range<usize>) -> &'a mut [T] {
+        // SAFETY: handed on.
+        unsafe { self.elements(rows.start * self.cols..rows.end * self.cols) }
+    }
+
+    /// Some rows, to be read.
+    ///
+    /// # Safety
+    /// No task changes any of them meanwhile.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub(crate) unsafe fn read(&self, rows: Range<usize>) -> &'a [T] {
+        let range = rows.start * self.cols..rows.end * self.cols;
+        assert!(range.start <= range.end && range.end <= self.len, "rows of the buffer");
+        // SAFETY: within the buffer, and nobody changes it.
+        unsafe { std::slice::from_raw_parts(self.data.add(range.start), range.len()) }
+    }
+
+    /// A part of a row, to be changed.
+    ///
+    /// # Safety
+    /// No other task has any of it meanwhile.
+    ///
+    /// # Panics
+    /// If the row has not so many columns, or the buffer not so many rows.
+    pub(crate) unsafe fn part(&self, row: usize, cols: Range<usize>) -> &'a mut [T] {
+        assert!(cols.end <= self.cols, "a part of the row");
+        // SAFETY: handed on.
+        unsafe { self.elements(row * self.cols + cols.start..row * self.cols + cols.end) }
+    }
+
+    unsafe fn elements(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "rows of the buffer");
+        // SAFETY: within the buffer, and nobody else has it.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
+    }
+}
+
+/// Calls `task` with ranges that cover `0..rows`, on all threads; each begins at a multiple of [`BLOCK`].
+pub(crate) fn for_each_range(rows: usize, task: impl Fn(Range<usize>) + Sync) {
+    let len = task_rows(rows, rayon::current_num_threads());
+    let tasks = rows.div_ceil(len);
+    let run = |index: usize| task(index * len..rows.min((index + 1) * len));
+    if tasks == 1 {
+        run(0);
+    } else {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
+    }
+}
+
+/// Calls `work` with each of `jobs` on all threads, which take them in this order.
+pub(crate) fn for_each_in_order<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) {
+    let workers = rayon::current_num_threads().min(jobs.len());
+    let jobs = Mutex::new(jobs.into_iter());
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    (0..workers).into_par_iter().with_max_len(1).for_each(|_| {
+        while let Some(job) = next() {
+            work(job);
+        }
+    });
+}
+
+/// Rows of a task: few enough that they stay in the caches, many enough that reading the packed weights does not
+/// count, and as many tasks for each thread as for the others.
+pub(crate) fn task_rows(rows: usize, threads: usize) -> usize {
+    const ROWS: usize = 4 * BLOCK;
+    let rounds = (rows + threads * ROWS / 2) / (threads * ROWS);
+    rows.div_ceil(threads * rounds.max(1)).next_multiple_of(BLOCK)
+}
+
+thread_local! {
+    static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends the thread's own buffer of `len` numbers, whatever they are.
+pub(crate) fn with_buffer<R>(len: usize, with: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    let result = with(&mut buffer[..len]);
+    FREE.with_borrow_mut(|free| free.push(buffer));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_cover_all_rows_once() {
+        for (rows, threads) in [(1, 1), (64, 2), (65, 2), (768, 2), (768, 16), (4096, 2), (5000, 3)] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let mut counts = vec![0_u32; rows];
+            let shared = Shared::new(&mut counts, 1);
+            pool.install(|| {
+                for_each_range(rows, |range| {
+                    assert!(range.start.is_multiple_of(BLOCK) && !range.is_empty());
+                    // SAFETY: the assertion below says that each task has rows of its own.
+                    unsafe { shared.rows(range) }.iter_mut().for_each(|count| *count += 1);
+                });
+            });
+            assert!(counts.iter().all(|&count| count == 1), "{rows} rows, {threads} threads");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Threads that wait for the next piece of work without going to sleep.
+//!
+//! One token's work is many small products, each shorter than the time that waking a sleeping thread takes. A crew lasts
+//! as long as one text is written; its members spin for a moment between two pieces of work, and sleep where none comes.
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::Scope;
+
+/// Looks at the ticket before a member goes to sleep: a tenth of a millisecond or so.
+const PATIENCE: u32 = 4_000;
+
+type Work<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// A few threads, of which the one that calls is one.
+pub struct SpinPool {
+    /// Threads, the caller's included.
+    size: usize,
+    /// Which job (upper half), how many of its parts are taken, and how many there are (16 bits each). Who moves it on
+    /// owns the part.
+    ticket: AtomicU64,
+    /// The job's work. Written while no part of it can be taken, read by those who own one.
+    work: UnsafeCell<Option<*const Work<'static>>>,
+    /// Parts of the job that are finished.
+    finished: AtomicUsize,
+    panicked: AtomicBool,
+    dismissed: AtomicBool,
+    asleep: AtomicUsize,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+// SAFETY: `work` is shared as its comment says; the rest can be.
+unsafe impl Sync for SpinPool {}
+
+impl SpinPool {
+    fn new(size: usize) -> SpinPool {
+        SpinPool {
+            size,
+            ticket: AtomicU64::new(0),
+            work: UnsafeCell::new(None),
+            finished: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
+            asleep: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Does something with a crew of `threads`, the caller included.
+    pub fn of<T>(threads: usize, work: impl FnOnce(&SpinPool) -> T) -> T {
+        struct Dismiss<'a>(&'a SpinPool);
+        impl Drop for Dismiss<'_> {
+            fn drop(&mut self) {
+                self.0.dismissed.store(true, Ordering::SeqCst);
+                self.0.rouse();
+            }
+        }
+        let crew = SpinPool::new(threads.max(1));
+        std::thread::scope(|scope: &Scope<'_, '_>| {
+            let dismiss = Dismiss(&crew);
+            for _ in 1..threads {
+                // With fewer threads than wanted it takes longer.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, || crew.serve());
+            }
+            let result = work(&crew);
+            drop(dismiss);
+            result
+        })
+    }
+
+    /// Threads, the caller's included.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Calls `work` with each chunk of `out` of `len` values, the last perhaps shorter, and its index: on all threads, in
+    /// any order.
+    pub fn chunks(&self, out: &mut [f32], len: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+        #[derive(Clone, Copy)]
+        struct Start(*mut f32);
+        // SAFETY: each part of the work touches its own chunk.
+        unsafe impl Sync for Start {}
+        impl Start {
+            fn at(&self, place: usize) -> *mut f32 {
+                self.0.wrapping_add(place)
+            }
+        }
+        let (start, total) = (Start(out.as_mut_ptr()), out.len());
+        let parts = total.div_ceil(len);
+        let part = |index: usize| {
+            let first = index * len;
+            // SAFETY: the chunks are disjoint, lie within `out`, and `out` is borrowed until all parts are finished.
+            let chunk = unsafe { std::slice::from_raw_parts_mut(start.at(first), len.min(total - first)) };
+            work(index, chunk);
+        };
+        if parts <= 1 { (0..parts).for_each(part) } else { self.share(parts, &part) }
+    }
+
+    fn share(&self, parts: usize, work: &Work<'_>) {
+        /// However the caller's own parts end, nobody works on when it returns.
+        struct Finish<'a>(&'a SpinPool, usize);
+        impl Drop for Finish<'_> {
+            fn drop(&mut self) {
+                while self.0.take().is_some() {
+                    self.0.finished.fetch_add(1, Ordering::Release);
+                }
+                let mut looks = 0_u32;
+                while self.0.finished.load(Ordering::Acquire) < self.1 {
+                    pause(&mut looks);
+                }
+            }
+        }
+        assert!(parts < 1 << 16, "too many parts");
+        // SAFETY: only the lifetime changes; the pointer is used by owners of parts alone, and `Finish` waits for them.
+        let work: *const Work<'static> =
+            unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
+        // SAFETY: all parts of the last job are finished, and none of this one can be taken yet.
+        unsafe { *self.work.get() = Some(work) };
+        self.finished.store(0, Ordering::Relaxed);
+        let job = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        self.ticket.store(job << 32 | parts as u64, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) > 0 {
+            self.rouse();
+        }
+        let finish = Finish(self, parts);
+        while let Some(part) = self.take() {
+            let done = Done(self);
+            // SAFETY: the part is ours, so that the work is there.
+            unsafe { self.call(part) };
+            drop(done);
+        }
+        drop(finish);
+        assert!(!self.panicked.load(Ordering::Relaxed), "a thread of the crew panicked");
+    }
+
+    /// Takes a part of the job, if there is one left.
+    fn take(&self) -> Option<usize> {
+        let mut ticket = self.ticket.load(Ordering::Acquire);
+        loop {
+            let (taken, parts) = (ticket >> 16 & 0xFFFF, ticket & 0xFFFF);
+            if taken >= parts {
+                return None;
+            }
+            match self.ticket.compare_exchange_weak(
+                ticket,
+                ticket + (1 << 16),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return Some(taken as usize),
+                Err(now) => ticket = now,
+            }
+        }
+    }
+
+    /// # Safety
+    /// The caller owns the part.
+    unsafe fn call(&self, part: usize) {
+        // SAFETY: the job cannot end, and its work not be replaced, before this part is finished.
+        if let Some(work) = unsafe { *self.work.get() } {
+            // SAFETY: likewise.
+            unsafe { (*work)(part) };
+        }
+    }
+
+    /// A member's life.
+    fn serve(&self) {
+        let mut looks = 0;
+        while !self.dismissed.load(Ordering::Relaxed) {
+            if let Some(part) = self.take() {
+                let _done = Done(self);
+                // SAFETY: the part is ours.
+                unsafe { self.call(part) };
+                looks = 0;
+            } else if looks < PATIENCE {
+                looks += 1;
+                std::hint::spin_loop();
+            } else {
+                self.sleep();
+                looks = 0;
+            }
+        }
+    }
+
+    fn sleep(&self) {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asleep.fetch_add(1, Ordering::SeqCst);
+        let ticket = self.ticket.load(Ordering::SeqCst);
+        let is_idle = ticket >> 16 & 0xFFFF >= ticket & 0xFFFF && !self.dismissed.load(Ordering::SeqCst);
+        if is_idle {
+            // Woken for nothing, it goes back to looking.
+            drop(self.wake.wait(guard));
+        }
+        self.asleep.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn rouse(&self) {
+        drop(self.lock.lock());
+        self.wake.notify_all();
+    }
+}
+
+/// Says that a part is finished, even where it panicked.
+struct Done<'a>(&'a SpinPool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panicked.store(true, Ordering::Relaxed);
+        }
+        self.0.finished.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Where a processor has been taken from the others, spinning would keep it from them.
+fn pause(looks: &mut u32) {
+    *looks += 1;
+    if *looks < PATIENCE { std::hint::spin_loop() } else { std::thread::yield_now() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_done_once() {
+        for threads in 1..5 {
+            SpinPool::of(threads, |crew| {
+                let mut values = vec![0.0; 1000];
+                for round in 0..2_000 {
+                    let len = 1 + round % 300;
+                    crew.chunks(&mut values, len, |index, chunk| {
+                        for (place, value) in chunk.iter_mut().enumerate() {
+                            *value += (index * len + place) as f32;
+                        }
+                    });
+                    if round % 500 == 0 {
+                        std::thread::sleep(std::time::Duration::from_millis(3));
+                    }
+                }
+                let same = values.iter().enumerate().all(|(index, &value)| value == 2_000.0 * index as f32);
+                assert!(same, "{threads} threads");
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller() {
+        for bad in 0..8 {
+            let caught = std::panic::catch_unwind(|| {
+                SpinPool::of(3, |crew| {
+                    let mut values = vec![0.0; 8];
+                    crew.chunks(&mut values, 1, |index, _| assert!(index != bad, "the part's"));
+                });
+            });
+            assert!(caught.is_err());
+        }
+    }
+}

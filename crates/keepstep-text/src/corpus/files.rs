@@ -1,0 +1,325 @@
+//! Which files a corpus consists of, in which order, and what is in them.
+
+use super::DataConfig;
+use super::index::Index;
+use super::packages;
+use super::stamp::Stamp;
+use super::{CorpusError, Progress, cache_dir};
+use keepstep::settings::expand;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// What is asked of the disk at a time.
+const READ: usize = 1 << 20;
+
+/// One file, which was UTF-8 when it was hashed.
+#[derive(Debug)]
+pub struct SourceFile {
+    path: PathBuf,
+    stamp: Stamp,
+    hash: [u8; 32],
+}
+
+impl SourceFile {
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "none is")]
+    pub fn len(&self) -> u64 {
+        self.stamp.size()
+    }
+
+    pub(super) fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    pub(super) fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// Reads and hashes all of it; `go_on` is told of each part's length.
+    fn read(path: PathBuf, go_on: impl Fn(u64) -> bool) -> Result<SourceFile, CorpusError> {
+        let unreadable = |source| CorpusError::Unreadable { path: path.clone(), source };
+        let mut file = File::open(&path).map_err(unreadable)?;
+        let stamp = Stamp::of(&file.metadata().map_err(unreadable)?);
+        let mut hash = Sha256::new();
+        // What is left of a character that the last part cut through, then the part.
+        let (mut buffer, mut left, mut offset) = (vec![0; READ + 4], 0, 0_u64);
+        loop {
+            let read = match file.read(&mut buffer[left..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(unreadable)?,
+            };
+            hash.update(&buffer[left..left + read]);
+            let len = left + read;
+            let valid = match std::str::from_utf8(&buffer[..len]) {
+                Ok(_) => len,
+                Err(error) if error.error_len().is_none() && read > 0 => error.valid_up_to(),
+                Err(error) => {
+                    return Err(CorpusError::NotUtf8 { path, at: offset + error.valid_up_to() as u64 });
+                }
+            };
+            if read == 0 {
+                break;
+            }
+            buffer.copy_within(valid..len, 0);
+            left = len - valid;
+            offset += valid as u64;
+            if !go_on(read as u64) {
+                return Err(CorpusError::Stopped);
+            }
+        }
+        let now = Stamp::of(&file.metadata().map_err(unreadable)?);
+        if offset != stamp.size() || !now.has_content_of(&stamp) {
+            return Err(CorpusError::Changed { path });
+        }
+        Ok(SourceFile { path, stamp, hash: hash.finalize().into() })
+    }
+}
+
+/// The files of a config: those of each pattern in turn, bytewise by their path below the pattern's fixed prefix, then
+/// those of the cargo packages; each once. Empty files are left out, unless they were named themselves.
+///
+/// Files that were read before and have not changed since are not read again. `progress` is called with bytes read, of
+/// all that must be, and says whether to go on.
+///
+/// # Errors
+/// A pattern that names nothing, or a file that cannot be used.
+pub fn collect(data: &DataConfig, progress: &mut Progress<'_>) -> Result<Vec<SourceFile>, CorpusError> {
+    let mut paths: Vec<(PathBuf, bool)> = Vec::new();
+    for pattern in &data.paths {
+        matches(pattern, &mut paths)?;
+    }
+    paths.extend(packages::sources(&data.cargo_packages)?.into_iter().map(|path| (path, false)));
+    let mut seen = BTreeSet::new();
+    paths.retain(|(path, _)| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
+    let (paths, named): (Vec<PathBuf>, Vec<bool>) = paths.into_iter().unzip();
+    let index = cache_dir(data)?.and_then(|folder| Index::open(&folder, &paths).ok());
+
+    let stamps: Vec<Result<Stamp, CorpusError>> = paths.par_iter().map(|path| stamp(path)).collect();
+    let stamps = stamps.into_iter().collect::<Result<Vec<Stamp>, CorpusError>>()?;
+    let known: Vec<Option<[u8; 32]>> = (stamps.iter().enumerate())
+        .map(|(place, stamp)| index.as_ref().and_then(|index| index.get(place, stamp)))
+        .collect();
+    let unknown = stamps.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let total: u64 = unknown.map(|(stamp, _)| stamp.size()).sum();
+    let state = Mutex::new((0, progress));
+    let go_on = |bytes: u64| {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 += bytes;
+        let done = state.0;
+        (state.1)(done, total)
+    };
+    let file = |place: usize| {
+        let path = paths[place].clone();
+        match (stamps[place], known[place]) {
+            (stamp, _) if stamp.size() == 0 && named[place] => Err(CorpusError::Empty { path }),
+            (stamp, _) if stamp.size() == 0 => Ok(None),
+            (stamp, Some(hash)) => Ok(Some(SourceFile { path, stamp, hash })),
+            (_, None) => SourceFile::read(path, go_on).map(Some),
+        }
+    };
+    let files: Vec<Result<Option<SourceFile>, CorpusError>> =
+        (0..paths.len()).into_par_iter().map(file).collect();
+    // The first mistake in the order of the files, however many threads looked.
+    let files = files.into_iter().collect::<Result<Vec<Option<SourceFile>>, CorpusError>>()?;
+    if let Some(index) = index {
+        let known = files.iter().enumerate().filter_map(|(place, file)| Some((place, file.as_ref()?)));
+        // Where it cannot be written, the files are read again the next time.
+        let _ = index.write(known);
+    }
+    Ok(files.into_iter().flatten().collect())
+}
+
+fn stamp(path: &Path) -> Result<Stamp, CorpusError> {
+    let unreadable = |source| CorpusError::Unreadable { path: path.to_path_buf(), source };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
+    Ok(Stamp::of(&metadata))
+}
+
+/// Appends the files of a pattern, each with whether it was named itself.
+fn matches(pattern: &str, out: &mut Vec<(PathBuf, bool)>) -> Result<(), CorpusError> {
+    let expanded = expand(pattern)?;
+    let missing = || CorpusError::Missing { pattern: pattern.to_owned() };
+    let path = Path::new(&expanded);
+    if path.exists() || !expanded.contains(['*', '?', '[']) {
+        if path.is_dir() {
+            return Err(CorpusError::Folder { pattern: pattern.trim_end_matches('/').to_owned() });
+        }
+        if !path.exists() {
+            return Err(missing());
+        }
+        out.push((path.to_path_buf(), true));
+        return Ok(());
+    }
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+    };
+    let wrong = |error: glob::PatternError| CorpusError::Pattern {
+        pattern: pattern.to_owned(),
+        message: error.to_string(),
+    };
+    let prefix = fixed_prefix(path);
+    let mut found = Vec::new();
+    for entry in glob::glob_with(&expanded, options).map_err(wrong)? {
+        let path = entry.map_err(|error| CorpusError::Unreadable {
+            path: error.path().to_path_buf(),
+            source: error.into(),
+        })?;
+        if path.is_file() {
+            found.push(path);
+        }
+    }
+    if found.is_empty() {
+        return Err(missing());
+    }
+    let below =
+        |path: &PathBuf| path.strip_prefix(&prefix).unwrap_or(path).as_os_str().as_encoded_bytes().to_vec();
+    found.sort_by_cached_key(below);
+    out.extend(found.into_iter().map(|path| (path, false)));
+    Ok(())
+}
+
+/// The leading folders of a pattern that hold no wildcard.
+fn fixed_prefix(pattern: &Path) -> PathBuf {
+    let fixed = |part: &Component<'_>| {
+        !part.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b'*' | b'?' | b'['))
+    };
+    pattern.components().take_while(fixed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    fn names(folder: &Path, patterns: &[&str]) -> Result<Vec<String>, CorpusError> {
+        let paths = patterns.iter().map(|pattern| folder.join(pattern).display().to_string()).collect();
+        let cache_dir = Some(folder.join("cache").display().to_string());
+        let files = collect(&DataConfig { paths, cache_dir, ..DataConfig::default() }, &mut |_, _| true)?;
+        let name = |file: &SourceFile| file.path().strip_prefix(folder).expect("below").display().to_string();
+        Ok(files.iter().map(name).collect())
+    }
+
+    #[test]
+    fn order_is_that_of_the_patterns_then_of_the_bytes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        for name in ["b/z.txt", "b/a.txt", "a.txt", "B.txt", "b.txt", "b/.hidden.txt", "b/deep/er/x.txt"] {
+            fs::create_dir_all(folder.join(name).parent().expect("a parent")).expect("a folder");
+            fs::write(folder.join(name), name).expect("a file");
+        }
+        fs::write(folder.join("empty.txt"), "").expect("a file");
+        let found = names(folder, &["**/*.txt"]).expect("files");
+        assert_eq!(found, ["B.txt", "a.txt", "b.txt", "b/a.txt", "b/deep/er/x.txt", "b/z.txt"]);
+        let found = names(folder, &["b/*.txt", "b.txt", "*.txt"]).expect("files");
+        assert_eq!(found, ["b/a.txt", "b/z.txt", "b.txt", "B.txt", "a.txt"]);
+        for (pattern, expected) in
+            [("*.md", "*.md"), ("x.txt", "x.txt"), ("b", "folder"), ("empty.txt", "empty")]
+        {
+            let error = names(folder, &[pattern]).expect_err(pattern).to_string();
+            assert!(error.contains(expected), "{pattern}: {error}");
+        }
+    }
+
+    /// Two files that may be read again or not, and what is read of them.
+    struct Lab {
+        folder: tempfile::TempDir,
+        paths: [PathBuf; 2],
+        data: DataConfig,
+    }
+
+    impl Lab {
+        fn new() -> Lab {
+            let folder = tempfile::tempdir().expect("a folder");
+            let paths = ["a.txt", "b.txt"].map(|name| folder.path().join(name));
+            fs::write(&paths[0], "one two three").expect("a file");
+            fs::write(&paths[1], "four").expect("a file");
+            let data = DataConfig {
+                paths: paths.iter().map(|path| path.display().to_string()).collect(),
+                cache_dir: Some(folder.path().join("cache").display().to_string()),
+                ..DataConfig::default()
+            };
+            Lab { folder, paths, data }
+        }
+
+        /// Bytes that had to be read. What is known is right, read or not.
+        fn look(&self) -> u64 {
+            let read = AtomicU64::new(0);
+            let files = collect(&self.data, &mut |done, _| {
+                read.store(done, Ordering::Relaxed);
+                true
+            });
+            for (file, path) in files.expect("files").iter().zip(&self.paths) {
+                let expected: [u8; 32] = Sha256::digest(fs::read(path).expect("it")).into();
+                assert_eq!(*file.hash(), expected);
+            }
+            read.into_inner()
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_once_and_any_change_is_noticed() {
+        let lab = Lab::new();
+        assert_eq!(lab.look(), 17);
+        assert_eq!(lab.look(), 17, "their last changes are too young to rely on");
+        std::thread::sleep(Duration::from_millis(3_100));
+        assert_eq!(lab.look(), 17);
+        assert_eq!(lab.look(), 0);
+
+        // An index that is damaged counts for nothing.
+        let index = fs::read_dir(lab.folder.path().join("cache")).expect("a folder").next();
+        let index = index.expect("an index").expect("an entry").path();
+        let mut bytes = fs::read(&index).expect("its bytes");
+        *bytes.last_mut().expect("a byte") ^= 1;
+        fs::write(&index, bytes).expect("damaged");
+        assert_eq!(lab.look(), 17);
+        assert_eq!(lab.look(), 0);
+
+        // Another content of the same size in the same file, with its old time of modification.
+        let before = fs::metadata(&lab.paths[0]).expect("a file").modified().expect("a time");
+        let file = File::options().write(true).open(&lab.paths[0]).expect("the file");
+        file.write_all_at(b"two", 0).expect("an edit");
+        file.set_modified(before).expect("its old time");
+        assert_eq!(lab.look(), 13);
+        // Another file of the same size under the other's name.
+        let other = lab.folder.path().join("c.txt");
+        fs::write(&other, "five").expect("a file");
+        fs::rename(&other, &lab.paths[1]).expect("a rename");
+        assert_eq!(lab.look(), 17);
+    }
+
+    #[test]
+    fn what_is_no_text_is_said_with_its_place() {
+        let lab = Lab::new();
+        let mut text = "é".repeat(READ).into_bytes();
+        let at = text.len();
+        for end in [&[0xC3][..], &[0xFF, b'a'], &[b'a', 0xE2, 0x82]] {
+            text.truncate(at);
+            text.extend(end);
+            fs::write(&lab.paths[0], &text).expect("a file");
+            let error = collect(&lab.data, &mut |_, _| true).expect_err("no text");
+            let place = at as u64 + u64::from(end[0] == b'a');
+            assert!(matches!(error, CorpusError::NotUtf8 { at, .. } if at == place), "{error}");
+        }
+        let stopped = collect(&lab.data, &mut |_, _| false).expect_err("a stop");
+        assert!(matches!(stopped, CorpusError::Stopped), "{stopped}");
+        fs::write(&lab.paths[0], "é".repeat(READ)).expect("a file");
+        assert_eq!(lab.look(), 2 * READ as u64 + 4);
+    }
+}
