@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
-use keepstep_lm::import::is_foreign_checkpoint;
+use keepstep_lm::import::is_notebook_checkpoint;
 use keepstep_lm::trainer::{DryRun, dry_run};
 use serde_json::json;
 use std::fmt::Write;
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
     let mut resume = train::resume(arguments, &config)?;
     let mut notes = Vec::new();
     if let Some(Resume::Newest(Source::Path(path))) = &resume
-        && is_foreign_checkpoint(path)
+        && is_notebook_checkpoint(path)
     {
         notes.push(format!("Would import {} as the run's first checkpoint", path.display()));
         resume = Some(Resume::Newest(Source::None));

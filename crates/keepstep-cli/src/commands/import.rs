@@ -4,11 +4,11 @@ use super::{Failure, train::failure};
 use crate::arguments::{ImportArguments, StepIs};
 use crate::progress::Progress;
 use keepstep_lm::Config;
-use keepstep_lm::import::{Counting, import};
+use keepstep_lm::import::{StepConvention, import};
 
 pub(crate) fn run(arguments: &ImportArguments) -> Result<(), Failure> {
     let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
-    let counting = Counting {
+    let counting = StepConvention {
         epoch_base: arguments.epoch_base,
         step_is_index: arguments.step_is.map(|step_is| step_is == StepIs::Index),
         round_down: arguments.round_down,

@@ -8,7 +8,7 @@ use keepstep::name::Name;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
-use keepstep_lm::import::{Counting, import, is_foreign_checkpoint};
+use keepstep_lm::import::{StepConvention, import, is_notebook_checkpoint};
 use keepstep_lm::trainer::{Control, Observer, Outcome, StopReason, TrainError, train};
 use serde_json::json;
 use std::path::PathBuf;
@@ -135,7 +135,7 @@ fn take_over(
     observer: &mut dyn Observer,
 ) -> Result<Control, TrainError> {
     let Some(Resume::Newest(Source::Path(path))) = &control.resume else { return Ok(control) };
-    if !is_foreign_checkpoint(path) {
+    if !is_notebook_checkpoint(path) {
         return Ok(control);
     }
     let folder =
@@ -147,7 +147,7 @@ fn take_over(
     let is_begun = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.any(is_checkpoint));
     if !is_begun {
         let stop = || control.stop.load(Ordering::SeqCst);
-        let made = import(path, config, &folder, Counting::default(), observer, &stop)?;
+        let made = import(path, config, &folder, StepConvention::default(), observer, &stop)?;
         observer.note(&format!("Imported {} as {}", path.display(), made.display()));
     }
     control.resume = Some(Resume::Newest(Source::None));

@@ -64,7 +64,7 @@ pub enum ConfigError {
         /// As it stands in the config, expanded.
         path: PathBuf,
         /// Why not.
-        source: Box<crate::hub::ForeignError>,
+        source: Box<crate::hub::HubError>,
     },
     /// A variable of the environment that is not set.
     #[error(transparent)]

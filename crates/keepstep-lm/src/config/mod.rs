@@ -46,7 +46,7 @@ impl Config {
             let path = PathBuf::from(expand(path)?);
             // A run that goes on does not need them any more: its checkpoint has them.
             if path.exists() {
-                let given = crate::hub::hub_settings(&path)
+                let given = crate::hub::settings_from_hub(&path)
                     .map_err(|source| ConfigError::InitFrom { path, source: Box::new(source) })?;
                 fill(&mut table, given);
             }

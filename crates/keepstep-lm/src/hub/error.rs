@@ -7,7 +7,7 @@ use thiserror::Error;
 /// A file that cannot be taken over, and why. Nothing was written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum ForeignError {
+pub enum HubError {
     /// It is damaged, or no `.pt` file.
     #[error(transparent)]
     Read(#[from] keepstep_pt::ReadError),
@@ -26,6 +26,15 @@ pub enum ForeignError {
         path: PathBuf,
         /// What is wrong.
         message: String,
+    },
+    /// A file that Git LFS has not fetched.
+    #[error(
+        "{path}: this is a Git LFS pointer, not the file itself; fetch the content, for example with `git lfs pull` in \
+         its repository"
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
     },
     /// A key that is missing.
     #[error(

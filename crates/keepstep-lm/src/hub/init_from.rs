@@ -1,92 +1,106 @@
 //! Weights to begin with (`init_from`): a folder as the Hugging Face hub lays it out, or a checkpoint of keepstep.
 
-use crate::hub::ForeignError;
+use crate::config::Config;
+use crate::hub::HubError;
+use crate::hub::gpt2_config::Gpt2Config;
 use crate::hub::names;
-use crate::hub::tensors::{Named, Source, of_dict};
+use crate::hub::weight_files::{self, Opened};
 use keepstep_model::gpt2::layout::Layout;
 use keepstep_pt::{File, Value};
-use memmap2::Mmap;
-use sha2::{Digest, Sha256};
-use std::io::Read;
+use keepstep_text::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// The weights that a run begins with.
 #[derive(Debug)]
-pub struct Initial {
-    file: PathBuf,
+pub struct InitialWeights {
+    path: PathBuf,
+    files: Vec<PathBuf>,
 }
 
-impl Initial {
-    /// Finds the weights: `model.safetensors` or `pytorch_model.bin` of a folder, or a checkpoint.
+impl InitialWeights {
+    /// Finds the weights of a folder (safetensors before PyTorch's format, whole or in shards) or takes a checkpoint.
     ///
     /// # Errors
-    /// There are none.
-    pub fn find(path: &Path) -> Result<Initial, ForeignError> {
-        if !path.is_dir() {
-            return Ok(Initial { file: path.to_path_buf() });
-        }
-        let names = ["model.safetensors", "pytorch_model.bin"];
-        let found = names.iter().map(|name| path.join(name)).find(|file| file.exists());
-        found.map(|file| Initial { file }).ok_or_else(|| ForeignError::Content {
-            path: path.to_path_buf(),
-            message: "`init_from` needs a folder with model.safetensors or pytorch_model.bin (in one piece), or a .pt \
-                      file"
-                .to_owned(),
-        })
+    /// The folder has no weights.
+    pub fn find(path: &Path) -> Result<InitialWeights, HubError> {
+        let files = if path.is_dir() { weight_files::find(path)? } else { vec![path.to_path_buf()] };
+        Ok(InitialWeights { path: path.to_path_buf(), files })
     }
 
-    /// A hash of the file: what the run is a function of.
+    /// A hash of the files: what the run is a function of.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn fingerprint(&self) -> Result<String, ForeignError> {
-        let mut file = std::fs::File::open(&self.file).map_err(|source| self.unreadable(source))?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer).map_err(|source| self.unreadable(source))? {
-                0 => break,
-                len => hash.update(&buffer[..len]),
-            }
-        }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    /// They cannot be read.
+    pub fn fingerprint(&self) -> Result<String, HubError> {
+        weight_files::fingerprint(&self.files)
     }
 
     /// Fills a buffer of the layout. A longer table of positions is cut.
     ///
     /// # Errors
-    /// Tensors that are missing, too much, or of other shapes.
-    pub fn load(&self, layout: &Layout, parameters: &mut [f32]) -> Result<(), ForeignError> {
-        if self.file.extension().is_some_and(|extension| extension == "safetensors") {
-            let file = std::fs::File::open(&self.file).map_err(|source| self.unreadable(source))?;
-            // SAFETY: the mapping is only read; a file that changes meanwhile changes the numbers, no more.
-            let map = unsafe { Mmap::map(&file) }.map_err(|source| self.unreadable(source))?;
-            let parsed = safetensors::SafeTensors::deserialize(&map)
-                .map_err(|error| self.content(error.to_string()))?;
-            let tensors = parsed.iter().map(|(name, view)| Named {
-                name: name.to_owned(),
-                shape: view.shape().to_vec(),
-                source: Source::Safetensors(view.data(), view.dtype()),
-            });
-            names::load(&tensors.collect::<Vec<_>>(), layout, parameters, true).map(|_| ())
+    /// Tensors that are missing, too many, or of other shapes.
+    pub fn load(&self, layout: &Layout, parameters: &mut [f32]) -> Result<(), HubError> {
+        let opened = Opened::open(&self.files)?;
+        names::load(&opened.tensors()?, layout, parameters, true).map(|_| ())
+    }
+
+    /// What people should know of a new run that begins with these weights.
+    ///
+    /// # Errors
+    /// The config asks for another number of heads than the weights were made with: no shape tells, and the model would
+    /// be another one.
+    pub fn notes(&self, config: &Config, tokenizer: &Tokenizer) -> Result<Vec<String>, HubError> {
+        let mut notes = Vec::new();
+        let (n_head, epsilon) = if self.path.is_dir() {
+            let theirs = read_config_json(&self.path)?;
+            if !theirs.unknown.is_empty() {
+                notes.push(format!(
+                    "config.json of `init_from` has keys that keepstep does not know and does not compute: {}",
+                    theirs.unknown.join(", ")
+                ));
+            }
+            let dropout = config.model.dropout;
+            if theirs.dropout.iter().any(|(_, rate)| *rate != dropout) {
+                let rates: Vec<String> =
+                    theirs.dropout.iter().map(|(key, rate)| format!("{key} = {rate}")).collect();
+                notes.push(format!(
+                    "config.json of `init_from` has {}; this run trains with model.dropout = {dropout}",
+                    rates.join(", ")
+                ));
+            }
+            if let (Some(theirs), Some(ours)) = (theirs.end_of_text, tokenizer.end_of_text())
+                && theirs != u64::from(ours)
+            {
+                notes.push(format!(
+                    "config.json of `init_from` ends texts with token {theirs}, and the tokenizer with token {ours}: the \
+                     tokenizer's is used"
+                ));
+            }
+            (theirs.n_head, theirs.layer_norm_epsilon)
         } else {
-            let file = File::open(&self.file)?;
-            file.verify()?;
-            let root = file
-                .value()
-                .as_dict()
-                .ok_or_else(|| self.content("it holds no dict of tensors".to_owned()))?;
-            let nested = ["model_state_dict", "model"].iter().find_map(|key| root.get(key)?.as_dict());
-            names::load(&of_dict(nested.unwrap_or(root)), layout, parameters, true).map(|_| ())
+            let model = model_of_checkpoint(&self.path)?;
+            let int = |key: &str| model.get(key).and_then(Value::as_int);
+            let n_head = int("n_head").and_then(|count| usize::try_from(count).ok());
+            let epsilon = model.get("layer_norm_epsilon").and_then(Value::as_float);
+            (n_head.unwrap_or(config.model.n_head), epsilon.unwrap_or(config.model.layer_norm_epsilon))
+        };
+        if n_head != config.model.n_head {
+            return Err(self.content(format!(
+                "its weights were made with n_head = {n_head}, and model.n_head is {} in the config",
+                config.model.n_head
+            )));
         }
+        if epsilon != config.model.layer_norm_epsilon {
+            notes.push(format!(
+                "The weights of `init_from` were made with layer_norm_epsilon = {epsilon:e}; this run computes with {:e}",
+                config.model.layer_norm_epsilon
+            ));
+        }
+        Ok(notes)
     }
 
-    fn unreadable(&self, source: std::io::Error) -> ForeignError {
-        ForeignError::File { path: self.file.clone(), source }
-    }
-
-    fn content(&self, message: String) -> ForeignError {
-        ForeignError::Content { path: self.file.clone(), message }
+    fn content(&self, message: String) -> HubError {
+        HubError::Content { path: self.path.clone(), message }
     }
 }
 
@@ -94,57 +108,39 @@ impl Initial {
 ///
 /// # Errors
 /// A `config.json` of another model, or a file that is no checkpoint.
-pub fn hub_settings(path: &Path) -> Result<toml::Table, ForeignError> {
-    let content = |message: String| ForeignError::Content { path: path.to_path_buf(), message };
-    let mut model = toml::Table::new();
-    let mut data = toml::Table::new();
+pub fn settings_from_hub(path: &Path) -> Result<toml::Table, HubError> {
+    let (mut model, mut data) = (toml::Table::new(), toml::Table::new());
     if path.is_dir() {
-        let file = path.join("config.json");
-        let text = std::fs::read_to_string(&file)
-            .map_err(|source| ForeignError::File { path: file.clone(), source })?;
-        let json: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| content(format!("config.json: {error}")))?;
-        let kind = json.get("model_type").and_then(serde_json::Value::as_str).unwrap_or("gpt2");
-        let activation =
-            json.get("activation_function").and_then(serde_json::Value::as_str).unwrap_or("gelu_new");
-        let inner = json.get("n_inner").and_then(serde_json::Value::as_u64);
-        let width = json.get("n_embd").and_then(serde_json::Value::as_u64);
-        if kind != "gpt2" || !["gelu_new", "gelu_pytorch_tanh"].contains(&activation) {
-            return Err(content(format!(
-                "config.json describes {kind} with {activation}, and keepstep trains gpt2 with gelu_new"
-            )));
+        let config = read_config_json(path)?;
+        let sizes = [
+            ("block_size", config.block_size),
+            ("n_layer", config.n_layer),
+            ("n_head", config.n_head),
+            ("n_embd", config.n_embd),
+        ];
+        for (key, size) in sizes {
+            model.insert(key.to_owned(), i64::try_from(size).unwrap_or(i64::MAX).into());
         }
-        if inner.is_some() && inner != width.map(|width| 4 * width) {
-            return Err(content("config.json has an n_inner other than 4 * n_embd".to_owned()));
-        }
-        for (from, to) in [
-            ("n_positions", "block_size"),
-            ("n_layer", "n_layer"),
-            ("n_head", "n_head"),
-            ("n_embd", "n_embd"),
-        ] {
-            let value = json.get(from).and_then(serde_json::Value::as_i64);
-            let value = value.ok_or_else(|| content(format!("config.json has no {from}")))?;
-            model.insert(to.to_owned(), value.into());
-        }
-        let epsilon = json.get("layer_norm_epsilon").and_then(serde_json::Value::as_f64).unwrap_or(1e-5);
-        model.insert("layer_norm_epsilon".to_owned(), epsilon.into());
-        let tokenizer = path.join("tokenizer.json");
-        if tokenizer.exists() {
-            data.insert("tokenizer".to_owned(), tokenizer.display().to_string().into());
+        model.insert("layer_norm_epsilon".to_owned(), config.layer_norm_epsilon.into());
+        if let Some(file) = tokenizer_of(path)? {
+            data.insert("tokenizer".to_owned(), file.display().to_string().into());
+            // Rows of the embedding beyond the tokenizer's entries are padding. Whoever sets another tokenizer says
+            // how many rows there are.
+            let rows = i64::try_from(config.vocab_size).unwrap_or(i64::MAX);
+            model.insert("vocab_size".to_owned(), rows.into());
         }
     } else {
-        let file = File::open(path)?;
-        let config = file.value().as_dict().and_then(|root| root.get("config")?.as_dict());
-        let sizes = config.and_then(|config| config.get("model")?.as_dict());
-        let sizes = sizes.ok_or_else(|| {
-            content("it is no checkpoint of keepstep: its `config` has no `model`".to_owned())
-        })?;
-        for key in ["block_size", "n_layer", "n_head", "n_embd", "layer_norm_epsilon"] {
+        weight_files::refuse_lfs_pointer(path)?;
+        let sizes = model_of_checkpoint(path)?;
+        for key in ["block_size", "n_layer", "n_head", "n_embd", "layer_norm_epsilon", "vocab_size"] {
             match sizes.get(key) {
                 Some(Value::Int(value)) => model.insert(key.to_owned(), (*value).into()),
                 Some(Value::Float(value)) => model.insert(key.to_owned(), (*value).into()),
-                _ => return Err(content(format!("its `config.model` has no `{key}`"))),
+                _ if key == "vocab_size" => None,
+                _ => {
+                    let message = format!("its `config.model` has no `{key}`");
+                    return Err(HubError::Content { path: path.to_path_buf(), message });
+                }
             };
         }
         data.insert("tokenizer".to_owned(), path.display().to_string().into());
@@ -155,4 +151,38 @@ pub fn hub_settings(path: &Path) -> Result<toml::Table, ForeignError> {
         table.insert("data".to_owned(), data.into());
     }
     Ok(table)
+}
+
+/// The tokenizer of a folder: `tokenizer.json`, or `vocab.json` with `merges.txt` next to it.
+fn tokenizer_of(folder: &Path) -> Result<Option<PathBuf>, HubError> {
+    let whole = folder.join(TOKENIZER_FILE);
+    let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
+    let found = match () {
+        () if whole.exists() => vec![whole],
+        () if vocab.exists() && merges.exists() => vec![vocab, merges],
+        () => return Ok(None),
+    };
+    found.iter().try_for_each(|file| weight_files::refuse_lfs_pointer(file))?;
+    Ok(found.into_iter().next())
+}
+
+fn read_config_json(folder: &Path) -> Result<Gpt2Config, HubError> {
+    let path = folder.join("config.json");
+    let content = |message: String| HubError::Content { path: path.clone(), message };
+    let json: serde_json::Value = serde_json::from_str(&weight_files::read_text(&path)?)
+        .map_err(|error| content(format!("it is not JSON: {error}")))?;
+    let json = json.as_object().ok_or_else(|| content("it is not a JSON object".to_owned()))?;
+    Gpt2Config::read(json).map_err(content)
+}
+
+fn model_of_checkpoint(path: &Path) -> Result<keepstep_pt::Dict, HubError> {
+    let file = File::open(path)?;
+    let config = file.value().as_dict().and_then(|root| root.get("config")?.as_dict());
+    let model = config.and_then(|config| config.get("model")?.as_dict());
+    model.cloned().ok_or_else(|| HubError::Content {
+        path: path.to_path_buf(),
+        message: "it is no checkpoint of keepstep: its `config` has no `model`. Weights of other programs are read from \
+                  a folder with config.json"
+            .to_owned(),
+    })
 }

@@ -1,11 +1,11 @@
 //! Others' model weights in keepstep's layout: names without the prefixes of wrappers, linear layers either way round.
 
-use crate::hub::ForeignError;
+use crate::hub::HubError;
 use crate::hub::tensors::Named;
 use keepstep_model::gpt2::layout::{Layout, NamedTensor};
 
-const HEAD: &str = "lm_head.weight";
-const EMBEDDING: &str = "transformer.wte.weight";
+pub(crate) const HEAD: &str = "lm_head.weight";
+pub(crate) const EMBEDDING: &str = "transformer.wte.weight";
 const POSITIONS: &str = "transformer.wpe.weight";
 
 /// Whether linear layers are `[out, in]` (`nn.Linear`, as nanoGPT has them) rather than `[in, out]` (`Conv1D`).
@@ -36,7 +36,7 @@ pub(crate) fn load(
     layout: &Layout,
     parameters: &mut [f32],
     crop: bool,
-) -> Result<Linear, ForeignError> {
+) -> Result<Linear, HubError> {
     let tensors: Vec<(String, &Named<'_>)> =
         tensors.iter().filter_map(|tensor| Some((canonical(&tensor.name)?, tensor))).collect();
     let find = |name: &str| tensors.iter().find(|(other, _)| other == name).map(|(_, tensor)| *tensor);
@@ -60,7 +60,7 @@ pub(crate) fn load(
         }
     }
     if !problems.is_empty() {
-        return Err(ForeignError::Unmapped { problems });
+        return Err(HubError::Unmapped { problems });
     }
     for tensor in layout.tensors() {
         let Some(found) = find(&tensor.name) else { continue };
@@ -73,7 +73,7 @@ pub(crate) fn load(
         if !tied {
             let problem =
                 format!("`{}` differs from `{}`: keepstep's head is tied", head.name, embedding.name);
-            return Err(ForeignError::Unmapped { problems: vec![problem] });
+            return Err(HubError::Unmapped { problems: vec![problem] });
         }
     }
     Ok(linear)

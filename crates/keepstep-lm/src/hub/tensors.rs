@@ -1,6 +1,7 @@
 //! Named tensors of a file, whatever its format.
 
-use crate::hub::ForeignError;
+use crate::hub::HubError;
+use crate::hub::numbers::{bf16, f16};
 use keepstep_pt::{Dict, Dtype, Tensor};
 
 /// A tensor that can be read as float32.
@@ -18,8 +19,8 @@ pub(crate) enum Source<'a> {
 
 impl Named<'_> {
     /// The values. Types that float32 holds exactly are widened; others are refused.
-    pub(crate) fn values(&self) -> Result<Vec<f32>, ForeignError> {
-        let refuse = |dtype: String| ForeignError::Unmapped {
+    pub(crate) fn values(&self) -> Result<Vec<f32>, HubError> {
+        let refuse = |dtype: String| HubError::Unmapped {
             problems: vec![format!(
                 "`{}` is of type {dtype}, and float32, float16 or bfloat16 is needed",
                 self.name
@@ -56,43 +57,4 @@ pub(crate) fn of_dict(dict: &Dict) -> Vec<Named<'_>> {
 
 fn widen(bytes: &[u8], one: fn(u16) -> f32) -> Vec<f32> {
     bytes.chunks_exact(2).map(|pair| one(u16::from_le_bytes([pair[0], pair[1]]))).collect()
-}
-
-fn bf16(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
-/// IEEE 754 half precision.
-fn f16(bits: u16) -> f32 {
-    let sign = u32::from(bits >> 15) << 31;
-    let (exponent, fraction) = (u32::from(bits >> 10 & 0x1f), u32::from(bits & 0x3ff));
-    match exponent {
-        // Zero and subnormals: fraction * 2^-24.
-        0 => f32::from_bits(sign | (fraction as f32 * (1.0 / 16_777_216.0)).to_bits()),
-        31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
-        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_precision() {
-        for (bits, value) in [
-            (0x0000, 0.0),
-            (0x8000, -0.0),
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65_504.0),
-            (0x0001, 5.960_464_5e-8),
-            (0x0400, 6.103_515_6e-5),
-            (0x7c00, f32::INFINITY),
-        ] {
-            assert_eq!(f16(bits).to_bits(), f32::to_bits(value), "{bits:x}");
-        }
-        assert!(f16(0x7e00).is_nan());
-        assert_eq!(bf16(0x3f80), 1.0);
-    }
 }

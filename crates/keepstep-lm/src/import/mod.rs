@@ -1,8 +1,11 @@
 //! A PyTorch loop's checkpoint becomes a run: notebooks, nanoGPT.
 
+mod adamw;
 mod notebook;
 mod optimizer;
+mod param_groups;
 mod position;
+mod rates;
 
-pub use notebook::{import, is_foreign_checkpoint};
-pub use position::Counting;
+pub use notebook::{import, is_notebook_checkpoint};
+pub use position::StepConvention;

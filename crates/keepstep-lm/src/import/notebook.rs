@@ -1,23 +1,26 @@
 //! A notebook's checkpoint becomes a run that goes on where the notebook stopped.
 
 use crate::config::Config;
-use crate::hub::ForeignError;
+use crate::hub::HubError;
 use crate::hub::names;
+use crate::hub::numbers::{count, kind, optional_number};
 use crate::hub::tensors::of_dict;
-use crate::import::optimizer;
-use crate::import::position::{Counting, Stated, interpret};
+use crate::import::position::{Stated, StepConvention, interpret};
+use crate::import::{optimizer, rates};
 use crate::trainer::{Observer, TrainError, groups, precision, prepare};
 use keepstep::branch;
 use keepstep::checkpoint::{Best, Checkpoint, Metrics};
 use keepstep::position::Plan;
 use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::train::adamw::ParamGroup;
+use keepstep_model::train::schedule::Schedule;
 use keepstep_model::train::train_state::TrainState;
 use keepstep_numerics::bf16::Support;
-use keepstep_pt::{Dict, Dtype, File, Value};
+use keepstep_pt::{Dict, File};
 use std::path::{Path, PathBuf};
 
 /// Whether a file is a checkpoint that a PyTorch loop saved, and not keepstep's own.
-pub fn is_foreign_checkpoint(path: &Path) -> bool {
+pub fn is_notebook_checkpoint(path: &Path) -> bool {
     let is_foreign = |root: &Dict| {
         let has = |key: &str| root.get(key).is_some();
         !has("keepstep") && (has("model_state_dict") || has("model"))
@@ -34,23 +37,25 @@ pub fn import(
     path: &Path,
     config: &Config,
     folder: &Path,
-    counting: Counting,
+    counting: StepConvention,
     observer: &mut dyn Observer,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<PathBuf, TrainError> {
-    let foreign = |source: ForeignError| TrainError::Foreign { path: path.to_path_buf(), source };
+    let foreign = |source: HubError| TrainError::Foreign { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(|error| foreign(error.into()))?;
     file.verify().map_err(|error| foreign(error.into()))?;
     let root =
-        file.value().as_dict().ok_or_else(|| foreign(ForeignError::Missing { key: "model_state_dict" }))?;
+        file.value().as_dict().ok_or_else(|| foreign(HubError::Missing { key: "model_state_dict" }))?;
     let part = |names: [&'static str; 2]| {
         let found = names.iter().find_map(|name| root.get(name)?.as_dict());
-        found.ok_or_else(|| foreign(ForeignError::Missing { key: names[0] }))
+        found.ok_or_else(|| foreign(HubError::Missing { key: names[0] }))
     };
     let (model_dict, optimizer_dict) =
         (part(["model_state_dict", "model"])?, part(["optimizer_state_dict", "optimizer"])?);
     let int = |key: &'static str| {
-        root.get(key).and_then(count).ok_or_else(|| foreign(ForeignError::Missing { key }))
+        let value = root.get(key).ok_or_else(|| foreign(HubError::Missing { key }))?;
+        count(value)
+            .ok_or_else(|| foreign(unmapped(format!("`{key}` is {}, not a whole number", kind(value)))))
     };
     let stated = Stated { epoch: int("epoch")?, step: int("step")?, global_step: int("global_step")? };
 
@@ -66,29 +71,26 @@ pub fn import(
     let mut state = TrainState::zeros(layout);
     let linear = names::load(&of_dict(model_dict), &state.layout, state.parameters.get_mut(), false)
         .map_err(foreign)?;
-    let param_groups = optimizer::load(optimizer_dict, linear, &mut state).map_err(foreign)?;
+    let optimizer::Loaded { groups: mut param_groups, rates, notes } =
+        optimizer::load(optimizer_dict, linear, &mut state).map_err(foreign)?;
+    notes.iter().for_each(|note| observer.note(note));
+    rates::rescale(&mut param_groups, config.optimizer.learning_rate);
 
     let precision = precision::of_run(config, None, Support::of_this_processor())?;
     let mut identity = prepare::identity(config, precision, corpus.fingerprint(), &tokenizer, None, None);
     groups::keep(&param_groups, &config.optimizer, &state.layout, &mut identity.config);
     let schedule = prepare::schedule(config, &plan);
-    let rates = |dict: &Dict| dict.get("_last_lr")?.as_list()?.first()?.as_float();
-    let theirs =
-        ["scheduler_state_dict", "scheduler"].iter().find_map(|key| rates(root.get(key)?.as_dict()?));
-    let next =
-        param_groups.first().map_or(0.0, |group| group.learning_rate) * schedule.factor(position.global_step);
-    if let Some(theirs) = theirs.filter(|theirs| (theirs - next).abs() > 1e-9 * theirs.abs()) {
-        observer.note(&format!(
-            "The notebook's scheduler would go on with a learning rate of {theirs:e}, and the config's schedule goes on \
-             with {next:e}: set optimizer.learning_rate, [schedule] and epochs (or total_steps) as in the notebook"
-        ));
+    let scheduler = ["scheduler_state_dict", "scheduler"].iter().find_map(|key| root.get(key)?.as_dict());
+    differences(config, &param_groups).iter().for_each(|note| observer.note(note));
+    if let Some(note) = rate_note(&param_groups, &rates, &schedule, position.global_step, scheduler) {
+        observer.note(&note);
     }
-    let float = |key: &str| root.get(key).and_then(Value::as_float).filter(|value| value.is_finite());
-    let best = float("best_val_loss").map(|val_loss| Best { position, val_loss });
+    let number = |key: &str| optional_number(root, key).map_err(foreign);
+    let best = number("best_val_loss")?.map(|val_loss| Best { position, val_loss });
     let checkpoint = Checkpoint {
         position,
         state: state.state(&param_groups, &schedule, position.global_step),
-        metrics: Metrics { val_loss: float("val_loss"), best, ..Metrics::default() },
+        metrics: Metrics { val_loss: number("val_loss")?, best, ..Metrics::default() },
         identity,
         plan,
         origin: position,
@@ -102,13 +104,56 @@ pub fn import(
     Ok(made)
 }
 
-/// An int, or a scalar tensor of one.
-fn count(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(value) => Some(*value),
-        Value::Tensor(tensor) if tensor.dtype() == Dtype::I64 && tensor.num_elements() == 1 => {
-            tensor.to_vec::<i64>().ok().map(|values| values[0])
+fn unmapped(problem: String) -> HubError {
+    HubError::Unmapped { problems: vec![problem] }
+}
+
+/// Hyperparameters that the run goes on with although the config says others.
+fn differences(config: &Config, groups: &[ParamGroup]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |key: &str, theirs: String, ours: String| {
+        if theirs != ours {
+            notes.push(format!(
+                "The optimizer's {key} in the file is {theirs}, and optimizer.{key} is {ours} in the config: the run goes \
+                 on with {theirs}"
+            ));
         }
-        _ => None,
+    };
+    let settings = &config.optimizer;
+    let decay = groups.iter().map(|group| group.weight_decay).fold(0.0, f64::max);
+    note("weight_decay", format!("{decay}"), format!("{}", settings.weight_decay));
+    if let Some(first) = groups.first() {
+        note("betas", format!("{:?}", first.betas), format!("{:?}", settings.betas));
+        note("eps", format!("{:e}", first.eps), format!("{:e}", settings.eps));
     }
+    notes
+}
+
+/// Says where the learning rate makes a jump: between the file's last rate, or what its scheduler would go on with, and
+/// what the config makes of it.
+fn rate_note(
+    groups: &[ParamGroup],
+    rates: &[f64],
+    schedule: &Schedule,
+    global_step: u64,
+    scheduler: Option<&Dict>,
+) -> Option<String> {
+    let group = groups.first()?;
+    let at = |step: u64| group.learning_rate * schedule.factor(step);
+    let next = at(global_step);
+    // A loop that sets the rate itself leaves the rate of its last update.
+    let (theirs, ours, whose) = match scheduler.and_then(optimizer::next_rate) {
+        Some(theirs) => (theirs, next, "The scheduler in the file would go on"),
+        None => (
+            *rates.first()?,
+            at(global_step.saturating_sub(1)),
+            "The optimizer in the file had made its last update",
+        ),
+    };
+    ((theirs - ours).abs() > 1e-9 * theirs.abs()).then(|| {
+        format!(
+            "{whose} with a learning rate of {theirs:e}, and the run goes on with {next:e}: optimizer.learning_rate, \
+             [schedule] and epochs (or total_steps) of the config decide, and can still be changed by importing again"
+        )
+    })
 }

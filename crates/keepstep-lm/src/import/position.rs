@@ -1,11 +1,11 @@
 //! Others' ways of counting.
 
-use crate::hub::ForeignError;
+use crate::hub::HubError;
 use keepstep::position::Position;
 
 /// How a notebook counts, where its numbers alone do not tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counting {
+pub struct StepConvention {
     /// The number of the first epoch: 0 or 1.
     pub epoch_base: Option<u8>,
     /// Whether `step` is the index of the last completed micro-batch (true), or counts the completed ones.
@@ -26,12 +26,12 @@ pub(crate) struct Stated {
 /// taken after a whole accumulation window; then that an epoch 0 is the first of those that begin at 0.
 pub(crate) fn interpret(
     stated: Stated,
-    counting: Counting,
+    counting: StepConvention,
     steps_per_epoch: u64,
     accumulation: u64,
-) -> Result<Position, ForeignError> {
+) -> Result<Position, HubError> {
     let Stated { epoch, step, global_step } = stated;
-    let outside = || ForeignError::Outside { epoch, step, steps_per_epoch };
+    let outside = || HubError::Outside { epoch, step, steps_per_epoch };
     let made = u64::try_from(global_step).map_err(|_| outside())?;
     let mut places: Vec<Place> = Vec::new();
     for base in counting.epoch_base.map_or(vec![0, 1], |base| vec![i64::from(base)]) {
@@ -71,7 +71,7 @@ pub(crate) fn interpret(
     });
     let Some(Some(mut place)) = chosen else {
         let gradient_accumulation_steps = accumulation;
-        return Err(ForeignError::Ambiguous {
+        return Err(HubError::Ambiguous {
             epoch,
             step,
             global_step,
@@ -82,11 +82,7 @@ pub(crate) fn interpret(
     if !boundary(&place) {
         if !counting.round_down {
             let Place { epoch, step } = place;
-            return Err(ForeignError::InsideWindow {
-                epoch,
-                step,
-                gradient_accumulation_steps: accumulation,
-            });
+            return Err(HubError::InsideWindow { epoch, step, gradient_accumulation_steps: accumulation });
         }
         place.step -= place.step % accumulation;
     }
@@ -116,13 +112,18 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn read(epoch: i64, step: i64, global_step: i64, counting: Counting) -> Result<(u64, u64), ForeignError> {
+    fn read(
+        epoch: i64,
+        step: i64,
+        global_step: i64,
+        counting: StepConvention,
+    ) -> Result<(u64, u64), HubError> {
         interpret(Stated { epoch, step, global_step }, counting, 10, 3).map(|place| (place.epoch, place.step))
     }
 
     #[test]
     fn the_global_step_tells() {
-        let any = Counting::default();
+        let any = StepConvention::default();
         // Ten micro-batches an epoch, three to an update; the ragged window counts or not.
         assert_eq!(read(1, 6, 2, any).expect("count, from 1"), (1, 6));
         assert_eq!(read(0, 5, 2, any).expect("index, from 0"), (1, 6));
@@ -135,18 +136,18 @@ mod tests {
     #[test]
     fn what_it_does_not_tell_is_refused_or_told() {
         // Of another corpus: no count fits, and both bases leave a boundary.
-        let error = read(3, 6, 77, Counting::default()).expect_err("two ways").to_string();
+        let error = read(3, 6, 77, StepConvention::default()).expect_err("two ways").to_string();
         assert!(error.contains("--epoch-base"), "{error}");
-        let told = Counting { epoch_base: Some(1), ..Counting::default() };
+        let told = StepConvention { epoch_base: Some(1), ..StepConvention::default() };
         assert_eq!(read(3, 6, 77, told).expect("told"), (3, 6));
-        assert!(matches!(read(1, 50, 2, Counting::default()), Err(ForeignError::Outside { .. })));
-        assert!(matches!(read(-1, 5, 2, Counting::default()), Err(ForeignError::Outside { .. })));
+        assert!(matches!(read(1, 50, 2, StepConvention::default()), Err(HubError::Outside { .. })));
+        assert!(matches!(read(-1, 5, 2, StepConvention::default()), Err(HubError::Outside { .. })));
     }
 
     #[test]
     fn inside_a_window() {
-        let told = Counting { epoch_base: Some(1), step_is_index: Some(false), round_down: false };
-        assert!(matches!(read(1, 7, 2, told), Err(ForeignError::InsideWindow { .. })));
-        assert_eq!(read(1, 7, 2, Counting { round_down: true, ..told }).expect("moved"), (1, 6));
+        let told = StepConvention { epoch_base: Some(1), step_is_index: Some(false), round_down: false };
+        assert!(matches!(read(1, 7, 2, told), Err(HubError::InsideWindow { .. })));
+        assert_eq!(read(1, 7, 2, StepConvention { round_down: true, ..told }).expect("moved"), (1, 6));
     }
 }

@@ -142,7 +142,7 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: crate::hub::ForeignError,
+        source: crate::hub::HubError,
     },
     /// The tokenizer cannot be put beside the checkpoints.
     #[error("{path}: the tokenizer cannot be written")]

@@ -4,7 +4,7 @@ use super::error::TrainError;
 use super::groups;
 use super::observer::Observer;
 use crate::config::{Config, ConfigError, Precision, TokenizerSpec, expand, functional};
-use crate::hub::Initial;
+use crate::hub::InitialWeights;
 use keepstep::identity::Identity;
 use keepstep::position::{Length, Plan};
 use keepstep::run::{Policy, Resume, Sizes};
@@ -113,12 +113,12 @@ fn of_checkpoint(path: &Path) -> Result<Tokenizer, TrainError> {
 pub(crate) fn initial(
     config: &Config,
     checkpoint: Option<&Checkpoint>,
-) -> Result<Option<(Initial, String)>, TrainError> {
+) -> Result<Option<(InitialWeights, String)>, TrainError> {
     let Some(text) = &config.init_from else { return Ok(None) };
     let path = PathBuf::from(expand(text).map_err(ConfigError::from)?);
     let foreign = |source| TrainError::Foreign { path: path.clone(), source };
     let saved = checkpoint.and_then(|checkpoint| checkpoint.identity.config.get(INIT_FROM)?.as_str());
-    let initial = Initial::find(&path);
+    let initial = InitialWeights::find(&path);
     match (initial, saved) {
         (Ok(initial), Some(saved)) if !path.exists() => Ok(Some((initial, saved.to_owned()))),
         (Ok(initial), _) => {
