@@ -121,7 +121,9 @@ impl Phases {
             .filter_map(|moment| Some((moment.at, done(moment)?)))
             .collect();
         let again = reading.windows(2).find(|two| two[1].1 < two[0].1).map(|two| two[0].0);
-        let last = reading.last().map_or(0.0, |(at, _)| *at);
+        let is_training =
+            |line: &str| line.contains("\"reading\"") || line.contains("\"training_tokenizer\"");
+        let last = moments.iter().rfind(|moment| is_training(&moment.line)).map_or(0.0, |moment| moment.at);
         let read = again.unwrap_or(last);
         let plan = first(moments, "\"plan\"");
         Phases { read, train: last - read, encode: plan - last }

@@ -47,6 +47,11 @@ impl Observer for JsonProgress {
         self.now_and_then(done_bytes >= total_bytes, &line);
     }
 
+    fn training_tokenizer(&mut self, done_entries: u64, total_entries: u64) {
+        let line = json!({ "event": "training_tokenizer", "done_entries": done_entries, "total_entries": total_entries });
+        self.now_and_then(done_entries >= total_entries, &line);
+    }
+
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {
         let line = json!({ "event": "tokenizing", "done_bytes": done_bytes, "total_bytes": total_bytes });
         self.now_and_then(done_bytes == total_bytes, &line);

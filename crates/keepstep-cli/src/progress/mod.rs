@@ -106,6 +106,11 @@ impl Observer for Progress {
         self.show(|| share("Reading", done_bytes, total_bytes, megabytes));
     }
 
+    fn training_tokenizer(&mut self, done_entries: u64, total_entries: u64) {
+        let entries = |entries: u64| format!("{entries} entries");
+        self.show(|| share("Training the tokenizer", done_entries, total_entries, entries));
+    }
+
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {
         self.show(|| share("Tokenizing", done_bytes, total_bytes, megabytes));
     }

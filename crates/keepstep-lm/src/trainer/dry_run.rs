@@ -1,6 +1,6 @@
 //! What a session would do, found out without writing anything.
 
-use super::disk_need::{DiskNeed, check_file_size};
+use super::disk_need::DiskNeed;
 use super::error::TrainError;
 use super::observer::{Observer, PlanReport, ResumeReport};
 use super::{precision, prepare};
@@ -136,12 +136,13 @@ fn plan(
     let support = Support::of_this_processor();
     let precision = precision::of_run(config, opening.path().zip(checkpoint), support)?;
     let tokenizer = prepare::tokenizer(without_cache, &files, checkpoint, *observer, stop)?;
-    let mut progress = |done, total| {
-        observer.tokenizing(done, total);
-        !stop()
-    };
-    let CorpusSizes { fingerprint, num_tokens, num_train_windows, num_validation_windows } =
-        Corpus::measure(&files, &tokenizer, &config.data, config.sequences(), &mut progress)?;
+    let CorpusSizes { fingerprint, num_tokens, num_train_windows, num_validation_windows } = Corpus::measure(
+        &files,
+        &tokenizer,
+        &config.data,
+        config.sequences(),
+        &mut prepare::progress(*observer, stop),
+    )?;
     let initial = prepare::initial(config, checkpoint)?;
     let saved = checkpoint.map(|checkpoint| &checkpoint.identity.config);
     let init_from = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
@@ -157,7 +158,6 @@ fn plan(
     let model = config.model_config(tokenizer.vocab_size());
     let memory = Memory::new(config, &model);
     let checkpoint_bytes = checkpoint_bytes(config, &model, &identity, &plan);
-    check_file_size(checkpoint_bytes)?;
     let estimate = (!memory.is_too_much()).then(|| {
         let batches = num_validation_windows.div_ceil(config.batch_size as u64);
         let batches = config.eval_batches.map_or(batches, |most| batches.min(most));

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub trait Observer: Send {
     /// Text is being read, to know it again or to train a tokenizer: bytes done, of all.
     fn reading(&mut self, done_bytes: u64, total_bytes: u64) {}
+    /// A tokenizer is being trained: the entries that its vocabulary has and will have.
+    fn training_tokenizer(&mut self, done_entries: u64, total_entries: u64) {}
     /// Text is being encoded: bytes done, of all.
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {}
     /// Something that is worth a line: a damaged file that was passed over, a cache that was rebuilt.

@@ -12,7 +12,7 @@ use keepstep::{Checkpoint, store::Source};
 use keepstep_model::train::schedule::Schedule;
 use keepstep_numerics::NUMERICS_VERSION;
 use keepstep_pt::Value;
-use keepstep_text::corpus::{self, Corpus, SourceFile, Vocabulary};
+use keepstep_text::corpus::{self, Corpus, SourceFile, Stage, Vocabulary};
 use keepstep_text::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use std::path::{Path, PathBuf};
 
@@ -50,16 +50,28 @@ pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
     }
 }
 
+/// Tells the observer what is being done to the corpus, and returns whether to go on.
+pub(crate) fn progress<'a>(
+    observer: &'a mut dyn Observer,
+    stop: &'a (dyn Fn() -> bool + Sync),
+) -> impl FnMut(Stage, u64, u64) -> bool + Send + 'a {
+    move |stage, done, total| {
+        match stage {
+            Stage::TrainingTokenizer => observer.training_tokenizer(done, total),
+            Stage::Tokenizing => observer.tokenizing(done, total),
+            _ => observer.reading(done, total),
+        }
+        !stop()
+    }
+}
+
 /// The files of the corpus, read where they have not been read before.
 pub(crate) fn files(
     config: &Config,
     observer: &mut dyn Observer,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Vec<SourceFile>, TrainError> {
-    Ok(corpus::collect(&config.data, &mut |done, total| {
-        observer.reading(done, total);
-        !stop()
-    })?)
+    Ok(corpus::collect(&config.data, &mut progress(observer, stop))?)
 }
 
 /// The checkpoint's tokenizer, where the config asks for the same kind; otherwise the config's, trained on the corpus
@@ -78,12 +90,8 @@ pub(crate) fn tokenizer(
     });
     let from =
         |checkpoint: &Checkpoint| Tokenizer::from_json(&checkpoint.identity.tokenizer, "the checkpoint");
-    let mut train = |vocabulary| {
-        corpus::train_tokenizer(files, vocabulary, &config.data, &mut |done, total| {
-            observer.reading(done, total);
-            !stop()
-        })
-    };
+    let mut train =
+        |vocabulary| corpus::train_tokenizer(files, vocabulary, &config.data, &mut progress(observer, stop));
     Ok(match (spec, saved) {
         // A file that has changed since makes another function; one that is gone leaves the checkpoint's.
         (TokenizerSpec::File(path), saved) => {
@@ -142,14 +150,10 @@ pub(crate) fn corpus(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Corpus, TrainError> {
     let mut notes = Vec::new();
-    let mut progress = |done, total| {
-        observer.tokenizing(done, total);
-        !stop()
-    };
-    let corpus =
-        Corpus::new(files, tokenizer, &config.data, config.sequences(), &mut progress, &mut |note| {
-            notes.push(note)
-        })?;
+    let mut progress = progress(observer, stop);
+    let mut note = |note| notes.push(note);
+    let corpus = Corpus::new(files, tokenizer, &config.data, config.sequences(), &mut progress, &mut note)?;
+    drop(progress);
     notes.iter().for_each(|note| observer.note(note));
     Ok(corpus)
 }

@@ -1,7 +1,7 @@
 //! One pass over all files: pieces in parallel, results in order.
 
 use super::pieces::{Piece, Pieces};
-use super::{CorpusError, Progress, SourceFile};
+use super::{CorpusError, Progress, SourceFile, Stage};
 use crate::tokenizer::Tokenizer;
 use rayon::prelude::*;
 use std::io;
@@ -9,12 +9,13 @@ use std::io;
 /// Pieces per thread that are in work at a time, and as many again that are read and written meanwhile.
 const PIECES: usize = 8;
 
-/// Does `work` on every piece, on all threads, and hands the results to `take` in order. It ends early where `progress`,
-/// which is called with bytes done, of all, says no; the inner error is `take`'s.
+/// Does `work` on every piece, on all threads, and hands the results to `take` in order. It ends early if `progress`,
+/// which is called with the bytes of `stage`, returns false; the inner error is `take`'s.
 ///
 /// While a batch is in work, the results of the last are taken and the next is read.
 pub(super) fn pass<T: Send>(
     files: &[SourceFile],
+    stage: Stage,
     progress: &mut Progress<'_>,
     work: impl Fn(&Piece) -> Result<T, CorpusError> + Sync,
     mut take: impl FnMut(T) -> io::Result<()> + Send,
@@ -36,7 +37,7 @@ pub(super) fn pass<T: Send>(
         results = made.into_iter().collect::<Result<Vec<T>, CorpusError>>()?;
         done += batch.iter().map(|piece| piece.text.len() as u64).sum::<u64>();
         batch = next?;
-        if !progress(done, total) {
+        if !progress(stage, done, total) {
             return Err(CorpusError::Stopped);
         }
     }
@@ -62,7 +63,7 @@ pub(super) fn encode(
         }
         Ok(to_bytes(&tokens, width))
     };
-    pass(files, progress, work, |bytes: Vec<u8>| write(&bytes))
+    pass(files, Stage::Tokenizing, progress, work, |bytes: Vec<u8>| write(&bytes))
 }
 
 /// Little-endian.

@@ -4,7 +4,7 @@ use super::DataConfig;
 use super::index::Index;
 use super::packages;
 use super::stamp::Stamp;
-use super::{CorpusError, Progress, cache_dir};
+use super::{CorpusError, Progress, Stage, cache_dir};
 use keepstep::settings::expand;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -88,8 +88,7 @@ impl SourceFile {
 /// The files of a config: those of each pattern in turn, bytewise by their path below the pattern's fixed prefix, then
 /// those of the cargo packages; each once. Empty files are left out, unless they were named themselves.
 ///
-/// Files that were read before and have not changed since are not read again. `progress` is called with bytes read, of
-/// all that must be, and says whether to go on.
+/// Files that were read before and have not changed since are not read again.
 ///
 /// # Errors
 /// A pattern that names nothing, or a file that cannot be used.
@@ -116,7 +115,7 @@ pub fn collect(data: &DataConfig, progress: &mut Progress<'_>) -> Result<Vec<Sou
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 += bytes;
         let done = state.0;
-        (state.1)(done, total)
+        (state.1)(Stage::Reading, done, total)
     };
     let file = |place: usize| {
         let path = paths[place].clone();
@@ -211,7 +210,7 @@ mod tests {
     fn names(folder: &Path, patterns: &[&str]) -> Result<Vec<String>, CorpusError> {
         let paths = patterns.iter().map(|pattern| folder.join(pattern).display().to_string()).collect();
         let cache_dir = Some(folder.join("cache").display().to_string());
-        let files = collect(&DataConfig { paths, cache_dir, ..DataConfig::default() }, &mut |_, _| true)?;
+        let files = collect(&DataConfig { paths, cache_dir, ..DataConfig::default() }, &mut |_, _, _| true)?;
         let name = |file: &SourceFile| file.path().strip_prefix(folder).expect("below").display().to_string();
         Ok(files.iter().map(name).collect())
     }
@@ -261,7 +260,7 @@ mod tests {
         /// Bytes that had to be read. What is known is right, read or not.
         fn look(&self) -> u64 {
             let read = AtomicU64::new(0);
-            let files = collect(&self.data, &mut |done, _| {
+            let files = collect(&self.data, &mut |_, done, _| {
                 read.store(done, Ordering::Relaxed);
                 true
             });
@@ -313,11 +312,11 @@ mod tests {
             text.truncate(at);
             text.extend(end);
             fs::write(&lab.paths[0], &text).expect("a file");
-            let error = collect(&lab.data, &mut |_, _| true).expect_err("no text");
+            let error = collect(&lab.data, &mut |_, _, _| true).expect_err("no text");
             let place = at as u64 + u64::from(end[0] == b'a');
             assert!(matches!(error, CorpusError::NotUtf8 { at, .. } if at == place), "{error}");
         }
-        let stopped = collect(&lab.data, &mut |_, _| false).expect_err("a stop");
+        let stopped = collect(&lab.data, &mut |_, _, _| false).expect_err("a stop");
         assert!(matches!(stopped, CorpusError::Stopped), "{stopped}");
         fs::write(&lab.paths[0], "é".repeat(READ)).expect("a file");
         assert_eq!(lab.look(), 2 * READ as u64 + 4);

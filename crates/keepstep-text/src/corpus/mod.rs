@@ -22,8 +22,20 @@ use sha2::{Digest, Sha256};
 use stamp::Stamp;
 use std::path::PathBuf;
 
-/// Is called with bytes done, of all, and says whether to go on.
-pub type Progress<'a> = dyn FnMut(u64, u64) -> bool + Send + 'a;
+/// What is being done, for [`Progress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Files are read, counted in bytes.
+    Reading,
+    /// A BPE is trained, counted in entries of its vocabulary.
+    TrainingTokenizer,
+    /// Texts become tokens, counted in bytes.
+    Tokenizing,
+}
+
+/// Is called with what is being done, how much of it is done, and how much there is. It returns whether to go on.
+pub type Progress<'a> = dyn FnMut(Stage, u64, u64) -> bool + Send + 'a;
 
 /// The version of the rule that turns files into tokens and windows.
 const RULE: u64 = 1;
@@ -48,8 +60,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Encodes the files, or finds their tokens in the cache. `progress` is called with bytes done, of all, and says
-    /// whether to go on; `note` is called with what people should know.
+    /// Encodes the files, or finds their tokens in the cache. `note` is called with what people should
+    /// know.
     ///
     /// # Errors
     /// A text that the tokenizer cannot take, or a corpus too small for one batch.

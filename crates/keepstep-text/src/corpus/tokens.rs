@@ -312,7 +312,7 @@ mod tests {
                 cache_dir: Some(folder.path().join("files").display().to_string()),
                 ..DataConfig::default()
             };
-            let files = collect(&data, &mut |_, _| true).expect("files");
+            let files = collect(&data, &mut |_, _, _| true).expect("files");
             (Lab { folder, files }, data)
         }
 
@@ -320,7 +320,7 @@ mod tests {
         fn open(&self, tokenizer: &Tokenizer, cache: Option<&Path>) -> (Tokens, usize) {
             let mut notes = 0;
             let mut note = |_| notes += 1;
-            let tokens = Tokens::of(&self.files, tokenizer, "abc", cache, &mut |_, _| true, &mut note);
+            let tokens = Tokens::of(&self.files, tokenizer, "abc", cache, &mut |_, _, _| true, &mut note);
             (tokens.expect("tokens"), notes)
         }
 
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn cached_and_in_memory_they_are_the_same() {
         let (lab, data) = Lab::new();
-        let trained = train_tokenizer(&lab.files, Vocabulary::Bpe(280), &data, &mut |_, _| true);
+        let trained = train_tokenizer(&lab.files, Vocabulary::Bpe(280), &data, &mut |_, _, _| true);
         for (index, tokenizer) in [trained.expect("a tokenizer"), Tokenizer::bytes()].into_iter().enumerate()
         {
             let (memory, notes) = lab.open(&tokenizer, None);
@@ -348,7 +348,7 @@ mod tests {
 
             let cache = lab.folder.path().join(format!("cache {index}"));
             let count = || {
-                Tokens::count(&lab.files, &tokenizer, "abc", Some(&cache), &mut |_, _| true)
+                Tokens::count(&lab.files, &tokenizer, "abc", Some(&cache), &mut |_, _, _| true)
                     .expect("a number")
             };
             assert_eq!(count(), expected.len() as u64);
@@ -419,7 +419,7 @@ mod tests {
     fn a_stop_leaves_nothing() {
         let (lab, _) = Lab::new();
         let cache = lab.folder.path().join("cache");
-        let mut stop = |_, _| false;
+        let mut stop = |_, _, _| false;
         let stopped =
             Tokens::of(&lab.files, &Tokenizer::bytes(), "abc", Some(&cache), &mut stop, &mut |_| ());
         assert!(matches!(stopped, Err(CorpusError::Stopped)));

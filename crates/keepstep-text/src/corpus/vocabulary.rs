@@ -2,7 +2,7 @@
 
 use super::encode::pass;
 use super::pieces::Piece;
-use super::{CorpusError, Progress, SourceFile, cache_dir, hex};
+use super::{CorpusError, Progress, SourceFile, Stage, cache_dir, hex};
 use crate::corpus::DataConfig;
 use crate::tokenizer::{Characters, Tokenizer, TokenizerError, WordCounts};
 use keepstep::store::write_whole;
@@ -21,8 +21,7 @@ pub enum Vocabulary {
     Bpe(usize),
 }
 
-/// Makes a tokenizer of the files, or finds the one that was made of the same contents. `progress` is called with bytes
-/// done, of all, and says whether to go on.
+/// Makes a tokenizer of the files, or finds the one that was made of the same contents.
 ///
 /// # Errors
 /// A file that cannot be read, or a corpus too small for the vocabulary.
@@ -44,7 +43,7 @@ pub fn train_tokenizer(
                 characters.add(&piece.text);
                 Ok(())
             };
-            let _ = pass(files, progress, look, |()| Ok(()))?;
+            let _ = pass(files, Stage::Reading, progress, look, |()| Ok(()))?;
             Tokenizer::chars(characters.iter())
         }
         Vocabulary::Bpe(size) => {
@@ -53,9 +52,9 @@ pub fn train_tokenizer(
                 words.add(&piece.text);
                 Ok(())
             };
-            let _ = pass(files, progress, look, |()| Ok(()))?;
-            let total = files.iter().map(SourceFile::len).sum();
-            match Tokenizer::train_bpe(&words, size, &mut || progress(total, total)) {
+            let _ = pass(files, Stage::Reading, progress, look, |()| Ok(()))?;
+            let mut training = |done, total| progress(Stage::TrainingTokenizer, done as u64, total as u64);
+            match Tokenizer::train_bpe(&words, size, &mut training) {
                 Err(TokenizerError::Stopped) => return Err(CorpusError::Stopped),
                 made => made?,
             }
@@ -118,9 +117,9 @@ mod tests {
             ..DataConfig::default()
         };
         let get = |vocabulary: Vocabulary| {
-            let files = collect(&data, &mut |_, _| true).expect("files");
+            let files = collect(&data, &mut |_, _, _| true).expect("files");
             let mut passes = 0;
-            let mut progress = |_, _| {
+            let mut progress = |_, _, _| {
                 passes += 1;
                 true
             };

@@ -4,6 +4,8 @@ mod bpe;
 mod counts;
 mod interner;
 mod merges;
+mod pairs;
+mod symbols;
 mod train;
 mod words;
 
@@ -16,6 +18,7 @@ use tokenizers::decoders::fuse::Fuse;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as Library};
+use train::TrainFailure;
 
 /// The name under which a tokenizer lies beside its run's checkpoints.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -60,6 +63,15 @@ pub enum TokenizerError {
     /// A stop was asked for while it was trained.
     #[error("stopped while training the tokenizer; nothing was written")]
     Stopped,
+    /// The words that a BPE is trained on are too many.
+    #[error(
+        "`data.tokenizer`: the corpus has more than {most_bytes} bytes of different words, the most that a BPE is trained on: \
+         train it on a part of the corpus and name its tokenizer.json"
+    )]
+    TooManyWords {
+        /// The most bytes.
+        most_bytes: usize,
+    },
     /// A vocabulary cannot be reached.
     #[error(
         "`data.tokenizer` is {{ bpe = {wanted} }}, and the corpus has only enough for {found} entries: ask for at most that many"
@@ -116,16 +128,20 @@ impl Tokenizer {
 
     /// Trains a byte-level BPE of `vocab_size` entries on words: 256 bytes, the merges, the end-of-text token last.
     ///
-    /// The result depends on the words alone, not on threads or the process. `go_on` is asked now and then.
+    /// The result depends on the words alone, not on threads or the process. `progress` is called now and then with the
+    /// entries so far and in the end, and returns whether to go on.
     ///
     /// # Errors
-    /// The words have not enough for so many entries.
+    /// The words are too few for so many entries, or too many; or a stop was asked for.
     pub fn train_bpe(
         words: &WordCounts,
         vocab_size: usize,
-        go_on: &mut dyn FnMut() -> bool,
+        progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Tokenizer, TokenizerError> {
-        let trained = train::train(words, vocab_size - 1, go_on).ok_or(TokenizerError::Stopped)?;
+        let trained = train::train(words, vocab_size - 1, progress).map_err(|failure| match failure {
+            TrainFailure::Stopped => TokenizerError::Stopped,
+            TrainFailure::TooManyWords => TokenizerError::TooManyWords { most_bytes: train::MOST_BYTES },
+        })?;
         let found = trained.vocab.len() + 1;
         if found < vocab_size {
             return Err(TokenizerError::SmallCorpus { wanted: vocab_size, found });
@@ -305,13 +321,13 @@ mod tests {
     #[test]
     fn trained_bpe() {
         let tokenizer =
-            Tokenizer::train_bpe(&WordCounts::of(&[TEXT, TEXT]), 270, &mut || true).expect("a tokenizer");
+            Tokenizer::train_bpe(&WordCounts::of(&[TEXT, TEXT]), 270, &mut |_, _| true).expect("a tokenizer");
         check(&tokenizer);
         assert_eq!(tokenizer.vocab_size(), 270);
         assert_eq!(tokenizer.end_of_text(), Some(269));
         assert!(tokenizer.encode(TEXT).expect("tokens").len() < TEXT.len());
         assert!(matches!(tokenizer.kind, Kind::Merges(..)));
-        let error = Tokenizer::train_bpe(&WordCounts::of(&["ab"]), 300, &mut || true);
+        let error = Tokenizer::train_bpe(&WordCounts::of(&["ab"]), 300, &mut |_, _| true);
         let error = error.expect_err("too few").to_string();
         assert!(error.contains("257"), "{error}");
     }

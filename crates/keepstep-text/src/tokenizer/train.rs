@@ -1,173 +1,182 @@
 //! Training byte-pair encoding (Sennrich, Haddow and Birch, 2016): the most frequent pair of neighbours becomes a token,
-//! again and again; of equally frequent ones the pair of the smallest tokens.
+//! again and again; of equally frequent pairs, the pair of the smallest tokens.
 //!
-//! The library's own trainer keeps stale copies of a pair in its queue, and which of two equal ones it meets first hangs
+//! The library's own trainer keeps stale copies of a pair in its queue, and which of two equal ones it meets first depends
 //! on the order of a hash map. Here every choice is defined.
+//!
+//! A merge looks only at the places where its pair occurs, never at whole words. The time grows with the length of the
+//! different words, however long a single one is: a text without spaces has words of 64 KiB and more.
 
 use super::bpe::byte_alphabet;
 use super::counts::WordCounts;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use super::pairs::{Neighbors, PairCounts};
+use super::symbols::{MOST_SLOTS, Symbols};
+use std::collections::BTreeMap;
 
-/// A vocabulary in the order of its tokens, and the merges in the order of their making.
+/// A vocabulary in the order of its tokens, and the merges in the order in which they were made.
 pub(super) struct Trained {
     pub(super) vocab: Vec<String>,
     pub(super) merges: Vec<(String, String)>,
 }
 
-type Pair = (u32, u32);
+/// Why there is no vocabulary.
+pub(super) enum TrainFailure {
+    /// A stop was asked for.
+    Stopped,
+    /// The different words have too many bytes.
+    TooManyWords,
+}
+
+/// The bytes that different words may have together.
+pub(super) const MOST_BYTES: usize = MOST_SLOTS;
 
 /// Pairs that occur once are no pattern.
 const MIN_FREQUENCY: u64 = 2;
 
-/// Merges between two questions whether to go on.
-const PATIENCE: usize = 16;
+/// Merges between two calls of `progress`.
+const MERGES: usize = 16;
 
-/// None where `go_on` says no.
+/// Places of one merge between two calls of `progress`.
+const PLACES: usize = 1 << 18;
+
+/// Trains a vocabulary of at most `vocab_size` entries. `progress` is called with its entries so far and in the end, and
+/// returns whether to go on.
 pub(super) fn train(
     words: &WordCounts,
     vocab_size: usize,
-    go_on: &mut dyn FnMut() -> bool,
-) -> Option<Trained> {
-    let mut trainer = Trainer::new(&words.sorted());
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Trained, TrainFailure> {
+    let mut trainer = words.with_sorted(Trainer::new).ok_or(TrainFailure::TooManyWords)?;
     loop {
-        if trainer.merges.len().is_multiple_of(PATIENCE) && !go_on() {
-            return None;
+        let len = trainer.vocab.len();
+        let mut go_on = || progress(len, vocab_size);
+        if trainer.merges.len().is_multiple_of(MERGES) && !go_on() {
+            return Err(TrainFailure::Stopped);
         }
-        if trainer.vocab.len() >= vocab_size || !trainer.merge_next() {
+        if len >= vocab_size {
             break;
         }
+        match trainer.merge_next(&mut go_on) {
+            Step::Merged => {}
+            Step::NothingLeft => break,
+            Step::Stopped => return Err(TrainFailure::Stopped),
+        }
     }
-    Some(Trained { vocab: trainer.vocab, merges: trainer.merges })
+    Ok(Trained { vocab: trainer.vocab, merges: trainer.merges })
+}
+
+enum Step {
+    Merged,
+    NothingLeft,
+    Stopped,
 }
 
 struct Trainer {
     vocab: Vec<String>,
     tokens: BTreeMap<String, u32>,
     merges: Vec<(String, String)>,
-    words: Vec<(Vec<u32>, u64)>,
-    counts: BTreeMap<Pair, u64>,
-    /// The words in which a pair was seen; it may have gone since.
-    places: BTreeMap<Pair, Vec<u32>>,
-    /// What each pair counted when it was pushed. A count that has changed since is pushed again, so that the right one
-    /// is always there.
-    queue: BinaryHeap<(u64, Reverse<Pair>)>,
+    symbols: Symbols,
+    pairs: PairCounts,
+    /// Empty between two merges.
+    before: Neighbors,
+    after: Neighbors,
 }
 
 impl Trainer {
-    fn new(counts: &BTreeMap<Vec<u8>, u64>) -> Trainer {
+    fn new(words: Vec<(&[u8], u64)>) -> Option<Trainer> {
         let vocab = byte_alphabet();
         let tokens: BTreeMap<String, u32> = vocab.iter().cloned().zip(0..).collect();
-        // The first 256 tokens are the bytes.
-        let spell = |word: &[u8]| word.iter().map(|&byte| u32::from(byte)).collect();
-        let words: Vec<(Vec<u32>, u64)> = counts.iter().map(|(word, &count)| (spell(word), count)).collect();
-        let mut trainer = Trainer {
-            vocab,
-            tokens,
-            merges: Vec::new(),
-            words,
-            counts: BTreeMap::new(),
-            places: BTreeMap::new(),
-            queue: BinaryHeap::new(),
-        };
-        for index in 0..trainer.words.len() {
-            let (word, count) = &trainer.words[index];
-            for pair in word.windows(2) {
-                let pair = (pair[0], pair[1]);
-                *trainer.counts.entry(pair).or_default() += count;
-                note(&mut trainer.places, pair, index);
-            }
-        }
-        trainer.queue = trainer.counts.iter().map(|(&pair, &count)| (count, Reverse(pair))).collect();
-        trainer
+        let symbols = Symbols::new(words)?;
+        let pairs = PairCounts::new(&symbols);
+        let (before, after) = (Neighbors::default(), Neighbors::default());
+        Some(Trainer { vocab, tokens, merges: Vec::new(), symbols, pairs, before, after })
     }
 
-    /// Makes a token of the most frequent pair; false where there is none.
-    fn merge_next(&mut self) -> bool {
-        let pair = loop {
-            let Some((count, Reverse(pair))) = self.queue.pop() else { return false };
-            if count < MIN_FREQUENCY {
-                return false;
-            }
-            if self.counts.get(&pair) == Some(&count) {
-                break pair;
-            }
+    /// Makes a token of the most frequent pair.
+    fn merge_next(&mut self, go_on: &mut dyn FnMut() -> bool) -> Step {
+        let Some((pair, mut places)) = self.pairs.take_most_frequent(MIN_FREQUENCY) else {
+            return Step::NothingLeft;
         };
+        let token = self.add_token(pair);
+        // Of three equal tokens the first two become one, so places must come from left to right. They do, unless a token
+        // has been made in two ways.
+        if pair.0 == pair.1 && !places.is_sorted() {
+            places.sort_unstable();
+        }
+        for (index, place) in places.into_iter().enumerate() {
+            if index % PLACES == PLACES - 1 && !go_on() {
+                return Step::Stopped;
+            }
+            let Some(merged) = self.symbols.merge(place, pair, token) else { continue };
+            if let Some((before, place)) = merged.before {
+                self.before.add(before, merged.count, place);
+            }
+            if let Some(after) = merged.after {
+                self.after.add(after, merged.count, place);
+            }
+        }
+        // First everything that is added, so that no count falls below zero on the way.
+        let mut gone = Vec::new();
+        for (before, occurrences) in self.before.drain() {
+            gone.push(((before, pair.0), occurrences.count));
+            self.pairs.add((before, token), occurrences);
+        }
+        for (after, occurrences) in self.after.drain() {
+            gone.push(((pair.1, after), occurrences.count));
+            self.pairs.add((token, after), occurrences);
+        }
+        for (pair, count) in gone {
+            self.pairs.subtract(pair, count);
+        }
+        Step::Merged
+    }
+
+    /// The token of a pair's text: a new one, unless other tokens made the same text before.
+    fn add_token(&mut self, pair: (u32, u32)) -> u32 {
         let (left, right) = (self.vocab[pair.0 as usize].clone(), self.vocab[pair.1 as usize].clone());
         let text = format!("{left}{right}");
+        let len = self.symbols.len(pair.0) + self.symbols.len(pair.1);
         let token = *self.tokens.entry(text.clone()).or_insert_with(|| {
             self.vocab.push(text);
+            self.symbols.add_token(len);
             self.vocab.len() as u32 - 1
         });
         self.merges.push((left, right));
-        let mut changed = BTreeMap::new();
-        for index in self.places.remove(&pair).unwrap_or_default() {
-            let (word, count) = &mut self.words[index as usize];
-            let before = std::mem::take(word);
-            *word = merged(&before, pair, token);
-            if word.len() == before.len() {
-                continue;
-            }
-            for pair in before.windows(2) {
-                *changed.entry((pair[0], pair[1])).or_insert(0) -= *count as i64;
-            }
-            for pair in word.windows(2) {
-                let pair = (pair[0], pair[1]);
-                *changed.entry(pair).or_insert(0) += *count as i64;
-                if pair.0 == token || pair.1 == token {
-                    note(&mut self.places, pair, index as usize);
-                }
-            }
-        }
-        for (pair, change) in changed.into_iter().filter(|&(_, change)| change != 0) {
-            let count = self.counts.entry(pair).or_default();
-            *count = count.saturating_add_signed(change);
-            if *count > 0 {
-                self.queue.push((*count, Reverse(pair)));
-            } else {
-                self.counts.remove(&pair);
-            }
-        }
-        self.counts.remove(&pair);
-        true
+        token
     }
-}
-
-/// Words are met in ascending order, so that a word's second time is next to its first.
-fn note(places: &mut BTreeMap<Pair, Vec<u32>>, pair: Pair, word: usize) {
-    let list = places.entry(pair).or_default();
-    if list.last() != Some(&(word as u32)) {
-        list.push(word as u32);
-    }
-}
-
-/// The word with each `pair`, from the left, replaced by `token`.
-fn merged(word: &[u32], pair: Pair, token: u32) -> Vec<u32> {
-    let mut out = Vec::with_capacity(word.len());
-    let mut index = 0;
-    while index < word.len() {
-        if word[index] == pair.0 && word.get(index + 1) == Some(&pair.1) {
-            out.push(token);
-            index += 2;
-        } else {
-            out.push(word[index]);
-            index += 1;
-        }
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::cmp::Reverse;
 
-    /// Counts everything anew for each merge.
-    fn obvious(counts: &BTreeMap<Vec<u8>, u64>, vocab_size: usize) -> Vec<(String, String)> {
-        let mut trainer = Trainer::new(counts);
+    type Words = Vec<(Vec<u8>, u64)>;
+
+    fn counted(texts: &[&str]) -> Words {
+        WordCounts::of(texts)
+            .with_sorted(|words| words.into_iter().map(|(word, count)| (word.to_vec(), count)).collect())
+    }
+
+    fn trained(words: &Words, vocab_size: usize) -> Vec<(String, String)> {
+        let words = words.iter().map(|(word, count)| (&word[..], *count)).collect();
+        let mut trainer = Trainer::new(words).expect("few words");
+        while trainer.vocab.len() < vocab_size && matches!(trainer.merge_next(&mut || true), Step::Merged) {}
+        trainer.merges
+    }
+
+    /// The definition: counts everything anew for each merge.
+    fn obvious(words: &Words, vocab_size: usize) -> Vec<(String, String)> {
+        let mut vocab = byte_alphabet();
+        let mut words: Vec<(Vec<u32>, u64)> = words
+            .iter()
+            .map(|(word, count)| (word.iter().map(|&byte| u32::from(byte)).collect(), *count))
+            .collect();
         let mut merges = Vec::new();
-        while trainer.vocab.len() < vocab_size {
-            let mut pairs: BTreeMap<Pair, u64> = BTreeMap::new();
-            for (word, count) in &trainer.words {
+        while vocab.len() < vocab_size {
+            let mut pairs: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+            for (word, count) in &words {
                 for pair in word.windows(2) {
                     *pairs.entry((pair[0], pair[1])).or_default() += count;
                 }
@@ -177,29 +186,55 @@ mod tests {
             if count < MIN_FREQUENCY {
                 break;
             }
-            let text = |token: u32| trainer.vocab[token as usize].clone();
-            merges.push((text(pair.0), text(pair.1)));
-            let new = text(pair.0) + &text(pair.1);
-            let token = *trainer.tokens.entry(new.clone()).or_insert_with(|| {
-                trainer.vocab.push(new);
-                trainer.vocab.len() as u32 - 1
+            let (left, right) = (vocab[pair.0 as usize].clone(), vocab[pair.1 as usize].clone());
+            let text = format!("{left}{right}");
+            merges.push((left, right));
+            let known = vocab.iter().position(|known| *known == text);
+            let token = known.unwrap_or_else(|| {
+                vocab.push(text);
+                vocab.len() - 1
             });
-            for (word, _) in &mut trainer.words {
-                *word = merged(word, pair, token);
+            for (word, _) in &mut words {
+                *word = merged(word, pair, token as u32);
             }
         }
         merges
     }
 
+    /// The word with each `pair`, from the left, replaced by `token`.
+    fn merged(word: &[u32], pair: (u32, u32), token: u32) -> Vec<u32> {
+        let mut out = Vec::with_capacity(word.len());
+        let mut index = 0;
+        while index < word.len() {
+            if word[index] == pair.0 && word.get(index + 1) == Some(&pair.1) {
+                out.push(token);
+                index += 2;
+            } else {
+                out.push(word[index]);
+                index += 1;
+            }
+        }
+        out
+    }
+
     #[test]
     fn it_does_what_counting_anew_does() {
         let text = "abababa aaaa aaab the theme then thesis banana bandana ananas the the aa ab abab bab";
-        let counts = WordCounts::of(&[text, "fn main() {\n    let mut main = main;\n}\n"]).sorted();
-        let mut trainer = Trainer::new(&counts);
-        while trainer.vocab.len() < 330 && trainer.merge_next() {}
-        let expected = obvious(&counts, 330);
+        let words = counted(&[text, "fn main() {\n    let mut main = main;\n}\n"]);
+        let expected = obvious(&words, 330);
         assert!(expected.len() > 12, "{}", expected.len());
-        assert_eq!(trainer.merges, expected);
+        assert_eq!(trained(&words, 330), expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+        #[test]
+        fn of_any_words(words in prop::collection::vec(("[ab]{1,30}|[abc]{1,40}|[a-d]{1,9}|\\PC{1,8}", 1_u64..6), 1..12)) {
+            let mut words: Words = words.into_iter().map(|(word, count)| (word.into_bytes(), count)).collect();
+            words.sort();
+            words.dedup_by(|next, kept| next.0 == kept.0);
+            prop_assert_eq!(trained(&words, 400), obvious(&words, 400));
+        }
     }
 
     #[test]
@@ -207,10 +242,32 @@ mod tests {
         let texts = ["the one and the other", "another one", "on and on"];
         let mut back = texts;
         back.reverse();
-        let train = |texts: &[&str], go_on: bool| train(&WordCounts::of(texts), 270, &mut || go_on);
-        let one = train(&texts, true).expect("merges");
-        let other = train(&back, true).expect("merges");
-        assert!(train(&texts, false).is_none());
+        let train = |texts: &[&str], go_on: bool| train(&WordCounts::of(texts), 270, &mut |_, _| go_on);
+        let one = train(&texts, true).ok().expect("merges");
+        let other = train(&back, true).ok().expect("merges");
+        assert!(matches!(train(&texts, false), Err(TrainFailure::Stopped)));
         assert_eq!(one.merges, other.merges);
+    }
+
+    /// A word as long as a text must not cost its length at each merge: a megabyte took minutes once.
+    #[test]
+    fn a_text_without_spaces() {
+        let mut state = 1_u32;
+        let mut letter = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b"ACGT"[(state >> 30) as usize])
+        };
+        let text: String = (0..1_000_000).map(|_| letter()).collect();
+        let (mut calls, mut last) = (0, 0);
+        let mut progress = |done: usize, total: usize| {
+            assert!(done >= last && done <= total && total == 1_000, "{done} of {total}");
+            (calls, last) = (calls + 1, done);
+            true
+        };
+        let started = std::time::Instant::now();
+        let trained = train(&WordCounts::of(&[&text]), 1_000, &mut progress).ok().expect("merges");
+        assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+        assert_eq!((trained.vocab.len(), last), (1_000, 992));
+        assert!(calls > 40, "{calls}");
     }
 }
