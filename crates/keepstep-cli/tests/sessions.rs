@@ -118,7 +118,10 @@ fn progress_for_other_programs() {
         .collect();
     let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().expect("an event")).collect();
     let plan = events.iter().position(|event| *event == "plan").expect("a plan");
-    assert!(events[..plan].iter().all(|event| matches!(*event, "reading" | "training_tokenizer" | "tokenizing")), "{events:?}");
+    assert!(
+        events[..plan].iter().all(|event| matches!(*event, "reading" | "training_tokenizer" | "tokenizing")),
+        "{events:?}"
+    );
     assert_eq!(events[plan + 1], "resumed");
     assert_eq!(events.iter().filter(|event| **event == "update").count(), 5);
     assert_eq!(events.last(), Some(&"finished"));
