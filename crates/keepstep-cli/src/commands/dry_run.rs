@@ -5,10 +5,7 @@ use crate::arguments::TrainArguments;
 use crate::banner::banner;
 use crate::progress::{Progress, clock, megabytes, plan_json, resumed_json, sizes};
 use crate::signals::Signals;
-use keepstep::run::Resume;
-use keepstep::store::Source;
 use keepstep_lm::Config;
-use keepstep_lm::import::is_notebook_checkpoint;
 use keepstep_lm::trainer::{DryRun, dry_run};
 use serde_json::json;
 use std::fmt::Write;
@@ -17,14 +14,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
     let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
     let signals = Signals::install(|_| {})
         .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
-    let mut resume = train::resume(arguments, &config)?;
-    let mut notes = Vec::new();
-    if let Some(Resume::Newest(Source::Path(path))) = &resume
-        && is_notebook_checkpoint(path)
-    {
-        notes.push(format!("Would import {} as the run's first checkpoint", path.display()));
-        resume = Some(Resume::Newest(Source::None));
-    }
+    let resume = train::resume(arguments, &config)?;
     let mut progress = Progress::new();
     let planned = dry_run(&config, resume, &mut progress, &|| signals.is_stopping());
     progress.finish();
@@ -32,7 +22,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
         signals.raise();
         train::failure(&error)
     })?;
-    notes.extend(planned.notes.iter().cloned());
+    let mut notes = planned.notes.clone();
     notes.extend(planned.disk.missing());
     if planned.memory.is_too_much() {
         let missing = planned.memory.total_bytes() - planned.memory.available_bytes.unwrap_or_default();

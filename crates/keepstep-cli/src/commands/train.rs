@@ -4,15 +4,12 @@ use super::{Failure, continuation, status};
 use crate::arguments::TrainArguments;
 use crate::progress::{JsonProgress, Progress, Voice, write_json};
 use crate::signals::Signals;
-use keepstep::name::Name;
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
-use keepstep_lm::import::{StepConvention, import, is_notebook_checkpoint};
 use keepstep_lm::trainer::{Control, Observer, Outcome, StopReason, TrainError, train};
 use serde_json::json;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
@@ -95,14 +92,6 @@ fn session(
         resume: resume(arguments, &config)?,
         started: Some(started),
     };
-    let control = match take_over(control, &config, observer) {
-        Ok(control) => control,
-        Err(error) if error.is_stop() => {
-            let (reason, global_step, checkpoint) = (StopReason::Signal, None, None);
-            return Ok((config, Outcome::Stopped { reason, global_step, has_progress: false, checkpoint }));
-        }
-        Err(error) => return Err(failure(&error)),
-    };
     let outcome = train(&config, &control, observer).map_err(|error| failure(&error))?;
     Ok((config, outcome))
 }
@@ -126,32 +115,6 @@ fn status_of(outcome: &Outcome, signals: &Signals) -> u8 {
         Outcome::Finished { .. } => status::DONE,
         Outcome::Stopped { .. } => status::RESUMABLE,
     }
-}
-
-/// A notebook's checkpoint as the source becomes the run's first checkpoint, once.
-fn take_over(
-    mut control: Control,
-    config: &Config,
-    observer: &mut dyn Observer,
-) -> Result<Control, TrainError> {
-    let Some(Resume::Newest(Source::Path(path))) = &control.resume else { return Ok(control) };
-    if !is_notebook_checkpoint(path) {
-        return Ok(control);
-    }
-    let folder =
-        keepstep::settings::expand(&config.output_dir).map_err(keepstep_lm::config::ConfigError::from)?;
-    let folder = PathBuf::from(folder);
-    let is_checkpoint = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| Name::parse(name).is_some()))
-    };
-    let is_begun = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.any(is_checkpoint));
-    if !is_begun {
-        let stop = || control.stop.load(Ordering::SeqCst);
-        let made = import(path, config, &folder, StepConvention::default(), observer, &stop)?;
-        observer.note(&format!("Imported {} as {}", path.display(), made.display()));
-    }
-    control.resume = Some(Resume::Newest(Source::None));
-    Ok(control)
 }
 
 /// What the arguments say about resuming; None leaves it to the config.

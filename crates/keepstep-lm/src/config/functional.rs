@@ -17,6 +17,12 @@ pub fn functional(config: &Config) -> Dict {
         (false, Some(_)) => &["epochs", PLACE],
         (false, None) => &["total_steps", PLACE],
     };
+    if config.model.vocab_size.is_none()
+        && let Some(model) = dict.get(MODEL).and_then(Value::as_dict)
+    {
+        let model = without(model, VOCAB_SIZE);
+        dict.insert(MODEL, model);
+    }
     let is_kept = |key: &str| !drop.contains(&key) && (is_written || key != PRECISION);
     dict = dict.iter().filter(|(key, _)| key.as_str().is_none_or(is_kept)).fold(
         Dict::new(),
@@ -32,6 +38,19 @@ pub fn functional(config: &Config) -> Dict {
 const PLACE: &str = "init_from";
 
 const PRECISION: &str = "precision";
+
+/// Checkpoints had no such key before embeddings could have padding rows.
+const VOCAB_SIZE: &str = "vocab_size";
+
+const MODEL: &str = "model";
+
+fn without(dict: &Dict, key: &str) -> Dict {
+    let mut kept = Dict::new();
+    for (name, value) in dict.iter().filter(|(name, _)| name.as_str() != Some(key)) {
+        kept.insert(name.clone(), value.clone());
+    }
+    kept
+}
 
 fn walk(json: &serde_json::Value, keys: &[Key]) -> Dict {
     let mut dict = Dict::new();

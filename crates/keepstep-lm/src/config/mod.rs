@@ -2,12 +2,14 @@
 
 mod error;
 mod functional;
+mod init_from;
 mod precision;
 mod tree;
 mod validate;
 
 pub use error::ConfigError;
 pub use functional::{from_functional, functional};
+pub use init_from::InitFrom;
 pub use keepstep::settings::{Key, Mark, TimeSpan, expand};
 pub use keepstep_model::gpt2::settings::ModelSection;
 pub use keepstep_model::train::adamw::OptimizerConfig;
@@ -42,16 +44,20 @@ impl Config {
             set(&mut table, key, value)?;
         }
         refuse_unknown("", &table, Config::KEYS)?;
+        let left_open = init_from::left_open(&table);
         if let Some(toml::Value::String(path)) = table.get("init_from") {
             let path = PathBuf::from(expand(path)?);
-            // A run that goes on does not need them any more: its checkpoint has them.
-            if path.exists() {
-                let given = crate::hub::settings_from_hub(&path)
-                    .map_err(|source| ConfigError::InitFrom { path, source: Box::new(source) })?;
+            // What is wrong with the weights counts for a new run alone, which looks again: a run that goes on has all of
+            // it in its checkpoint.
+            if let Ok(given) = crate::hub::settings_from_hub(&path) {
                 fill(&mut table, given);
             }
         }
-        Config::from_table(table)
+        let mut config = Config::from_table(table)?;
+        if let Some(init_from) = &mut config.init_from {
+            init_from.left_open = left_open;
+        }
+        Ok(config)
     }
 
     /// Of a table.
@@ -68,9 +74,31 @@ impl Config {
         Ok(config)
     }
 
-    /// The model that it describes, with a vocabulary.
-    pub fn model_config(&self, vocab_size: usize) -> keepstep_model::gpt2::settings::ModelConfig {
-        self.model.with_vocab_size(vocab_size)
+    /// The model that it describes, for a tokenizer of `num_tokens` entries.
+    ///
+    /// # Errors
+    /// `model.vocab_size` is smaller than that.
+    pub fn model_config(
+        &self,
+        num_tokens: usize,
+    ) -> Result<keepstep_model::gpt2::settings::ModelConfig, ConfigError> {
+        match self.model.vocab_size {
+            Some(rows) if rows < num_tokens => Err(ConfigError::Range {
+                key: "model.vocab_size",
+                value: rows.to_string(),
+                expected: format!("at least {num_tokens}, the number of the tokenizer's entries"),
+            }),
+            _ => Ok(self.model.with_tokens(num_tokens)),
+        }
+    }
+
+    /// The same config without what a tokenizer of `num_tokens` entries says anyway: checkpoints keep
+    /// `model.vocab_size` only where rows are padding.
+    #[must_use]
+    pub(crate) fn without_default_rows(&self, num_tokens: usize) -> Config {
+        let mut config = self.clone();
+        config.model.vocab_size = config.model.vocab_size.filter(|&rows| rows != num_tokens);
+        config
     }
 
     /// The sequences that training cuts the corpus into.

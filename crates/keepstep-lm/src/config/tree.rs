@@ -1,5 +1,6 @@
 //! The config as people write it.
 
+use super::init_from::InitFrom;
 use super::precision::Precisions;
 use keepstep::settings;
 use keepstep::settings::TimeSpan;
@@ -39,7 +40,7 @@ settings! {
         operational resume_from_checkpoint: Option<String> = None,
         /// Weights to begin a new run with: a folder as the Hugging Face hub has it, or a checkpoint of keepstep. What it
         /// says of the model and the tokenizer holds where the config does not.
-        functional init_from: Option<String> = None,
+        functional init_from: Option<InitFrom> = None,
         /// Threads that compute; as many as there are processors if not set.
         operational num_threads: Option<usize> = None,
         /// The precision of matrix products, or the allowed ones, the preferred one first.

@@ -54,6 +54,8 @@ pub struct Generator<'a> {
     model: ModelConfig,
     parameters: Cow<'a, [f32]>,
     tokenizer: Tokenizer,
+    /// Ids below the tokenizer's size that no entry has.
+    holes: Vec<u32>,
 }
 
 impl<'a> Generator<'a> {
@@ -63,7 +65,9 @@ impl<'a> Generator<'a> {
         parameters: impl Into<Cow<'a, [f32]>>,
         tokenizer: Tokenizer,
     ) -> Generator<'a> {
-        Generator { model, parameters: parameters.into(), tokenizer }
+        let ids = 0..tokenizer.vocab_size() as u32;
+        let holes = ids.filter(|&id| tokenizer.token(id).is_none()).collect();
+        Generator { model, parameters: parameters.into(), tokenizer, holes }
     }
 
     /// Of a checkpoint, which is enough by itself.
@@ -72,7 +76,7 @@ impl<'a> Generator<'a> {
     /// It is not one of a language model.
     pub fn from_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Generator<'a>, GenerateError> {
         let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
-        Ok(Generator { model, parameters: parameters.into(), tokenizer })
+        Ok(Generator::new(model, parameters, tokenizer))
     }
 
     /// The logits of the token after `prompt`, `[vocab_size]`.
@@ -137,7 +141,16 @@ impl<'a> Generator<'a> {
                 }
                 decoder.see(&context[seen..]);
                 seen = context.len();
-                let token = sampler.choose(decoder.logits(), index as u64);
+                // Padding rows of the embedding are no tokens.
+                let logits = decoder.logits();
+                let logits = &logits[..logits.len().min(self.tokenizer.vocab_size())];
+                let token = if self.holes.is_empty() {
+                    sampler.choose(logits, index as u64)
+                } else {
+                    let mut logits = logits.to_vec();
+                    self.holes.iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
+                    sampler.choose(&logits, index as u64)
+                };
                 if Some(token) == self.tokenizer.end_of_text() {
                     break;
                 }

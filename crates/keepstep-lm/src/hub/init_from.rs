@@ -27,6 +27,11 @@ impl InitialWeights {
         Ok(InitialWeights { path: path.to_path_buf(), files })
     }
 
+    /// Where they lie.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A hash of the files: what the run is a function of.
     ///
     /// # Errors

@@ -2,13 +2,13 @@
 
 mod error;
 pub mod export;
-mod gpt2_config;
+pub(crate) mod gpt2_config;
 mod init_from;
 pub(crate) mod names;
 pub(crate) mod numbers;
 pub(crate) mod tensors;
 pub mod trained;
-mod weight_files;
+pub(crate) mod weight_files;
 
 pub use error::HubError;
 pub use init_from::{InitialWeights, settings_from_hub};

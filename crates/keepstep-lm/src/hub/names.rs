@@ -45,12 +45,24 @@ pub(crate) fn load(
     for tensor in layout.tensors() {
         match find(&tensor.name) {
             None => problems.push(format!("`{}` {:?} is missing", tensor.name, tensor.shape)),
-            Some(found) if !fits(&found.shape, tensor, linear, crop) => problems.push(format!(
-                "`{}` is {:?} in the file and {:?} in the model of the config",
-                found.name,
-                found.shape,
-                shape(tensor, linear)
-            )),
+            Some(found) if !fits(&found.shape, tensor, linear, crop) => {
+                let wanted = shape(tensor, linear);
+                let has_padding = tensor.name == EMBEDDING
+                    && matches!((found.shape.as_slice(), wanted.as_slice()), ([rows, width], [tokens, wanted])
+                        if width == wanted && rows > tokens);
+                let way_out = if has_padding {
+                    format!(
+                        " (model.vocab_size = {} keeps the rows beyond the tokenizer's entries)",
+                        found.shape[0]
+                    )
+                } else {
+                    String::new()
+                };
+                problems.push(format!(
+                    "`{}` is {:?} in the file and {wanted:?} in the model of the config{way_out}",
+                    found.name, found.shape
+                ));
+            }
             Some(_) => {}
         }
     }

@@ -42,7 +42,7 @@ impl TrainedModel {
     pub fn of_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<TrainedModel, TrainedModelError> {
         let config = config::from_functional(&checkpoint.identity.config, "-")?;
         let tokenizer = Tokenizer::from_json(&checkpoint.identity.tokenizer, place)?;
-        let model = config.model_config(tokenizer.vocab_size());
+        let model = config.model_config(tokenizer.vocab_size())?;
         let layout = Layout::new(&model);
         let mut parameters = vec![0.0; layout.num_parameters()];
         state_dict::load_model(&checkpoint.state.model, &layout, &mut parameters)?;

@@ -5,8 +5,9 @@ use crate::hub::HubError;
 use crate::hub::names;
 use crate::hub::numbers::{count, kind, optional_number};
 use crate::hub::tensors::of_dict;
+use crate::import::nanogpt::{self, is_nanogpt};
 use crate::import::position::{Stated, StepConvention, interpret};
-use crate::import::{optimizer, rates};
+use crate::import::{optimizer, rates, stated};
 use crate::trainer::{Observer, TrainError, groups, precision, prepare};
 use keepstep::branch;
 use keepstep::checkpoint::{Best, Checkpoint, Metrics};
@@ -37,7 +38,7 @@ pub fn import(
     path: &Path,
     config: &Config,
     folder: &Path,
-    counting: StepConvention,
+    convention: StepConvention,
     observer: &mut dyn Observer,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<PathBuf, TrainError> {
@@ -57,23 +58,39 @@ pub fn import(
         count(value)
             .ok_or_else(|| foreign(unmapped(format!("`{key}` is {}, not a whole number", kind(value)))))
     };
-    let stated = Stated { epoch: int("epoch")?, step: int("step")?, global_step: int("global_step")? };
+    let stated = if is_nanogpt(root) {
+        let iter_num = int("iter_num")?;
+        let iter_num = u64::try_from(iter_num)
+            .map_err(|_| foreign(unmapped(format!("`iter_num` is {iter_num}, not a count"))))?;
+        Counted::Updates(iter_num)
+    } else {
+        Counted::Steps(Stated { epoch: int("epoch")?, step: int("step")?, global_step: int("global_step")? })
+    };
+    let mut notes = stated::check(root, config).map_err(|problem| foreign(unmapped(problem)))?;
 
     let files = prepare::files(config, observer, stop)?;
     let tokenizer = prepare::tokenizer(config, &files, None, observer, stop)?;
     let corpus = prepare::corpus(config, &files, &tokenizer, observer, stop)?;
     let sizes = prepare::sizes(config, corpus.num_train_windows());
     let accumulation = sizes.gradient_accumulation_steps;
-    let position = interpret(stated, counting, sizes.steps_per_epoch, accumulation).map_err(foreign)?;
+    let position = match stated {
+        Counted::Updates(iter_num) => nanogpt::position(iter_num, sizes.steps_per_epoch, accumulation),
+        Counted::Steps(stated) => {
+            interpret(stated, convention, sizes.steps_per_epoch, accumulation).map_err(foreign)?
+        }
+    };
+    if is_nanogpt(root) {
+        notes.push(nanogpt::assumed(position));
+    }
     let plan = Plan::new(sizes.steps_per_epoch, accumulation, sizes.length, position);
 
-    let layout = Layout::new(&config.model_config(tokenizer.vocab_size()));
+    let layout = Layout::new(&config.model_config(tokenizer.vocab_size())?);
     let mut state = TrainState::zeros(layout);
     let linear = names::load(&of_dict(model_dict), &state.layout, state.parameters.get_mut(), false)
         .map_err(foreign)?;
-    let optimizer::Loaded { groups: mut param_groups, rates, notes } =
+    let optimizer::Loaded { groups: mut param_groups, rates, notes: more } =
         optimizer::load(optimizer_dict, linear, &mut state).map_err(foreign)?;
-    notes.iter().for_each(|note| observer.note(note));
+    notes.extend(more);
     rates::rescale(&mut param_groups, config.optimizer.learning_rate);
 
     let precision = precision::of_run(config, None, Support::of_this_processor())?;
@@ -81,10 +98,8 @@ pub fn import(
     groups::keep(&param_groups, &config.optimizer, &state.layout, &mut identity.config);
     let schedule = prepare::schedule(config, &plan);
     let scheduler = ["scheduler_state_dict", "scheduler"].iter().find_map(|key| root.get(key)?.as_dict());
-    differences(config, &param_groups).iter().for_each(|note| observer.note(note));
-    if let Some(note) = rate_note(&param_groups, &rates, &schedule, position.global_step, scheduler) {
-        observer.note(&note);
-    }
+    notes.extend(differences(config, &param_groups));
+    notes.extend(rate_note(&param_groups, &rates, &schedule, position.global_step, scheduler));
     let number = |key: &str| optional_number(root, key).map_err(foreign);
     let best = number("best_val_loss")?.map(|val_loss| Best { position, val_loss });
     let checkpoint = Checkpoint {
@@ -101,7 +116,16 @@ pub fn import(
     let made = branch::begin(&checkpoint, folder)
         .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })?;
     prepare::publish_tokenizer(folder, &tokenizer)?;
+    notes.iter().for_each(|note| observer.note(note));
     Ok(made)
+}
+
+/// How a file counts.
+enum Counted {
+    /// Epochs and steps.
+    Steps(Stated),
+    /// Updates alone.
+    Updates(u64),
 }
 
 fn unmapped(problem: String) -> HubError {

@@ -26,7 +26,8 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
     for (key, value) in changed {
         crate::config::set(&mut table, key, value)?;
     }
-    let new = Config::from_table(table)?;
+    let num_tokens = Tokenizer::from_json(&parent.identity.tokenizer, "the checkpoint")?.vocab_size();
+    let new = Config::from_table(table)?.without_default_rows(num_tokens);
     let mut identity = parent.identity.clone();
     identity.config = functional(&new);
     if let Some(fingerprint) = parent.identity.config.get(prepare::INIT_FROM) {
@@ -39,9 +40,7 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
         }
     }
     let plan = plan(&new, &old, &parent, changed)?;
-    let layout = Layout::new(
-        &new.model_config(Tokenizer::from_json(&identity.tokenizer, "the checkpoint")?.vocab_size()),
-    );
+    let layout = Layout::new(&new.model_config(num_tokens)?);
     let mut weights = TrainState::zeros(layout);
     let state = |source: StateDictError| TrainError::State { path: path.to_path_buf(), source };
     let saved = groups::of(Some(&parent.identity.config), &old.optimizer, &weights.layout).map_err(state)?;

@@ -5,10 +5,11 @@ use super::error::TrainError;
 use super::observer::{Observer, PlanReport, ResumeReport};
 use super::{precision, prepare};
 use crate::config::{Config, DataConfig, Precision};
+use crate::import::resume::{Taken, look};
 use keepstep::identity::Identity;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Resume};
-use keepstep::store::Room;
+use keepstep::store::{Room, Source};
 use keepstep_model::engine::{DropoutKey, Engine};
 use keepstep_model::gpt2::CpuEngine;
 use keepstep_model::gpt2::layout::Layout;
@@ -127,12 +128,25 @@ fn plan(
         Some(resume) => resume,
         None => Resume::Newest(prepare::source(config)?),
     };
+    let mut notes = Vec::new();
+    let resume = match (look(&resume, &folder)?, resume) {
+        (Taken::Import, Resume::Newest(Source::Path(path))) => {
+            notes.push(format!("Would import {} as the run's first checkpoint", path.display()));
+            Resume::Newest(Source::None)
+        }
+        (Taken::Imported, _) => Resume::Newest(Source::None),
+        (_, resume) => resume,
+    };
     // Nothing is kept of what is read.
     let data = DataConfig { cache_dir: Some(String::new()), ..config.data.clone() };
     let without_cache = &Config { data, ..config.clone() };
     let files = prepare::files(without_cache, *observer, stop)?;
     let opening = Opening::only_look(&folder, prepare::policy(config, resume))?;
     let checkpoint = opening.checkpoint();
+    let saved = checkpoint.map(|checkpoint| &checkpoint.identity.config);
+    let without_cache = &*without_cache.with_saved(saved);
+    let config = &*config.with_saved(saved);
+    let (initial, init_from) = prepare::initial(config, checkpoint, *observer)?;
     let support = Support::of_this_processor();
     let precision = precision::of_run(config, opening.path().zip(checkpoint), support)?;
     let tokenizer = prepare::tokenizer(without_cache, &files, checkpoint, *observer, stop)?;
@@ -143,10 +157,8 @@ fn plan(
         config.sequences(),
         &mut prepare::progress(*observer, stop),
     )?;
-    let initial = prepare::initial(config, checkpoint)?;
-    let saved = checkpoint.map(|checkpoint| &checkpoint.identity.config);
-    let init_from = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
-    let identity = prepare::identity(config, precision, &fingerprint, &tokenizer, saved, init_from);
+    let identity =
+        prepare::identity(config, precision, &fingerprint, &tokenizer, saved, init_from.as_deref());
     let plan = opening.check(&identity, prepare::sizes(config, num_train_windows))?;
     let position = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position);
     let updates_left = plan.total_steps.saturating_sub(position.global_step);
@@ -155,7 +167,12 @@ fn plan(
         0 => 0,
         _ => evaluations(&plan, position, config.eval_steps) + u64::from(pending),
     };
-    let model = config.model_config(tokenizer.vocab_size());
+    let model = config.model_config(tokenizer.vocab_size())?;
+    notes.extend(opening.notes().iter().cloned());
+    if let (Some(initial), None) = (&initial, checkpoint) {
+        let wrong = |source| TrainError::Foreign { path: initial.path().to_path_buf(), source };
+        notes.extend(initial.notes(config, &tokenizer).map_err(wrong)?);
+    }
     let memory = Memory::new(config, &model);
     let checkpoint_bytes = checkpoint_bytes(config, &model, &identity, &plan);
     let estimate = (!memory.is_too_much()).then(|| {
@@ -172,7 +189,7 @@ fn plan(
             .path()
             .zip(checkpoint)
             .map(|(path, checkpoint)| ResumeReport::new(path, checkpoint, &plan)),
-        notes: opening.notes().to_vec(),
+        notes,
         updates_left,
         evaluations_left,
         memory,

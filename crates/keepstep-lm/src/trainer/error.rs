@@ -132,6 +132,14 @@ pub enum TrainError {
         /// Why not.
         source: crate::hub::HubError,
     },
+    /// A file to resume from that holds weights alone.
+    #[error(
+        "{path}: it holds weights alone, without an optimizer and a position, so no run can go on from it"
+    )]
+    WeightsAlone {
+        /// The file, or the folder.
+        path: PathBuf,
+    },
     /// The tokenizer cannot be put beside the checkpoints.
     #[error("{path}: the tokenizer cannot be written")]
     TokenizerFile {
@@ -159,6 +167,7 @@ impl TrainError {
             | TrainError::Threads { .. }
             | TrainError::State { .. }
             | TrainError::Foreign { .. }
+            | TrainError::WeightsAlone { .. }
             | TrainError::Precision { .. }
             | TrainError::PrecisionOfRun { .. }
             | TrainError::OtherPrecision { .. }

@@ -4,7 +4,7 @@ use super::error::TrainError;
 use super::groups;
 use super::observer::Observer;
 use crate::config::{Config, ConfigError, Precision, TokenizerSpec, expand, functional};
-use crate::hub::InitialWeights;
+use crate::hub::{InitialWeights, settings_from_hub};
 use keepstep::identity::Identity;
 use keepstep::position::{Length, Plan};
 use keepstep::run::{Policy, Resume, Sizes};
@@ -93,6 +93,8 @@ pub(crate) fn tokenizer(
     let mut train =
         |vocabulary| corpus::train_tokenizer(files, vocabulary, &config.data, &mut progress(observer, stop));
     Ok(match (spec, saved) {
+        // A run that goes on needs nothing of what `init_from` gave.
+        (_, Some(checkpoint)) if config.leaves_tokenizer_open() => from(checkpoint)?,
         // A file that has changed since makes another function; one that is gone leaves the checkpoint's.
         (TokenizerSpec::File(path), saved) => {
             let path = PathBuf::from(expand(path).map_err(ConfigError::from)?);
@@ -116,24 +118,32 @@ fn of_checkpoint(path: &Path) -> Result<Tokenizer, TrainError> {
     Ok(Tokenizer::from_json(&checkpoint.identity.tokenizer, &path.display().to_string())?)
 }
 
-/// The weights to begin with, and their fingerprint. Where they are gone and a checkpoint is there, its fingerprint is
-/// enough.
+/// The weights to begin with, and their fingerprint. A run that goes on needs nothing of them: where they cannot be read,
+/// its checkpoint's fingerprint is enough.
 pub(crate) fn initial(
     config: &Config,
     checkpoint: Option<&Checkpoint>,
-) -> Result<Option<(InitialWeights, String)>, TrainError> {
-    let Some(text) = &config.init_from else { return Ok(None) };
-    let path = PathBuf::from(expand(text).map_err(ConfigError::from)?);
-    let foreign = |source| TrainError::Foreign { path: path.clone(), source };
+    observer: &mut dyn Observer,
+) -> Result<(Option<InitialWeights>, Option<String>), TrainError> {
+    let Some(init_from) = &config.init_from else { return Ok((None, None)) };
+    let path = PathBuf::from(expand(&init_from.path).map_err(ConfigError::from)?);
+    let wrong = |source| TrainError::Foreign { path: path.clone(), source };
+    if checkpoint.is_none() {
+        // What config.json asks for and cannot be had; the config did without it until now.
+        settings_from_hub(&path).map_err(wrong)?;
+    }
+    let found = InitialWeights::find(&path).and_then(|initial| Ok((initial.fingerprint()?, initial)));
     let saved = checkpoint.and_then(|checkpoint| checkpoint.identity.config.get(INIT_FROM)?.as_str());
-    let initial = InitialWeights::find(&path);
-    match (initial, saved) {
-        (Ok(initial), Some(saved)) if !path.exists() => Ok(Some((initial, saved.to_owned()))),
-        (Ok(initial), _) => {
-            let fingerprint = initial.fingerprint().map_err(foreign)?;
-            Ok(Some((initial, fingerprint)))
+    match (found, saved) {
+        (Ok((fingerprint, initial)), _) => Ok((Some(initial), Some(fingerprint))),
+        (Err(error), Some(saved)) => {
+            observer.note(&format!(
+                "`init_from` cannot be read ({}); the run goes on without it, as its checkpoint has everything",
+                keepstep::store::chain(&error)
+            ));
+            Ok((None, Some(saved.to_owned())))
         }
-        (Err(error), _) => Err(foreign(error)),
+        (Err(error), None) => Err(wrong(error)),
     }
 }
 
@@ -167,7 +177,9 @@ pub(crate) fn identity(
     saved: Option<&keepstep_pt::Dict>,
     init_from: Option<&str>,
 ) -> Identity {
-    let mut functional = functional(&Config { precision: precision.into(), ..config.clone() });
+    let config =
+        Config { precision: precision.into(), ..config.without_default_rows(tokenizer.vocab_size()) };
+    let mut functional = functional(&config);
     groups::carry(saved, &mut functional);
     if let Some(fingerprint) = init_from {
         functional.insert(INIT_FROM, fingerprint);

@@ -74,7 +74,7 @@ pub(super) fn generate(
 ) -> Result<String, String> {
     let SampleConfig { ref prompt, temperature, top_k, seed, .. } = config.sample;
     let options = GenerateOptions { max_new_tokens, temperature, top_k, seed };
-    let model = config.model_config(tokenizer.vocab_size());
+    let model = config.model_config(tokenizer.vocab_size()).map_err(|error| error.to_string())?;
     let generator = Generator::new(model, parameters, tokenizer.clone());
     generator.generate(prompt, &options, stop).map_err(|error| error.to_string())
 }

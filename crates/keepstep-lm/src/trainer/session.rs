@@ -9,6 +9,7 @@ use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, Samp
 use super::sampler::{self, Sampler};
 use super::{groups, precision, prepare};
 use crate::config::{Config, OnDivergence, OnSaveError};
+use crate::import::resume::take_over;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError, Save, Saves};
 use keepstep::store::{Disk, Storage};
@@ -18,6 +19,7 @@ use keepstep_numerics::bf16::Support;
 use keepstep_tensorboard::JournalTail;
 use keepstep_text::corpus::Corpus;
 use keepstep_text::tokenizer::Tokenizer;
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -121,7 +123,7 @@ pub(super) fn train_on(
 }
 
 struct Session<'a> {
-    config: &'a Config,
+    config: Cow<'a, Config>,
     control: &'a Control,
     observer: &'a mut dyn Observer,
     run: Run,
@@ -154,26 +156,28 @@ impl<'a> Session<'a> {
             Some(resume) => resume.clone(),
             None => Resume::Newest(prepare::source(config)?),
         };
+        let resume = take_over(resume, config, &folder, observer, &stop)?;
         let files = prepare::files(config, observer, &stop)?;
         let opening = Opening::look_in(&folder, prepare::policy(config, resume), storage)?;
+        let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
+        let completed = config.with_saved(saved.as_ref());
+        let config: &Config = &completed;
+        let (initial, fingerprint) = prepare::initial(config, opening.checkpoint(), observer)?;
         let support = Support::of_this_processor();
         let precision = precision::of_run(config, opening.path().zip(opening.checkpoint()), support)?;
         let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer, &stop)?;
         let corpus = prepare::corpus(config, &files, &tokenizer, observer, &stop)?;
-        let initial = prepare::initial(config, opening.checkpoint())?;
-        let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
-        let fingerprint = initial.as_ref().map(|(_, fingerprint)| fingerprint.as_str());
         let identity = prepare::identity(
             config,
             precision,
             corpus.fingerprint(),
             &tokenizer,
             saved.as_ref(),
-            fingerprint,
+            fingerprint.as_deref(),
         );
         let sizes = prepare::sizes(config, corpus.num_train_windows());
         let plan = opening.check(&identity, sizes)?;
-        let model = config.model_config(tokenizer.vocab_size());
+        let model = config.model_config(tokenizer.vocab_size())?;
         let layout = Layout::new(&model);
         let is_new = opening.checkpoint().is_none();
         let mut weights = if is_new && initial.is_none() {
@@ -184,10 +188,14 @@ impl<'a> Session<'a> {
         let path = opening.path().unwrap_or(&folder).to_path_buf();
         let state = |source| TrainError::State { path: path.clone(), source };
         let groups = groups::of(saved.as_ref(), &config.optimizer, &weights.layout).map_err(state)?;
-        if let (Some((initial, _)), true) = (&initial, is_new) {
-            let loaded = initial.load(&weights.layout, weights.parameters.get_mut());
-            let path = PathBuf::from(config.init_from.clone().unwrap_or_default());
-            loaded.map_err(|source| TrainError::Foreign { path, source })?;
+        if let (Some(initial), true) = (&initial, is_new) {
+            let notes = initial.notes(config, &tokenizer);
+            let loaded = notes.and_then(|notes| {
+                initial.load(&weights.layout, weights.parameters.get_mut())?;
+                Ok(notes)
+            });
+            let wrong = |source| TrainError::Foreign { path: initial.path().to_path_buf(), source };
+            loaded.map_err(wrong)?.iter().for_each(|note| observer.note(note));
         }
         let schedule = prepare::schedule(config, &plan);
         let mut learner = Learner::new(config, precision, &model, schedule, groups, weights);
@@ -218,7 +226,7 @@ impl<'a> Session<'a> {
         let sampler = Sampler::new(config, &beside, &run);
         let tensorboard = config.tensorboard.then(|| JournalTail::new(&beside));
         Ok(Session {
-            config,
+            config: completed,
             control,
             observer,
             run,
@@ -494,7 +502,7 @@ impl<'a> Session<'a> {
         let max_new_tokens = self.config.sample.max_new_tokens;
         let stop = || self.control.stop.load(Ordering::SeqCst) || self.clock.is_over_unsaved();
         (max_new_tokens > 0).then(|| {
-            sampler::generate(self.config, max_new_tokens, self.learner.parameters(), &self.tokenizer, &stop)
+            sampler::generate(&self.config, max_new_tokens, self.learner.parameters(), &self.tokenizer, &stop)
         })
     }
 

@@ -17,6 +17,9 @@ settings! {
         functional dropout: f64 = 0.0,
         /// Added to the variance in LayerNorm.
         functional layer_norm_epsilon: f64 = 1e-5,
+        /// Rows of the token embedding, at least as many as the tokenizer has entries; as many if not set. Rows beyond them
+        /// are padding: they are trained with the rest and never generated.
+        functional vocab_size: Option<usize> = None,
     }
 }
 
@@ -52,9 +55,11 @@ impl ModelConfig {
 }
 
 impl ModelSection {
-    /// The model of these sizes with a vocabulary.
-    pub fn with_vocab_size(&self, vocab_size: usize) -> ModelConfig {
-        let ModelSection { block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon } = *self;
+    /// The model of these sizes for a tokenizer of `num_tokens` entries.
+    pub fn with_tokens(&self, num_tokens: usize) -> ModelConfig {
+        let ModelSection { block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon, vocab_size } =
+            *self;
+        let vocab_size = vocab_size.unwrap_or(num_tokens);
         ModelConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon }
     }
 }
