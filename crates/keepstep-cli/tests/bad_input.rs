@@ -74,7 +74,7 @@ fn started() -> Lab {
 }
 
 #[test]
-fn a_functional_key_that_differs_names_both_values_and_the_way_out() {
+fn a_result_key_that_differs_names_both_values_and_the_way_out() {
     let lab = started();
     let before = lab.checkpoints("run");
     for (set, old, new) in

@@ -1,14 +1,13 @@
 //! The config: read, changed by `--set`, checked once before anything starts.
 
 mod error;
-mod functional;
 mod init_from;
 mod precision;
+mod stored;
 mod tree;
 mod validate;
 
 pub use error::ConfigError;
-pub use functional::{from_functional, functional};
 pub use init_from::InitFrom;
 pub use keepstep::settings::{Key, Mark, TimeSpan, expand};
 pub use keepstep_model::gpt2::settings::ModelSection;
@@ -17,6 +16,7 @@ pub use keepstep_model::train::schedule::{ScheduleConfig, ScheduleKind};
 pub use keepstep_numerics::precision::Precision;
 pub use keepstep_text::corpus::{DataConfig, TokenizerSpec};
 pub use precision::Precisions;
+pub use stored::StoredConfig;
 pub use tree::{Config, OnDivergence, OnSaveError, SampleConfig};
 
 use std::path::{Path, PathBuf};
@@ -318,7 +318,7 @@ mod tests {
             let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
             let cells: Vec<&str> =
                 row.unwrap_or_else(|| panic!("no {key}")).split('|').map(str::trim).collect();
-            assert_eq!(cells[3] == "F", mark == Mark::Functional, "{key}");
+            assert_eq!(cells[3] == "R", mark == Mark::Result, "{key}");
         }
     }
 

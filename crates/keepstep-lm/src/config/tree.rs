@@ -15,52 +15,52 @@ settings! {
     /// Everything that can be set. Required are `output_dir` and `data.paths` (or `data.cargo_packages`).
     pub struct Config {
         /// Where the checkpoints go.
-        operational output_dir: String = String::new(),
+        runtime output_dir: String = String::new(),
         /// The seed of the weights, the order and dropout.
-        functional seed: u64 = 1337,
+        result seed: u64 = 1337,
         /// Passes over the corpus. Functional through the length of the schedule.
-        functional epochs: u64 = 1,
+        result epochs: u64 = 1,
         /// Updates after which the run (and its schedule) ends, even within an epoch.
-        functional total_steps: Option<u64> = None,
+        result total_steps: Option<u64> = None,
         /// Sequences per micro-batch.
-        functional batch_size: usize = 12,
+        result batch_size: usize = 12,
         /// Micro-batches per optimizer update.
-        functional gradient_accumulation_steps: u64 = 1,
+        result gradient_accumulation_steps: u64 = 1,
         /// Save a checkpoint every so many updates, beside the ends of epochs.
-        operational save_steps: u64 = 1000,
+        runtime save_steps: u64 = 1000,
         /// Save a checkpoint beside those after this much time, for example "10m".
-        operational save_every: Option<TimeSpan> = None,
+        runtime save_every: Option<TimeSpan> = None,
         /// How many of the newest scheduled checkpoints are kept.
-        operational max_checkpoints: usize = 4,
+        runtime max_checkpoints: usize = 4,
         /// Evaluate every so many updates, beside the ends of epochs.
-        functional eval_steps: u64 = 1000,
+        result eval_steps: u64 = 1000,
         /// How many validation batches an evaluation takes; all of them if not set.
-        functional eval_batches: Option<u64> = None,
+        result eval_batches: Option<u64> = None,
         /// A checkpoint, or a folder of them, to continue from; only ever read.
-        operational resume_from_checkpoint: Option<String> = None,
+        runtime resume_from_checkpoint: Option<String> = None,
         /// Weights to begin a new run with: a folder as the Hugging Face hub has it, or a checkpoint of keepstep. What it
         /// says of the model and the tokenizer holds where the config does not.
-        functional init_from: Option<InitFrom> = None,
+        result init_from: Option<InitFrom> = None,
         /// Threads that compute; as many as there are processors if not set.
-        operational num_threads: Option<usize> = None,
+        runtime num_threads: Option<usize> = None,
         /// The precision of matrix products, or the allowed ones, the preferred one first.
-        functional precision: Precisions = Precisions::from(Precision::Float32),
+        result precision: Precisions = Precisions::from(Precision::Float32),
         /// Compute bf16 without the processor's instructions for it: the same bytes, slower.
-        operational emulate_bf16: bool = false,
+        runtime emulate_bf16: bool = false,
         /// Stop, with a checkpoint, before this much time has passed, for example "11h30m".
-        operational session_time_limit: Option<TimeSpan> = None,
+        runtime session_time_limit: Option<TimeSpan> = None,
         /// Keep less between forward and backward and compute it again: less memory, more time, the same bits.
-        operational recompute_activations: bool = false,
+        runtime recompute_activations: bool = false,
         /// Whether training goes on while a checkpoint is being written; takes memory for the state once more.
-        operational background_saving: bool = true,
+        runtime background_saving: bool = true,
         /// Whether a run goes on after a checkpoint could not be saved.
-        operational on_save_error: OnSaveError = OnSaveError::Stop,
+        runtime on_save_error: OnSaveError = OnSaveError::Stop,
         /// Whether a run ends where an update that is made again has another loss than the journal has.
-        operational on_divergence: OnDivergence = OnDivergence::Warn,
+        runtime on_divergence: OnDivergence = OnDivergence::Warn,
         /// Accept a checkpoint of another numerics version, and give up the promise of the same bytes.
-        operational allow_other_numerics: bool = false,
+        runtime allow_other_numerics: bool = false,
         /// Write TensorBoard's event files beside the checkpoints.
-        operational tensorboard: bool = true,
+        runtime tensorboard: bool = true,
         /// The corpus.
         section data: DataConfig = DataConfig::default(),
         /// The model.
@@ -79,17 +79,17 @@ settings! {
     /// one that `train` prints at the end.
     pub struct SampleConfig {
         /// What is continued.
-        operational prompt: String = "\n".to_owned(),
+        runtime prompt: String = "\n".to_owned(),
         /// How many tokens are written after each evaluation, at most `model.block_size`; 0 writes none.
-        operational at_evaluation: usize = 64,
+        runtime at_evaluation: usize = 64,
         /// How many tokens are written at the end; 0 prints none.
-        operational max_new_tokens: usize = 256,
+        runtime max_new_tokens: usize = 256,
         /// 0 takes the likeliest token each time.
-        operational temperature: f64 = 0.8,
+        runtime temperature: f64 = 0.8,
         /// Choose among this many likeliest tokens; 0 among all.
-        operational top_k: usize = 50,
+        runtime top_k: usize = 50,
         /// The same seed writes the same text.
-        operational seed: u64 = 0,
+        runtime seed: u64 = 0,
     }
 }
 

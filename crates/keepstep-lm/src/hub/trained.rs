@@ -1,6 +1,6 @@
 //! A model as a checkpoint holds it: enough to write text or to be exported.
 
-use crate::config::{self, ConfigError};
+use crate::config::{ConfigError, StoredConfig};
 use keepstep::Checkpoint;
 use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::gpt2::settings::ModelConfig;
@@ -40,7 +40,7 @@ impl TrainedModel {
     /// # Errors
     /// See [`TrainedModelError`].
     pub fn of_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<TrainedModel, TrainedModelError> {
-        let config = config::from_functional(&checkpoint.identity.config, "-")?;
+        let config = StoredConfig::from_checkpoint(checkpoint).to_config("-")?;
         let tokenizer = Tokenizer::from_json(&checkpoint.identity.tokenizer, place)?;
         let model = config.model_config(tokenizer.vocab_size())?;
         let layout = Layout::new(&model);

@@ -8,7 +8,8 @@ use crate::hub::tensors::of_dict;
 use crate::import::nanogpt::{self, is_nanogpt};
 use crate::import::position::{Stated, StepConvention, interpret};
 use crate::import::{optimizer, rates, stated};
-use crate::trainer::{Observer, TrainError, groups, precision, prepare};
+use crate::trainer::run_spec::{self, RunSpec};
+use crate::trainer::{Observer, TrainError, groups};
 use keepstep::branch;
 use keepstep::checkpoint::{Best, Checkpoint, Metrics};
 use keepstep::position::Plan;
@@ -16,7 +17,6 @@ use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::schedule::Schedule;
 use keepstep_model::train::train_state::TrainState;
-use keepstep_numerics::bf16::Support;
 use keepstep_pt::{Dict, File};
 use std::path::{Path, PathBuf};
 
@@ -68,10 +68,10 @@ pub fn import(
     };
     let mut notes = stated::check(root, config).map_err(|problem| foreign(unmapped(problem)))?;
 
-    let files = prepare::files(config, observer, stop)?;
-    let tokenizer = prepare::tokenizer(config, &files, None, observer, stop)?;
-    let corpus = prepare::corpus(config, &files, &tokenizer, observer, stop)?;
-    let sizes = prepare::sizes(config, corpus.num_train_windows());
+    // The weights are the notebook's, whatever the config would begin with.
+    let config = &Config { init_from: None, ..config.clone() };
+    let mut spec = RunSpec::find(config, None, observer, stop)?;
+    let sizes = spec.sizes;
     let accumulation = sizes.gradient_accumulation_steps;
     let position = match stated {
         Counted::Updates(iter_num) => nanogpt::position(iter_num, sizes.steps_per_epoch, accumulation),
@@ -84,7 +84,7 @@ pub fn import(
     }
     let plan = Plan::new(sizes.steps_per_epoch, accumulation, sizes.length, position);
 
-    let layout = Layout::new(&config.model_config(tokenizer.vocab_size())?);
+    let layout = Layout::new(&spec.model);
     let mut state = TrainState::zeros(layout);
     let linear = names::load(&of_dict(model_dict), &state.layout, state.parameters.get_mut(), false)
         .map_err(foreign)?;
@@ -93,10 +93,8 @@ pub fn import(
     notes.extend(more);
     rates::rescale(&mut param_groups, config.optimizer.learning_rate);
 
-    let precision = precision::of_run(config, None, Support::of_this_processor())?;
-    let mut identity = prepare::identity(config, precision, corpus.fingerprint(), &tokenizer, None, None);
-    groups::keep(&param_groups, &config.optimizer, &state.layout, &mut identity.config);
-    let schedule = prepare::schedule(config, &plan);
+    groups::keep(&param_groups, &config.optimizer, &state.layout, &mut spec.stored);
+    let schedule = run_spec::schedule(config, &plan);
     let scheduler = ["scheduler_state_dict", "scheduler"].iter().find_map(|key| root.get(key)?.as_dict());
     notes.extend(differences(config, &param_groups));
     notes.extend(rate_note(&param_groups, &rates, &schedule, position.global_step, scheduler));
@@ -106,7 +104,7 @@ pub fn import(
         position,
         state: state.state(&param_groups, &schedule, position.global_step),
         metrics: Metrics { val_loss: number("val_loss")?, best, ..Metrics::default() },
-        identity,
+        identity: spec.identity(),
         plan,
         origin: position,
         num_updates: state.num_updates,
@@ -115,7 +113,7 @@ pub fn import(
     };
     let made = branch::begin(&checkpoint, folder)
         .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })?;
-    prepare::publish_tokenizer(folder, &tokenizer)?;
+    run_spec::publish_tokenizer(folder, &spec.tokenizer)?;
     notes.iter().for_each(|note| observer.note(note));
     Ok(made)
 }

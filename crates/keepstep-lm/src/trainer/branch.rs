@@ -3,8 +3,8 @@
 use super::error::TrainError;
 use super::groups;
 use super::observer::Silent;
-use super::prepare;
-use crate::config::{Config, from_functional, functional};
+use super::run_spec::{self, RunSpec};
+use crate::config::{Config, StoredConfig};
 use keepstep::Checkpoint;
 use keepstep::identity::differences;
 use keepstep::position::{Length, Plan, Position};
@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Result<PathBuf, TrainError> {
     let unusable = |source| TrainError::Checkpoint { path: path.to_path_buf(), source };
     let parent = keepstep::store::load(path).map_err(unusable)?;
-    let old = from_functional(&parent.identity.config, &folder.display().to_string())?;
+    let parent_stored = StoredConfig::from_checkpoint(&parent);
+    let old = parent_stored.to_config(&folder.display().to_string())?;
     let mut table = old.to_table();
     for (key, value) in changed {
         crate::config::set(&mut table, key, value)?;
@@ -29,26 +30,28 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
     let num_tokens = Tokenizer::from_json(&parent.identity.tokenizer, "the checkpoint")?.vocab_size();
     let new = Config::from_table(table)?.without_default_rows(num_tokens);
     let mut identity = parent.identity.clone();
-    identity.config = functional(&new);
-    if let Some(fingerprint) = parent.identity.config.get(prepare::INIT_FROM) {
-        identity.config.insert(prepare::INIT_FROM, fingerprint.clone());
+    let mut stored = StoredConfig::new(&new);
+    if let Some(hash) = parent_stored.init_from() {
+        stored.set_init_from(hash);
     }
     identity.seed = new.seed;
-    for difference in differences(&functional(&old), &functional(&new)) {
+    for difference in differences(&StoredConfig::new(&old).into_dict(), &StoredConfig::new(&new).into_dict())
+    {
         if let Some(why) = fixed(&difference.key) {
             return Err(TrainError::Fixed { key: difference.key, why });
         }
     }
-    let plan = plan(&new, &old, &parent, changed)?;
+    let plan = plan(&new, &old, (path, &parent), changed)?;
     let layout = Layout::new(&new.model_config(num_tokens)?);
     let mut weights = TrainState::zeros(layout);
     let state = |source: StateDictError| TrainError::State { path: path.to_path_buf(), source };
-    let saved = groups::of(Some(&parent.identity.config), &old.optimizer, &weights.layout).map_err(state)?;
+    let saved = groups::of(Some(&parent_stored), &old.optimizer, &weights.layout).map_err(state)?;
     weights.restore(&parent, &saved).map_err(state)?;
     let groups = groups::changed(saved, &old.optimizer, &new.optimizer);
-    groups::keep(&groups, &new.optimizer, &weights.layout, &mut identity.config);
+    groups::keep(&groups, &new.optimizer, &weights.layout, &mut stored);
+    identity.config = stored.into_dict();
     let mut parent = parent;
-    let schedule = prepare::schedule(&new, &plan);
+    let schedule = run_spec::schedule(&new, &plan);
     parent.state = weights.state(&groups, &schedule, parent.position.global_step);
     keepstep::branch::branch(parent, identity, plan, folder)
         .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })
@@ -69,17 +72,17 @@ fn fixed(key: &str) -> Option<&'static str> {
 fn plan(
     new: &Config,
     old: &Config,
-    parent: &Checkpoint,
+    (path, parent): (&Path, &Checkpoint),
     changed: &[(String, String)],
 ) -> Result<Plan, TrainError> {
     let is_changed = |key: &str| changed.iter().any(|(name, _)| name == key);
     let steps_per_epoch = if new.batch_size == old.batch_size {
         parent.plan.steps_per_epoch
     } else if is_changed("data.paths") || is_changed("data.cargo_packages") {
-        let files = prepare::files(new, &mut Silent, &|| false)?;
-        let tokenizer = prepare::tokenizer(new, &files, Some(parent), &mut Silent, &|| false)?;
-        let corpus = prepare::corpus(new, &files, &tokenizer, &mut Silent, &|| false)?;
-        prepare::sizes(new, corpus.num_train_windows()).steps_per_epoch
+        // The precision changes no size, so that any processor may count.
+        let precision = StoredConfig::from_checkpoint(parent).precision().into();
+        let counted = Config { precision, emulate_bf16: true, init_from: None, ..new.clone() };
+        RunSpec::find(&counted, Some((path, parent)), &mut Silent, &|| false)?.sizes.steps_per_epoch
     } else {
         return Err(TrainError::Fixed {
             key: "batch_size".to_owned(),

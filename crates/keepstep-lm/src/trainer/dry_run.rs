@@ -3,8 +3,8 @@
 use super::disk_need::DiskNeed;
 use super::error::TrainError;
 use super::observer::{Observer, PlanReport, ResumeReport};
-use super::{precision, prepare};
-use crate::config::{Config, DataConfig, Precision};
+use super::run_spec::{self, RunSpec};
+use crate::config::{Config, Precision};
 use crate::import::resume::{Taken, look};
 use keepstep::identity::Identity;
 use keepstep::position::{Plan, Position};
@@ -17,8 +17,7 @@ use keepstep_model::gpt2::settings::ModelConfig;
 use keepstep_model::train::adamw::{AdamW, Buffers, ParamGroup};
 use keepstep_model::train::gradient_tree::{GradientTree, global_norm};
 use keepstep_model::train::train_state::TrainState;
-use keepstep_numerics::bf16::Support;
-use keepstep_text::corpus::{Corpus, CorpusSizes};
+use keepstep_text::corpus::CorpusSizes;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -114,7 +113,7 @@ pub fn dry_run(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<DryRun, TrainError> {
     let mut observer = observer;
-    prepare::threads(config)?.install(|| plan(config, resume, &mut observer, stop))
+    run_spec::threads(config)?.install(|| plan(config, resume, &mut observer, stop))
 }
 
 fn plan(
@@ -123,10 +122,10 @@ fn plan(
     observer: &mut &mut dyn Observer,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<DryRun, TrainError> {
-    let folder = prepare::output_dir(config)?;
+    let folder = run_spec::output_dir(config)?;
     let resume = match resume {
         Some(resume) => resume,
-        None => Resume::Newest(prepare::source(config)?),
+        None => Resume::Newest(run_spec::source(config)?),
     };
     let mut notes = Vec::new();
     let resume = match (look(&resume, &folder)?, resume) {
@@ -137,29 +136,13 @@ fn plan(
         (Taken::Imported, _) => Resume::Newest(Source::None),
         (_, resume) => resume,
     };
-    // Nothing is kept of what is read.
-    let data = DataConfig { cache_dir: Some(String::new()), ..config.data.clone() };
-    let without_cache = &Config { data, ..config.clone() };
-    let files = prepare::files(without_cache, *observer, stop)?;
-    let opening = Opening::only_look(&folder, prepare::policy(config, resume))?;
+    let opening = Opening::only_look(&folder, run_spec::policy(config, resume))?;
     let checkpoint = opening.checkpoint();
-    let saved = checkpoint.map(|checkpoint| &checkpoint.identity.config);
-    let without_cache = &*without_cache.with_saved(saved);
-    let config = &*config.with_saved(saved);
-    let (initial, init_from) = prepare::initial(config, checkpoint, *observer)?;
-    let support = Support::of_this_processor();
-    let precision = precision::of_run(config, opening.path().zip(checkpoint), support)?;
-    let tokenizer = prepare::tokenizer(without_cache, &files, checkpoint, *observer, stop)?;
-    let CorpusSizes { fingerprint, num_tokens, num_train_windows, num_validation_windows } = Corpus::measure(
-        &files,
-        &tokenizer,
-        &config.data,
-        config.sequences(),
-        &mut prepare::progress(*observer, stop),
-    )?;
-    let identity =
-        prepare::identity(config, precision, &fingerprint, &tokenizer, saved, init_from.as_deref());
-    let plan = opening.check(&identity, prepare::sizes(config, num_train_windows))?;
+    let config = &*config.with_saved(checkpoint.map(|checkpoint| &checkpoint.identity.config));
+    let spec = RunSpec::measure(config, opening.path().zip(checkpoint), *observer, stop)?;
+    let CorpusSizes { num_tokens, num_train_windows, num_validation_windows, .. } = spec.corpus_sizes;
+    let (identity, model) = (spec.identity(), spec.model);
+    let plan = opening.check(&identity, spec.sizes)?;
     let position = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position);
     let updates_left = plan.total_steps.saturating_sub(position.global_step);
     let pending = checkpoint.is_some_and(|checkpoint| checkpoint.pending);
@@ -167,11 +150,10 @@ fn plan(
         0 => 0,
         _ => evaluations(&plan, position, config.eval_steps) + u64::from(pending),
     };
-    let model = config.model_config(tokenizer.vocab_size())?;
     notes.extend(opening.notes().iter().cloned());
-    if let (Some(initial), None) = (&initial, checkpoint) {
+    if let (Some(initial), None) = (&spec.initial, checkpoint) {
         let wrong = |source| TrainError::Foreign { path: initial.path().to_path_buf(), source };
-        notes.extend(initial.notes(config, &tokenizer).map_err(wrong)?);
+        notes.extend(initial.notes(config, &spec.tokenizer).map_err(wrong)?);
     }
     let memory = Memory::new(config, &model);
     let checkpoint_bytes = checkpoint_bytes(config, &model, &identity, &plan);
@@ -179,7 +161,7 @@ fn plan(
         let batches = num_validation_windows.div_ceil(config.batch_size as u64);
         let batches = config.eval_batches.map_or(batches, |most| batches.min(most));
         let steps = config.gradient_accumulation_steps.min(plan.steps_per_epoch);
-        let (update, batch) = measure(config, precision, &model, steps);
+        let (update, batch) = measure(config, spec.precision, &model, steps);
         let evaluation = batch.mul_f64(batches as f64);
         let total = update.mul_f64(updates_left as f64) + evaluation.mul_f64(evaluations_left as f64);
         Estimate { update, evaluation, total }
@@ -200,7 +182,7 @@ fn plan(
             num_tokens,
             num_train_windows,
             num_validation_windows,
-            vocab_size: tokenizer.vocab_size(),
+            vocab_size: spec.tokenizer.vocab_size(),
             steps_per_epoch: plan.steps_per_epoch,
             epochs: config.epochs,
             total_steps: plan.total_steps,
@@ -242,7 +224,7 @@ pub(super) fn checkpoint_bytes(
     use keepstep::checkpoint::{Checkpoint, Metrics};
     let layout = Layout::new(model);
     let groups = ParamGroup::of_config(&config.optimizer, &layout);
-    let schedule = prepare::schedule(config, plan);
+    let schedule = run_spec::schedule(config, plan);
     // Zeros that nothing touches take no memory.
     let mut weights = TrainState::zeros(layout);
     weights.num_updates = 1;

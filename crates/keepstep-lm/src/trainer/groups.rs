@@ -1,37 +1,32 @@
 //! Parameter groups that a run brought with it, as its checkpoints' config keeps them.
 
-use crate::config::OptimizerConfig;
+use crate::config::{OptimizerConfig, StoredConfig};
 use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_pt::{Dict, Value};
 
-/// The key, under `optimizer`, of a run whose groups are not those of its config.
-const KEY: &str = "param_groups";
-
 /// The groups that a checkpoint's config keeps, or else those of the config.
 pub(crate) fn of(
-    saved: Option<&Dict>,
+    saved: Option<&StoredConfig>,
     config: &OptimizerConfig,
     layout: &Layout,
 ) -> Result<Vec<ParamGroup>, StateDictError> {
-    match saved.and_then(kept) {
+    match saved.and_then(StoredConfig::param_groups) {
         Some(groups) => read(groups, layout),
         None => Ok(ParamGroup::of_config(config, layout)),
     }
 }
 
-/// Puts the groups that a checkpoint's config keeps into another config.
-pub(crate) fn carry(saved: Option<&Dict>, config: &mut Dict) {
-    if let Some(groups) = saved.and_then(kept) {
-        insert(config, groups.clone());
-    }
-}
-
 /// Puts groups into a config, unless they are those that it describes anyway.
-pub(crate) fn keep(groups: &[ParamGroup], optimizer: &OptimizerConfig, layout: &Layout, config: &mut Dict) {
+pub(crate) fn keep(
+    groups: &[ParamGroup],
+    optimizer: &OptimizerConfig,
+    layout: &Layout,
+    stored: &mut StoredConfig,
+) {
     if groups != ParamGroup::of_config(optimizer, layout) {
-        insert(config, write(groups, layout));
+        stored.set_param_groups(write(groups, layout));
     }
 }
 
@@ -56,16 +51,6 @@ pub(crate) fn changed(
         }
     }
     groups
-}
-
-fn kept(config: &Dict) -> Option<&Value> {
-    config.get("optimizer")?.as_dict()?.get(KEY)
-}
-
-fn insert(config: &mut Dict, groups: Value) {
-    let mut optimizer = config.get("optimizer").and_then(Value::as_dict).cloned().unwrap_or_default();
-    optimizer.insert(KEY, groups);
-    config.insert("optimizer", optimizer);
 }
 
 fn write(groups: &[ParamGroup], layout: &Layout) -> Value {

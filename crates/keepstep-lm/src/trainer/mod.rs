@@ -9,7 +9,7 @@ pub(crate) mod groups;
 mod learner;
 mod observer;
 pub(crate) mod precision;
-pub(crate) mod prepare;
+pub(crate) mod run_spec;
 mod sampler;
 mod session;
 #[cfg(test)]

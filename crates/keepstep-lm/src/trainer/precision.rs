@@ -1,13 +1,10 @@
 //! In which precision a session computes.
 
 use super::error::TrainError;
-use crate::config::{Config, Precision};
+use crate::config::{Config, Precision, StoredConfig};
 use keepstep::Checkpoint;
 use keepstep_numerics::bf16::Support;
 use std::path::Path;
-
-/// Under which a checkpoint's config keeps it, unless it is float32, which every checkpoint was before there was a choice.
-const KEY: &str = "precision";
 
 /// The run's precision where it has begun, or else the first that the config allows and this processor can compute.
 ///
@@ -23,7 +20,7 @@ pub(crate) fn of_run(
     };
     match saved {
         Some((path, checkpoint)) => {
-            let saved = of_checkpoint(checkpoint);
+            let saved = StoredConfig::from_checkpoint(checkpoint).precision();
             if !config.precision.iter().any(|precision| precision == saved) {
                 let (path, allowed) = (path.to_path_buf(), config.precision.clone());
                 return Err(TrainError::OtherPrecision { path, saved, allowed });
@@ -39,11 +36,6 @@ pub(crate) fn of_run(
             .find(|precision| can(*precision))
             .ok_or_else(|| TrainError::Precision { allowed: config.precision.clone(), support }),
     }
-}
-
-fn of_checkpoint(checkpoint: &Checkpoint) -> Precision {
-    let saved = checkpoint.identity.config.get(KEY).and_then(|value| value.as_str());
-    if saved == Some("bf16") { Precision::Bf16 } else { Precision::Float32 }
 }
 
 /// What is to be said of it, if anything.
@@ -70,7 +62,6 @@ pub(super) fn lack(support: Support) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::functional;
     use keepstep::checkpoint::{Metrics, State};
     use keepstep::identity::Identity;
     use keepstep::position::{Length, Plan, Position};
@@ -87,7 +78,7 @@ mod tests {
     fn checkpoint(precision: Option<&str>) -> Checkpoint {
         let mut identity = Identity::new(1);
         if let Some(precision) = precision {
-            identity = identity.with(KEY, precision);
+            identity = identity.with("precision", precision);
         }
         Checkpoint {
             position: Position::START,
@@ -149,7 +140,9 @@ mod tests {
 
     #[test]
     fn float32_is_not_written_down() {
-        let stored = |precision: &str| functional(&config(precision, true)).get(KEY).cloned();
+        let stored = |precision: &str| {
+            StoredConfig::new(&config(precision, true)).into_dict().get("precision").cloned()
+        };
         assert_eq!(stored("\"float32\""), None);
         assert_eq!(stored("[\"float32\", \"bf16\"]"), None);
         assert_eq!(stored("\"bf16\"").as_ref().and_then(|value| value.as_str()), Some("bf16"));

@@ -6,8 +6,9 @@ use super::dry_run::checkpoint_bytes;
 use super::error::TrainError;
 use super::learner::Learner;
 use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, UpdateReport};
+use super::run_spec::{self, RunSpec};
 use super::sampler::{self, Sampler};
-use super::{groups, precision, prepare};
+use super::{groups, precision};
 use crate::config::{Config, OnDivergence, OnSaveError};
 use crate::import::resume::take_over;
 use keepstep::position::{Plan, Position};
@@ -15,7 +16,6 @@ use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError, Save, Sa
 use keepstep::store::{Disk, Storage};
 use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::train::train_state::TrainState;
-use keepstep_numerics::bf16::Support;
 use keepstep_tensorboard::JournalTail;
 use keepstep_text::corpus::Corpus;
 use keepstep_text::tokenizer::Tokenizer;
@@ -111,7 +111,7 @@ pub(super) fn train_on(
     observer: &mut dyn Observer,
     storage: Arc<dyn Storage>,
 ) -> Result<Outcome, TrainError> {
-    prepare::threads(config)?.install(|| match Session::open(config, control, observer, storage) {
+    run_spec::threads(config)?.install(|| match Session::open(config, control, observer, storage) {
         Ok(session) => session.run(),
         Err(error) if error.is_stop() => {
             let asked = control.stop.load(Ordering::SeqCst);
@@ -151,33 +151,20 @@ impl<'a> Session<'a> {
     ) -> Result<Session<'a>, TrainError> {
         let mut clock = Clock::new(config, control.started.unwrap_or_else(Instant::now));
         let stop = || control.stop.load(Ordering::SeqCst) || clock.is_over_unsaved();
-        let folder = prepare::output_dir(config)?;
+        let folder = run_spec::output_dir(config)?;
         let resume = match &control.resume {
             Some(resume) => resume.clone(),
-            None => Resume::Newest(prepare::source(config)?),
+            None => Resume::Newest(run_spec::source(config)?),
         };
         let resume = take_over(resume, config, &folder, observer, &stop)?;
-        let files = prepare::files(config, observer, &stop)?;
-        let opening = Opening::look_in(&folder, prepare::policy(config, resume), storage)?;
+        let opening = Opening::look_in(&folder, run_spec::policy(config, resume), storage)?;
         let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
         let completed = config.with_saved(saved.as_ref());
         let config: &Config = &completed;
-        let (initial, fingerprint) = prepare::initial(config, opening.checkpoint(), observer)?;
-        let support = Support::of_this_processor();
-        let precision = precision::of_run(config, opening.path().zip(opening.checkpoint()), support)?;
-        let tokenizer = prepare::tokenizer(config, &files, opening.checkpoint(), observer, &stop)?;
-        let corpus = prepare::corpus(config, &files, &tokenizer, observer, &stop)?;
-        let identity = prepare::identity(
-            config,
-            precision,
-            corpus.fingerprint(),
-            &tokenizer,
-            saved.as_ref(),
-            fingerprint.as_deref(),
-        );
-        let sizes = prepare::sizes(config, corpus.num_train_windows());
-        let plan = opening.check(&identity, sizes)?;
-        let model = config.model_config(tokenizer.vocab_size())?;
+        let spec = RunSpec::find(config, opening.path().zip(opening.checkpoint()), observer, &stop)?;
+        let identity = spec.identity();
+        let plan = opening.check(&identity, spec.sizes)?;
+        let RunSpec { precision, support, tokenizer, corpus, initial, stored, model, sizes, .. } = spec;
         let layout = Layout::new(&model);
         let is_new = opening.checkpoint().is_none();
         let mut weights = if is_new && initial.is_none() {
@@ -187,7 +174,7 @@ impl<'a> Session<'a> {
         };
         let path = opening.path().unwrap_or(&folder).to_path_buf();
         let state = |source| TrainError::State { path: path.clone(), source };
-        let groups = groups::of(saved.as_ref(), &config.optimizer, &weights.layout).map_err(state)?;
+        let groups = groups::of(Some(&stored), &config.optimizer, &weights.layout).map_err(state)?;
         if let (Some(initial), true) = (&initial, is_new) {
             let notes = initial.notes(config, &tokenizer);
             let loaded = notes.and_then(|notes| {
@@ -197,7 +184,7 @@ impl<'a> Session<'a> {
             let wrong = |source| TrainError::Foreign { path: initial.path().to_path_buf(), source };
             loaded.map_err(wrong)?.iter().for_each(|note| observer.note(note));
         }
-        let schedule = prepare::schedule(config, &plan);
+        let schedule = run_spec::schedule(config, &plan);
         let mut learner = Learner::new(config, precision, &model, schedule, groups, weights);
         if let Some(checkpoint) = opening.checkpoint() {
             learner.restore(checkpoint).map_err(state)?;
@@ -210,7 +197,7 @@ impl<'a> Session<'a> {
         let mut run = opening.begin(identity, sizes)?;
         let beside = folder.clone();
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));
-        prepare::publish_tokenizer(&folder, &tokenizer)?;
+        run_spec::publish_tokenizer(&folder, &tokenizer)?;
 
         run.notes().iter().for_each(|note| observer.note(note));
         if let Some(text) = precision::note(precision, support) {

@@ -6,20 +6,20 @@ settings! {
     /// The sizes of the GPT-2.
     pub struct ModelSection {
         /// The longest context, in tokens.
-        functional block_size: usize = 128,
+        result block_size: usize = 128,
         /// Transformer blocks.
-        functional n_layer: usize = 4,
+        result n_layer: usize = 4,
         /// Attention heads.
-        functional n_head: usize = 4,
+        result n_head: usize = 4,
         /// Width of the residual stream.
-        functional n_embd: usize = 128,
+        result n_embd: usize = 128,
         /// Probability of dropping an element.
-        functional dropout: f64 = 0.0,
+        result dropout: f64 = 0.0,
         /// Added to the variance in LayerNorm.
-        functional layer_norm_epsilon: f64 = 1e-5,
+        result layer_norm_epsilon: f64 = 1e-5,
         /// Rows of the token embedding, at least as many as the tokenizer has entries; as many if not set. Rows beyond them
         /// are padding: they are trained with the rest and never generated.
-        functional vocab_size: Option<usize> = None,
+        result vocab_size: Option<usize> = None,
     }
 }
 

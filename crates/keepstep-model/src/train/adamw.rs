@@ -11,15 +11,15 @@ settings! {
     /// AdamW.
     pub struct OptimizerConfig {
         /// The highest learning rate.
-        functional learning_rate: f64 = 5e-4,
+        result learning_rate: f64 = 5e-4,
         /// Decoupled weight decay, for tensors of two or more dimensions.
-        functional weight_decay: f64 = 0.1,
+        result weight_decay: f64 = 0.1,
         /// Decay rates of the two moments.
-        functional betas: [f64; 2] = [0.9, 0.95],
+        result betas: [f64; 2] = [0.9, 0.95],
         /// Added to the denominator.
-        functional eps: f64 = 1e-8,
+        result eps: f64 = 1e-8,
         /// The gradient's global norm is clipped to this; 0 does not clip.
-        functional max_grad_norm: f64 = 1.0,
+        result max_grad_norm: f64 = 1.0,
     }
 }
 

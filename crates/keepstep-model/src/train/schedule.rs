@@ -8,13 +8,13 @@ settings! {
     /// The learning rate over time, by transformers' formulas.
     pub struct ScheduleConfig {
         /// The shape.
-        functional kind: ScheduleKind = ScheduleKind::Constant,
+        result kind: ScheduleKind = ScheduleKind::Constant,
         /// Updates during which the rate rises from 0.
-        functional warmup_steps: u64 = 0,
+        result warmup_steps: u64 = 0,
         /// Where the rate ends: `cosine_with_min_lr` and `warmup_stable_decay`.
-        functional min_lr: f64 = 0.0,
+        result min_lr: f64 = 0.0,
         /// Updates of the last phase: `warmup_stable_decay`.
-        functional decay_steps: u64 = 0,
+        result decay_steps: u64 = 0,
     }
 }
 

@@ -104,6 +104,16 @@ impl Corpus {
         &self.fingerprint
     }
 
+    /// The corpus in numbers.
+    pub fn sizes(&self) -> CorpusSizes {
+        CorpusSizes {
+            fingerprint: self.fingerprint.clone(),
+            num_tokens: self.tokens.len(),
+            num_train_windows: self.num_train_windows,
+            num_validation_windows: self.num_validation_windows,
+        }
+    }
+
     /// Tokens of all files.
     pub fn num_tokens(&self) -> u64 {
         self.tokens.len()

@@ -7,15 +7,15 @@ settings! {
     /// The corpus.
     pub struct DataConfig {
         /// Files or globs; `~` and `${VAR:-default}` expand.
-        operational paths: Vec<String> = Vec::new(),
+        runtime paths: Vec<String> = Vec::new(),
         /// Crates whose Rust sources cargo has on the disk, as name-version.
-        operational cargo_packages: Vec<String> = Vec::new(),
+        runtime cargo_packages: Vec<String> = Vec::new(),
         /// The part of the windows, from the end, that is held out.
-        functional validation_fraction: f64 = 0.05,
+        result validation_fraction: f64 = 0.05,
         /// How text becomes tokens.
-        functional tokenizer: TokenizerSpec = TokenizerSpec::Bytes,
+        result tokenizer: TokenizerSpec = TokenizerSpec::Bytes,
         /// Where tokens are cached; the user's cache folder if not set.
-        operational cache_dir: Option<String> = None,
+        runtime cache_dir: Option<String> = None,
     }
 }
 

@@ -13,9 +13,9 @@ pub use serde;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mark {
     /// It changes the result: stored in checkpoints and compared on resuming.
-    Functional,
+    Result,
     /// It changes speed, places or what is kept, never a byte of a checkpoint.
-    Operational,
+    Runtime,
     /// A table of further keys.
     Section(&'static [Key]),
 }
@@ -62,7 +62,7 @@ macro_rules! settings {
             ];
         }
     };
-    (@mark functional $ty:ty) => { $crate::settings::Mark::Functional };
-    (@mark operational $ty:ty) => { $crate::settings::Mark::Operational };
+    (@mark result $ty:ty) => { $crate::settings::Mark::Result };
+    (@mark runtime $ty:ty) => { $crate::settings::Mark::Runtime };
     (@mark section $ty:ty) => { $crate::settings::Mark::Section(<$ty>::KEYS) };
 }

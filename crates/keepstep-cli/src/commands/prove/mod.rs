@@ -124,7 +124,7 @@ impl Proof<'_> {
         Ok(expected.len())
     }
 
-    /// The user's config with nothing functional changed: it saves often, keeps all files, and begins anew.
+    /// The user's config with no result key changed: it saves often, keeps all files, and begins anew.
     fn write_config(&mut self) -> Result<PathBuf, Failure> {
         let mut config = self.config.clone();
         config.save_steps = (self.updates / SAVES).clamp(1, config.save_steps);

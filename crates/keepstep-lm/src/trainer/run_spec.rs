@@ -1,23 +1,139 @@
-//! From a config to everything that a run is a function of.
+//! Everything that a run is a function of, found from its config in one place.
 
 use super::error::TrainError;
-use super::groups;
 use super::observer::Observer;
-use crate::config::{Config, ConfigError, Precision, TokenizerSpec, expand, functional};
+use super::precision;
+use crate::config::{Config, ConfigError, DataConfig, Precision, StoredConfig, TokenizerSpec, expand};
 use crate::hub::{InitialWeights, settings_from_hub};
 use keepstep::identity::Identity;
 use keepstep::position::{Length, Plan};
 use keepstep::run::{Policy, Resume, Sizes};
 use keepstep::{Checkpoint, store::Source};
+use keepstep_model::gpt2::settings::ModelConfig;
 use keepstep_model::train::schedule::Schedule;
 use keepstep_numerics::NUMERICS_VERSION;
-use keepstep_pt::Value;
-use keepstep_text::corpus::{self, Corpus, SourceFile, Stage, Vocabulary};
+use keepstep_numerics::bf16::Support;
+use keepstep_text::corpus::{self, Corpus, CorpusSizes, SourceFile, Stage, Vocabulary};
 use keepstep_text::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use std::path::{Path, PathBuf};
 
-/// The key under which a checkpoint's config keeps the fingerprint of the weights that its run began with.
-pub(crate) const INIT_FROM: &str = "init_from";
+/// What a run is a function of, and what follows from it. `C` is what is kept of the corpus.
+#[derive(Debug)]
+pub(crate) struct RunSpec<C> {
+    /// The precision of matrix products.
+    pub(crate) precision: Precision,
+    /// What this processor can do in bf16.
+    pub(crate) support: Support,
+    /// How text becomes tokens.
+    pub(crate) tokenizer: Tokenizer,
+    /// The corpus, or nothing where it was measured only.
+    pub(crate) corpus: C,
+    /// The corpus in numbers.
+    pub(crate) corpus_sizes: CorpusSizes,
+    /// The weights to begin with, where they are not drawn.
+    pub(crate) initial: Option<InitialWeights>,
+    /// What a checkpoint stores of the config.
+    pub(crate) stored: StoredConfig,
+    /// The model with its vocabulary.
+    pub(crate) model: ModelConfig,
+    /// Micro-batches per epoch and per update, and the length.
+    pub(crate) sizes: Sizes,
+    seed: u64,
+}
+
+impl RunSpec<Corpus> {
+    /// Finds everything and keeps the corpus, for a session that trains. `saved` is the checkpoint that the run continues
+    /// from. Nothing is written outside the cache.
+    ///
+    /// # Errors
+    /// Whatever the config asks for and cannot be had.
+    pub(crate) fn find(
+        config: &Config,
+        saved: Option<(&Path, &Checkpoint)>,
+        observer: &mut dyn Observer,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<RunSpec<Corpus>, TrainError> {
+        RunSpec::with(config, saved, observer, stop, |files, tokenizer, observer| {
+            let corpus = corpus(config, files, tokenizer, observer, stop)?;
+            let sizes = corpus.sizes();
+            Ok((corpus, sizes))
+        })
+    }
+}
+
+impl RunSpec<()> {
+    /// Finds everything, and of the corpus its sizes alone: nothing at all is written.
+    ///
+    /// # Errors
+    /// As [`RunSpec::find`].
+    pub(crate) fn measure(
+        config: &Config,
+        saved: Option<(&Path, &Checkpoint)>,
+        observer: &mut dyn Observer,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<RunSpec<()>, TrainError> {
+        let data = DataConfig { cache_dir: Some(String::new()), ..config.data.clone() };
+        let without_cache = &Config { data, ..config.clone() };
+        RunSpec::with(without_cache, saved, observer, stop, |files, tokenizer, observer| {
+            let mut progress = progress(observer, stop);
+            // Tokens that are cached already need not be counted again.
+            let sizes = Corpus::measure(files, tokenizer, &config.data, config.sequences(), &mut progress)?;
+            Ok(((), sizes))
+        })
+    }
+}
+
+impl<C> RunSpec<C> {
+    fn with(
+        config: &Config,
+        saved: Option<(&Path, &Checkpoint)>,
+        observer: &mut dyn Observer,
+        stop: &(dyn Fn() -> bool + Sync),
+        read: impl FnOnce(&[SourceFile], &Tokenizer, &mut dyn Observer) -> Result<(C, CorpusSizes), TrainError>,
+    ) -> Result<RunSpec<C>, TrainError> {
+        let support = Support::of_this_processor();
+        let precision = precision::of_run(config, saved, support)?;
+        let checkpoint = saved.map(|(_, checkpoint)| checkpoint);
+        let files = files(config, observer, stop)?;
+        let tokenizer = tokenizer(config, &files, checkpoint, observer, stop)?;
+        let (corpus, corpus_sizes) = read(&files, &tokenizer, observer)?;
+        let (initial, init_from) = initial(config, checkpoint, observer)?;
+        let result =
+            Config { precision: precision.into(), ..config.without_default_rows(tokenizer.vocab_size()) };
+        let mut stored = StoredConfig::new(&result);
+        if let Some(groups) =
+            checkpoint.map(StoredConfig::from_checkpoint).as_ref().and_then(StoredConfig::param_groups)
+        {
+            stored.set_param_groups(groups.clone());
+        }
+        if let Some(hash) = init_from {
+            stored.set_init_from(&hash);
+        }
+        Ok(RunSpec {
+            precision,
+            support,
+            model: config.model_config(tokenizer.vocab_size())?,
+            tokenizer,
+            corpus,
+            sizes: sizes(config, corpus_sizes.num_train_windows),
+            corpus_sizes,
+            initial,
+            stored,
+            seed: config.seed,
+        })
+    }
+
+    /// What a checkpoint of this run says of the function.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            seed: self.seed,
+            numerics: NUMERICS_VERSION,
+            config: self.stored.clone().into_dict(),
+            corpus_fingerprint: self.corpus_sizes.fingerprint.clone(),
+            tokenizer: self.tokenizer.json().to_owned(),
+        }
+    }
+}
 
 /// The threads that compute.
 pub(crate) fn threads(config: &Config) -> Result<rayon::ThreadPool, TrainError> {
@@ -66,7 +182,7 @@ pub(crate) fn progress<'a>(
 }
 
 /// The files of the corpus, read where they have not been read before.
-pub(crate) fn files(
+fn files(
     config: &Config,
     observer: &mut dyn Observer,
     stop: &(dyn Fn() -> bool + Sync),
@@ -76,7 +192,7 @@ pub(crate) fn files(
 
 /// The checkpoint's tokenizer, where the config asks for the same kind; otherwise the config's, trained on the corpus
 /// if need be.
-pub(crate) fn tokenizer(
+fn tokenizer(
     config: &Config,
     files: &[SourceFile],
     checkpoint: Option<&Checkpoint>,
@@ -85,8 +201,7 @@ pub(crate) fn tokenizer(
 ) -> Result<Tokenizer, TrainError> {
     let spec = &config.data.tokenizer;
     let saved = checkpoint.filter(|checkpoint| {
-        let asked = functional(config);
-        data_key(&asked, "tokenizer") == data_key(&checkpoint.identity.config, "tokenizer")
+        StoredConfig::new(config).tokenizer() == StoredConfig::from_checkpoint(checkpoint).tokenizer()
     });
     let from =
         |checkpoint: &Checkpoint| Tokenizer::from_json(&checkpoint.identity.tokenizer, "the checkpoint");
@@ -120,7 +235,7 @@ fn of_checkpoint(path: &Path) -> Result<Tokenizer, TrainError> {
 
 /// The weights to begin with, and their fingerprint. A run that goes on needs nothing of them: where they cannot be read,
 /// its checkpoint's fingerprint is enough.
-pub(crate) fn initial(
+fn initial(
     config: &Config,
     checkpoint: Option<&Checkpoint>,
     observer: &mut dyn Observer,
@@ -133,8 +248,8 @@ pub(crate) fn initial(
         settings_from_hub(&path).map_err(wrong)?;
     }
     let found = InitialWeights::find(&path).and_then(|initial| Ok((initial.fingerprint()?, initial)));
-    let saved = checkpoint.and_then(|checkpoint| checkpoint.identity.config.get(INIT_FROM)?.as_str());
-    match (found, saved) {
+    let saved = checkpoint.map(StoredConfig::from_checkpoint);
+    match (found, saved.as_ref().and_then(StoredConfig::init_from)) {
         (Ok((fingerprint, initial)), _) => Ok((Some(initial), Some(fingerprint))),
         (Err(error), Some(saved)) => {
             observer.note(&format!(
@@ -147,12 +262,8 @@ pub(crate) fn initial(
     }
 }
 
-fn data_key(config: &keepstep_pt::Dict, key: &str) -> Option<Value> {
-    config.get("data")?.as_dict()?.get(key).cloned()
-}
-
 /// The corpus of the config.
-pub(crate) fn corpus(
+fn corpus(
     config: &Config,
     files: &[SourceFile],
     tokenizer: &Tokenizer,
@@ -168,32 +279,7 @@ pub(crate) fn corpus(
     Ok(corpus)
 }
 
-/// What the run is a function of. What a checkpoint brought with it, and no config says, goes on.
-pub(crate) fn identity(
-    config: &Config,
-    precision: Precision,
-    corpus_fingerprint: &str,
-    tokenizer: &Tokenizer,
-    saved: Option<&keepstep_pt::Dict>,
-    init_from: Option<&str>,
-) -> Identity {
-    let config =
-        Config { precision: precision.into(), ..config.without_default_rows(tokenizer.vocab_size()) };
-    let mut functional = functional(&config);
-    groups::carry(saved, &mut functional);
-    if let Some(fingerprint) = init_from {
-        functional.insert(INIT_FROM, fingerprint);
-    }
-    Identity {
-        seed: config.seed,
-        numerics: NUMERICS_VERSION,
-        config: functional,
-        corpus_fingerprint: corpus_fingerprint.to_owned(),
-        tokenizer: tokenizer.json().to_owned(),
-    }
-}
-
-pub(crate) fn sizes(config: &Config, num_train_windows: u64) -> Sizes {
+fn sizes(config: &Config, num_train_windows: u64) -> Sizes {
     Sizes {
         steps_per_epoch: num_train_windows / config.batch_size as u64,
         gradient_accumulation_steps: config.gradient_accumulation_steps,
