@@ -3,39 +3,53 @@
 
 use crate::command::{run, succeeds};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The one PyTorch (and transformers) that the tests compare with.
 pub(crate) const TORCH: &str = "2.15.0";
 pub(crate) const TRANSFORMERS: &str = "5.23.0";
 
-/// Makes sure that `program` is on the PATH, from Debian's `package` where it is not.
-pub(crate) fn debian(program: &str, package: &str) -> Result<(), String> {
+/// Makes sure that `program` is on the PATH. Where it is not, installs Debian's `packages`.
+pub(crate) fn debian(program: &str, packages: &[&str]) -> Result<(), String> {
     let is_there = || succeeds(Command::new("sh").args(["-c", &format!("command -v {program}")]));
     if is_there() {
         return Ok(());
     }
     let root = succeeds(Command::new("sh").args(["-c", "[ $(id -u) = 0 ]"]));
-    let apt = |arguments: &[&str]| {
+    let apt = |arguments: &[&str], packages: &[&str]| {
         let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
         if !root {
             command.arg("apt-get");
         }
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(arguments).args(packages).stdout(Stdio::null()).env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
     // An old index is the usual reason for a failed install: refresh it then, not always.
-    if run(apt(&["install", "-y", "--no-install-recommends", package]).stdout(std::process::Stdio::null()))
-        .is_err()
-    {
-        run(apt(&["update"]).stdout(std::process::Stdio::null()))?;
-        run(apt(&["install", "-y", "--no-install-recommends", package]).stdout(std::process::Stdio::null()))?;
+    const INSTALL: [&str; 3] = ["install", "-y", "--no-install-recommends"];
+    if run(&mut apt(&INSTALL, packages)).is_err() {
+        run(&mut apt(&["update"], &[]))?;
+        run(&mut apt(&INSTALL, packages))?;
     }
     if is_there() {
         Ok(())
     } else {
-        Err(format!("{program} is not there; install it (Debian's package {package}) and run this again"))
+        let packages = packages.join(" ");
+        Err(format!("{program} is missing; install it (Debian: {packages}) and run this again"))
     }
+}
+
+/// Makes sure that the toolchain can build for `target`.
+pub(crate) fn rust_target(target: &str) -> Result<(), String> {
+    let line = format!("rustc --print target-libdir --target {target}");
+    let output = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", target])
+        .output()
+        .map_err(|error| format!("{line}: {error}"))?;
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && Path::new(&folder).is_dir() {
+        return Ok(());
+    }
+    run(Command::new("rustup").args(["target", "add", target]))
 }
 
 /// An older PyTorch, which the tests load with alone.

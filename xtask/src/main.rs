@@ -6,6 +6,7 @@
 //! - `fuzz` and `differential` search for files that the `.pt` reader takes wrongly.
 //! - `quickstart` regenerates the quickstart's list of crates and the figures that the README shows.
 
+mod arm;
 mod bench;
 mod command;
 mod fuzz;
@@ -21,7 +22,7 @@ usage: cargo xtask COMMAND
 
   test [--quick | --all-torch]
                          formatting, clippy, rustdoc and every test; installs what the tests need
-                         (--quick leaves out the tests that need PyTorch, TensorBoard or a browser, and says so; --all-torch opens the
+                         (--quick leaves out the tests that need PyTorch, TensorBoard, a browser or emulated ARM, and says so; --all-torch opens the
                          checkpoints with an older PyTorch as well)
   bench [NAME...] [--against torch]
                          figures, all or those named (training, store, reading, resume, tokenize, generate, start); with

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that a change must pass.
 
 use crate::command::{self, cargo, describe};
-use crate::machine;
+use crate::{arm, machine};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -14,25 +14,30 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     };
     run_checks()?;
 
-    machine::debian("qemu-x86_64", "qemu-user")?;
-    machine::debian("unzip", "unzip")?;
+    machine::debian("qemu-x86_64", &["qemu-user"])?;
+    machine::debian("unzip", &["unzip"])?;
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]);
     if quick {
         eprintln!(
-            "xtask: --quick: the tests against PyTorch, TensorBoard and a browser are left out and counted as skipped"
+            "xtask: --quick: the tests against PyTorch, TensorBoard, a browser and emulated ARM are left out; those of the \
+             workspace count as skipped"
         );
     } else {
         let python = machine::torch_python()?;
-        machine::debian("chromium", "chromium")?;
+        machine::debian("chromium", &["chromium"])?;
         tests.env("KEEPSTEP_CHROMIUM", "chromium");
+        tests.env("KEEPSTEP_ARM_PROGRAM", arm::program()?);
         tests.env("KEEPSTEP_TENSORBOARD_PYTHON", machine::tensorboard_python()?);
         if all_torch {
             tests.env("KEEPSTEP_OLD_TORCH_PYTHON", machine::old_torch_python()?);
         }
         tests.env("KEEPSTEP_TORCH_PYTHON", python).args(["--", "--include-ignored"]);
     }
-    let tally = Tally::of(&mut tests)?;
+    let mut tally = Tally::of(&mut tests)?;
+    if !quick {
+        tally.add_all(&Tally::of(&mut arm::tests())?);
+    }
     say_what_this_processor_lacks();
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.ignored);
     if tally.failed == 0 && tally.succeeded { Ok(()) } else { Err("some tests failed".to_owned()) }
@@ -98,6 +103,14 @@ impl Tally {
         Ok(tally)
     }
 
+    /// Counts another command's tests as well.
+    fn add_all(&mut self, other: &Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.succeeded &= other.succeeded;
+    }
+
     /// Counts one line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
     fn add(&mut self, line: &str) {
         let Some(summary) = line.strip_prefix("test result: ") else {
@@ -136,5 +149,8 @@ mod tests {
         tally.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
         tally.add("test position::tests::x ... ok");
         assert_eq!((tally.passed, tally.failed, tally.ignored), (5, 4, 1));
+        tally.succeeded = true;
+        tally.add_all(&Tally { passed: 2, failed: 1, ignored: 0, succeeded: false });
+        assert_eq!((tally.passed, tally.failed, tally.ignored, tally.succeeded), (7, 5, 1, false));
     }
 }

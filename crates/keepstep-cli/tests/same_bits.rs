@@ -31,6 +31,40 @@ fn a_haswell_processor() {
     expect(&mut native, 0);
 }
 
+/// The program built for 64-bit ARM, under emulation: whole runs in both precisions, and a run that changes processors
+/// halfway.
+#[test]
+#[ignore = "needs the program built for ARM"]
+fn a_64_bit_arm_processor() {
+    let program = std::env::var_os("KEEPSTEP_ARM_PROGRAM").expect("set by cargo xtask test");
+    let on_arm = |native: &Command| {
+        let mut emulated = Command::new("qemu-aarch64");
+        emulated.args(["-L", "/usr/aarch64-linux-gnu"]).arg(&program).args(native.get_args());
+        emulated
+    };
+    let lab = Lab::new();
+    let straight = lab.straight("straight");
+    expect(&mut on_arm(&lab.train("arm")), 0);
+    assert_eq!(lab.checkpoints("arm"), straight);
+
+    expect(lab.train("moved").args(["--stop-after", "5"]), 75);
+    expect(&mut on_arm(&lab.train("moved")), 0);
+    assert_eq!(lab.checkpoints("moved"), straight);
+
+    const BF16: [&str; 4] = ["--set", "precision=bf16", "--set", "emulate_bf16=true"];
+    expect(lab.train("bf16").args(BF16), 0);
+    expect(&mut on_arm(lab.train("bf16 arm").args(BF16)), 0);
+    let bf16 = lab.checkpoints("bf16");
+    assert_eq!(lab.checkpoints("bf16 arm"), bf16);
+    assert!(straight.iter().all(|(name, hash)| bf16.get(name).is_none_or(|other| other != hash)));
+
+    let mut generate = support::program();
+    generate.arg("generate").arg(support::newest(&lab.path("arm"))).args(["--prompt", "the run"]);
+    let native = expect(&mut generate, 0);
+    let emulated = expect(&mut on_arm(&generate), 0);
+    assert!(native.stdout.len() > 20 && native.stdout == emulated.stdout);
+}
+
 /// Every key that the tree marks as operational; a new one without a change here fails the test.
 #[test]
 fn every_runtime_key_changed_in_mid_run() {
