@@ -13,7 +13,7 @@ pub mod vectorized;
 /// changelog.
 pub const NUMERICS_VERSION: u64 = 2;
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use crate::testing::run_again_on;
 

@@ -1,34 +1,44 @@
-//! Compiles a function three times: with AVX-512, with AVX2 and FMA, and with neither, for processors that lack them.
+//! Functions that are compiled once for each set of vector instructions.
 //!
-//! Rust neither reorders nor fuses floating-point operations, and `mul_add` rounds once on every processor, so all
+//! Rust neither reorders nor fuses floating-point operations, and `mul_add` rounds once on every processor. All versions
 //! give the same bits.
 
-/// Whether this processor has the instructions that the fast versions need.
-#[inline]
-pub fn is_fast() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        // Elsewhere the plain version is the only one.
-        false
-    }
-}
-
-/// Whether this processor has the parts of AVX-512 that the fastest versions need: Intel's servers have them since 2017,
-/// AMD's since 2022.
+/// Whether this processor has AVX2 and FMA. Intel's and AMD's have them since 2013 and 2015.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-pub fn is_fastest() -> bool {
+pub fn has_avx2_fma() -> bool {
+    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+}
+
+/// Whether this processor has the parts of AVX-512 that compiled loops need. Intel's server processors have them since
+/// 2017, AMD's since 2022.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub fn has_avx512() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512dq")
         && std::arch::is_x86_feature_detected!("avx512vl")
 }
 
-/// Defines a function whose body is compiled for AVX-512, and for AVX2 and FMA, as well; the processor decides at run time.
+/// Defines a function that exists in a version for each set of vector instructions.
+///
+/// On x86-64 the versions are AVX-512, AVX2 with FMA, and neither; the processor decides at run time. On 64-bit ARM there is
+/// one version, with NEON, because every processor has it.
+///
+/// ```
+/// keepstep_numerics::vectorized! {
+///     /// Adds `factor * x` to `y`.
+///     fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
+///         for (y, x) in y.iter_mut().zip(x) {
+///             *y = factor.mul_add(*x, *y);
+///         }
+///     }
+/// }
+/// let mut y = [1.0, 2.0];
+/// add_scaled(&mut y, 0.5, &[4.0, 8.0]);
+/// assert_eq!(y, [3.0, 6.0]);
+/// ```
 #[macro_export]
 macro_rules! vectorized {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
@@ -42,21 +52,21 @@ macro_rules! vectorized {
             {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn fast($($arg: $ty),*) $(-> $ret)? {
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
                     plain($($arg),*)
                 }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn fastest($($arg: $ty),*) $(-> $ret)? {
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
                     plain($($arg),*)
                 }
-                if $crate::vectorized::is_fastest() {
-                    // SAFETY: the processor has these parts of AVX-512, which imply AVX2 and FMA.
-                    return unsafe { fastest($($arg),*) };
+                if $crate::vectorized::has_avx512() {
+                    // SAFETY: the processor has these parts of AVX-512, which include AVX2 and FMA.
+                    return unsafe { avx512($($arg),*) };
                 }
-                if $crate::vectorized::is_fast() {
+                if $crate::vectorized::has_avx2_fma() {
                     // SAFETY: the processor has AVX2 and FMA.
-                    return unsafe { fast($($arg),*) };
+                    return unsafe { avx2($($arg),*) };
                 }
             }
             plain($($arg),*)

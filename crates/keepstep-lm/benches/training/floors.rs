@@ -2,7 +2,7 @@
 
 use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::gpt2::settings::ModelConfig;
-use keepstep_numerics::matmul::{Into, Matrix, MatrixMut, product, serial_product};
+use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, matmul, serial_matmul};
 use rayon::prelude::*;
 use std::time::Instant;
 
@@ -45,12 +45,13 @@ fn linear_products(model: &ModelConfig, batch_size: usize) -> [f64; 3] {
         for _ in 0..count {
             let (x, y) = (Matrix::new(&x, rows, ins), Matrix::new(&y, rows, outs));
             let weight = Matrix::new(&weight, ins, outs);
-            total[0] += timed(|| product(MatrixMut::new(&mut y_out, rows, outs), Into::Replace, x, weight));
+            total[0] +=
+                timed(|| matmul(MatrixMut::new(&mut y_out, rows, outs), Accumulate::Replace, x, weight));
             total[1] += timed(|| {
-                product(MatrixMut::new(&mut x_out, rows, ins), Into::Replace, y, weight.transposed());
+                matmul(MatrixMut::new(&mut x_out, rows, ins), Accumulate::Replace, y, weight.transposed());
             });
             total[2] += timed(|| {
-                product(MatrixMut::new(&mut weight_out, ins, outs), Into::Replace, x.transposed(), y);
+                matmul(MatrixMut::new(&mut weight_out, ins, outs), Accumulate::Replace, x.transposed(), y);
             });
         }
     }
@@ -73,11 +74,11 @@ fn attention_products(model: &ModelConfig, batch_size: usize) -> [f64; 2] {
                     let rows = Matrix::new(&queries, BLOCK, size);
                     for _ in 0..products / 2 {
                         let out = MatrixMut::new(&mut scores, BLOCK, BLOCK);
-                        serial_product(out, Into::Replace, rows, rows.transposed());
+                        serial_matmul(out, Accumulate::Replace, rows, rows.transposed());
                     }
                     for _ in products / 2..products {
                         let weights = Matrix::new(&scores, BLOCK, BLOCK);
-                        serial_product(MatrixMut::new(&mut sums, BLOCK, size), Into::Add, weights, rows);
+                        serial_matmul(MatrixMut::new(&mut sums, BLOCK, size), Accumulate::Add, weights, rows);
                     }
                     scores.fill(0.5);
                 }

@@ -91,7 +91,7 @@ impl<C> RunSpec<C> {
         stop: &(dyn Fn() -> bool + Sync),
         read: impl FnOnce(&[SourceFile], &Tokenizer, &mut dyn Observer) -> Result<(C, CorpusSizes), TrainError>,
     ) -> Result<RunSpec<C>, TrainError> {
-        let support = Support::of_this_processor();
+        let support = Support::detect();
         let precision = precision::of_run(config, saved, support)?;
         let checkpoint = saved.map(|(_, checkpoint)| checkpoint);
         let files = files(config, observer, stop)?;

@@ -11,8 +11,8 @@ use crate::ops::layer_norm::{self, Statistics};
 use crate::ops::linear::{backward_rows, column_sums, forward_rows};
 use crate::ops::rows::{BLOCK, Shared, with_buffer};
 use crate::ops::softmax::RowSoftmax;
-use keepstep_numerics::matmul::aligned::Lines;
-use keepstep_numerics::matmul::dispatch::Products;
+use keepstep_numerics::matmul::AlignedBuffer;
+use keepstep_numerics::matmul::MatmulKind;
 use std::ops::Range;
 
 /// One block's buffers, as tasks share them.
@@ -57,7 +57,10 @@ pub(crate) struct ScratchBuffers<'a> {
 
 impl<'a> ScratchBuffers<'a> {
     /// And the room for packed weights beside them.
-    pub(crate) fn new(scratch: &'a mut Scratch, model: &ModelConfig) -> (ScratchBuffers<'a>, &'a mut Lines) {
+    pub(crate) fn new(
+        scratch: &'a mut Scratch,
+        model: &ModelConfig,
+    ) -> (ScratchBuffers<'a>, &'a mut AlignedBuffer) {
         let width = model.n_embd;
         let buffers = ScratchBuffers {
             ln_1: Shared::new(&mut scratch.ln_1, width),
@@ -82,7 +85,7 @@ pub(crate) struct BlockAt<'a> {
     pub(crate) width: usize,
     pub(crate) inner: usize,
     pub(crate) epsilon: f32,
-    pub(crate) products: Products,
+    pub(crate) matmul_kind: MatmulKind,
 }
 
 /// # Safety
@@ -107,7 +110,7 @@ impl BlockAt<'_> {
         };
         layer_norm::forward(ln_1, statistics, x, &self.weights.ln_1, self.epsilon);
         // SAFETY: the caller's.
-        unsafe { forward_rows(self.products, qkv, ln_1, &self.weights.attn_c_attn, packed.attn_c_attn) };
+        unsafe { forward_rows(self.matmul_kind, qkv, ln_1, &self.weights.attn_c_attn, packed.attn_c_attn) };
     }
 
     /// The attention's projection, the second LayerNorm and the MLP's first layer; with `out`, the rest too.
@@ -133,7 +136,7 @@ impl BlockAt<'_> {
         };
         // SAFETY: the caller's.
         unsafe {
-            forward_rows(self.products, middle, attention, &self.weights.attn_c_proj, packed.attn_c_proj)
+            forward_rows(self.matmul_kind, middle, attention, &self.weights.attn_c_proj, packed.attn_c_proj)
         };
         let mask = self.dropout.mask(self.layer, Site::AttentionOutput);
         let cols = self.width;
@@ -144,11 +147,11 @@ impl BlockAt<'_> {
             *statistics = layer_norm::normalize(ln_2, middle, weight, bias, self.epsilon);
         }
         // SAFETY: the caller's.
-        unsafe { forward_rows(self.products, fc, ln_2, &self.weights.mlp_c_fc, packed.mlp_c_fc) };
+        unsafe { forward_rows(self.matmul_kind, fc, ln_2, &self.weights.mlp_c_fc, packed.mlp_c_fc) };
         let Some(out) = out else { return };
         gelu::gelu(active, fc);
         // SAFETY: the caller's.
-        unsafe { forward_rows(self.products, out, active, &self.weights.mlp_c_proj, packed.mlp_c_proj) };
+        unsafe { forward_rows(self.matmul_kind, out, active, &self.weights.mlp_c_proj, packed.mlp_c_proj) };
         let mask = self.dropout.mask(self.layer, Site::MlpOutput);
         for ((out, middle), row) in out.chunks_mut(cols).zip(middle.chunks(cols)).zip(rows) {
             add_residual(out, middle, mask.as_ref(), row);
@@ -183,14 +186,16 @@ impl BlockAt<'_> {
         self.masked_copy(d_mlp, d_residual, Site::MlpOutput, rows.start);
         with_buffer(rows.len() * self.inner, |d_active| {
             // SAFETY: the caller's.
-            unsafe { backward_rows(self.products, d_active, d_mlp, &weights.mlp_c_proj, packed.mlp_c_proj) };
+            unsafe {
+                backward_rows(self.matmul_kind, d_active, d_mlp, &weights.mlp_c_proj, packed.mlp_c_proj)
+            };
             gelu::backward(fc, active, d_active);
         });
         let Affine { weight, bias } = &weights.ln_2;
         layer_norm::again(ln_2, middle, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_2| {
             // SAFETY: the caller's.
-            unsafe { backward_rows(self.products, d_ln_2, fc, &weights.mlp_c_fc, packed.mlp_c_fc) };
+            unsafe { backward_rows(self.matmul_kind, d_ln_2, fc, &weights.mlp_c_fc, packed.mlp_c_fc) };
             for (index, start) in (0..rows.len()).step_by(BLOCK).enumerate() {
                 let end = rows.len().min(start + BLOCK);
                 let part = start * width..end * width;
@@ -217,7 +222,13 @@ impl BlockAt<'_> {
         self.masked_copy(d_projection, d_residual, Site::AttentionOutput, rows.start);
         // SAFETY: the caller's.
         unsafe {
-            backward_rows(self.products, d_attention, d_projection, &weights.attn_c_proj, packed.attn_c_proj)
+            backward_rows(
+                self.matmul_kind,
+                d_attention,
+                d_projection,
+                &weights.attn_c_proj,
+                packed.attn_c_proj,
+            )
         };
         for (index, values) in d_projection.chunks(BLOCK * width).enumerate() {
             let block = rows.start / BLOCK + index;
@@ -252,7 +263,7 @@ impl BlockAt<'_> {
         with_buffer(rows.len() * width, |d_ln_1| {
             // SAFETY: the caller's.
             unsafe {
-                backward_rows(self.products, d_ln_1, d_qkv, &self.weights.attn_c_attn, packed.attn_c_attn)
+                backward_rows(self.matmul_kind, d_ln_1, d_qkv, &self.weights.attn_c_attn, packed.attn_c_attn)
             };
             for (index, values) in d_qkv.chunks(BLOCK * 3 * width).enumerate() {
                 let block = rows.start / BLOCK + index;

@@ -7,7 +7,7 @@ use crate::ops::cross_entropy;
 use crate::ops::layer_norm::Statistics;
 use crate::ops::rows;
 use crate::ops::softmax::RowSoftmax;
-use keepstep_numerics::matmul::aligned::Lines;
+use keepstep_numerics::matmul::AlignedBuffer;
 
 /// The buffers of one micro-batch of at most `rows` tokens.
 pub(crate) struct Activations {
@@ -49,7 +49,7 @@ pub(crate) struct Scratch {
     /// Column sums of blocks of rows: `[rows / 64, sums]`.
     pub(crate) sums: Vec<f32>,
     /// A block's weights as the products' kernel reads them.
-    pub(crate) packed: Lines,
+    pub(crate) packed: AlignedBuffer,
 }
 
 /// Columns of [`Scratch::sums`]: the gradients of all a block's vectors, in this order.
@@ -98,7 +98,7 @@ impl Activations {
             fc: buffer(inner),
         };
         let num_blocks = if recompute { 1 } else { model.n_layer };
-        let mut packed = Lines::new();
+        let mut packed = AlignedBuffer::new();
         packed.grow(packed::room_len(model));
         Activations {
             residual: (0..=model.n_layer).map(|_| buffer(width)).collect(),

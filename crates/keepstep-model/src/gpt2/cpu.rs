@@ -17,9 +17,9 @@ use crate::ops::dropout::{Dropout, Site};
 use crate::ops::embedding::{self, Inputs};
 use crate::ops::layer_norm;
 use crate::ops::rows::{BLOCK, Shared, for_each_in_order, for_each_range};
-use keepstep_numerics::matmul::dispatch::Products;
-use keepstep_numerics::matmul::packed::Piece;
-use keepstep_numerics::matmul::{Into, Matrix, MatrixMut, Part, parts};
+use keepstep_numerics::matmul::MatmulKind;
+use keepstep_numerics::matmul::PackTask;
+use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut};
 use keepstep_numerics::precision::Precision;
 use std::sync::Arc;
 
@@ -30,17 +30,17 @@ pub struct CpuEngine {
     layout: Arc<Layout>,
     attention: Attention,
     activations: Activations,
-    products: Products,
+    matmul_kind: MatmulKind,
     max_rows: usize,
 }
 
 /// What a region of the backward pass shares out beside the heads of an attention.
 enum Job<'a> {
-    Product(Part<'a>),
+    Matmul(MatmulTask<'a>),
     /// Adds up the sums of blocks of rows from this column on.
     Sums(&'a mut [f32], usize),
     Head(usize),
-    Pack(Piece<'a>),
+    Pack(PackTask<'a>),
 }
 
 impl CpuEngine {
@@ -53,7 +53,7 @@ impl CpuEngine {
             layout: Arc::new(Layout::new(model)),
             attention: Attention::new(model),
             activations: Activations::new(model, max_rows, recompute),
-            products: Products::Float32,
+            matmul_kind: MatmulKind::Float32,
             max_rows,
         }
     }
@@ -63,10 +63,10 @@ impl CpuEngine {
         Activations::len_bytes(model, batch_size * model.block_size, recompute)
     }
 
-    /// The same with the products of linear layers and of the head in this precision.
+    /// The same with the matmuls of linear layers and of the head in this precision.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> CpuEngine {
-        CpuEngine { products: Products::new(precision), ..self }
+        CpuEngine { matmul_kind: MatmulKind::detect(precision), ..self }
     }
 
     fn inputs<'a>(&self, tokens: &'a [u32]) -> Inputs<'a> {
@@ -84,7 +84,7 @@ impl CpuEngine {
             width: self.model.n_embd,
             inner: self.model.n_inner(),
             epsilon: self.model.layer_norm_epsilon as f32,
-            products: self.products,
+            matmul_kind: self.matmul_kind,
         }
     }
 
@@ -100,13 +100,13 @@ impl CpuEngine {
         let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
         let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
         let (scratch, room) = ScratchBuffers::new(scratch, &model);
-        let packer = Packer::new(self.products.packing(), room, Pass::Forward);
+        let packer = Packer::new(self.matmul_kind.packing(), room, Pass::Forward);
         let (ln_f, ln_f_statistics) = (Shared::new(ln_f, width), Shared::new(ln_f_statistics, 1));
 
         let mask = dropout.mask(0, Site::Embedding);
         // SAFETY: the first of the pass.
-        let (packed, pieces) = unsafe { packer.pack(None, weights.layers.first()) };
-        for_each_in_order(pieces, Piece::pack);
+        let (packed, pack_tasks) = unsafe { packer.pack(None, weights.layers.first()) };
+        for_each_in_order(pack_tasks, PackTask::run);
         for_each_range(rows, |range| {
             // SAFETY: each task has rows of its own.
             unsafe {
@@ -117,10 +117,10 @@ impl CpuEngine {
         });
         for layer in 0..model.n_layer {
             // SAFETY: the rows have passed what was packed before, and pass what is packed now after the attention.
-            let (packed, pieces) =
+            let (packed, pack_tasks) =
                 unsafe { packer.pack(weights.layers.get(layer), weights.layers.get(layer + 1)) };
             let mask = dropout.mask(layer, Site::AttentionWeights);
-            self.attention.forward_shared(rows, buffers(layer), mask, pieces);
+            self.attention.forward_shared(rows, buffers(layer), mask, pack_tasks);
             for_each_range(rows, |range| {
                 // SAFETY: each task has rows of its own.
                 unsafe {
@@ -162,7 +162,7 @@ impl CpuEngine {
         let width = model.n_embd;
         let at = &SumColumns::new(&model);
         let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
-        let (attention, products) = (self.attention, self.products);
+        let (attention, matmul_kind) = (self.attention, self.matmul_kind);
         let Activations { residual, blocks: buffers, ln_f_statistics, scratch, .. } = &mut self.activations;
         let residual: Vec<_> = residual.iter_mut().map(|values| Shared::new(values, width)).collect();
         let num_buffers = buffers.len();
@@ -170,7 +170,7 @@ impl CpuEngine {
         let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
         let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
         let (scratch, room) = ScratchBuffers::new(scratch, &model);
-        let packer = Packer::new(products.packing(), room, Pass::Backward);
+        let packer = Packer::new(matmul_kind.packing(), room, Pass::Backward);
         let ln_f_statistics = Shared::new(ln_f_statistics, 1);
 
         // What follows block `layer`: the LayerNorm and the projection of the next one, or the last LayerNorm.
@@ -194,8 +194,8 @@ impl CpuEngine {
             }
         };
         // SAFETY: the first of the pass.
-        let (mut packed, pieces) = unsafe { packer.pack(weights.layers.last(), None) };
-        for_each_in_order(pieces, Piece::pack);
+        let (mut packed, pack_tasks) = unsafe { packer.pack(weights.layers.last(), None) };
+        for_each_in_order(pack_tasks, PackTask::run);
         for layer in (0..model.n_layer).rev() {
             let (block, buffer) = (&blocks[layer], buffers(layer));
             let (these, later) = gradient.layers.split_at_mut(layer + 1);
@@ -212,7 +212,7 @@ impl CpuEngine {
                     at,
                 );
                 // SAFETY: the jobs' buffers are no others'.
-                unsafe { run(products, std::mem::take(&mut jobs), scratch, rows, None) };
+                unsafe { run(matmul_kind, std::mem::take(&mut jobs), scratch, rows, None) };
                 for_each_range(rows, |range| {
                     // SAFETY: each task has rows of its own.
                     unsafe {
@@ -256,9 +256,9 @@ impl CpuEngine {
             jobs.extend((0..attention.num_heads(rows)).map(Job::Head));
             let before = layer.checked_sub(1).map(|before| &weights.layers[before]);
             // SAFETY: the rows have passed what was packed before, and pass what is packed now after these jobs.
-            let (next_packed, pieces) = unsafe { packer.pack(before, Some(&weights.layers[layer])) };
+            let (next_packed, pack_tasks) = unsafe { packer.pack(before, Some(&weights.layers[layer])) };
             packed = next_packed;
-            jobs.extend(pieces.into_iter().map(Job::Pack));
+            jobs.extend(pack_tasks.into_iter().map(Job::Pack));
             jobs_of(&mut jobs, &mut these[layer], buffer, scratch, rows, at);
             let mask = dropout.mask(layer, Site::AttentionWeights);
             // SAFETY: no two jobs write to the same place, and a head's part of `qkv` is read by its own job alone.
@@ -268,7 +268,7 @@ impl CpuEngine {
                 let softmax = buffer.softmax.read(0..attention.num_heads(rows) * model.block_size);
                 let head =
                     |head| attention.backward_head(head, buffer.qkv, attended, dout, softmax, mask.as_ref());
-                run(products, jobs, scratch, rows, Some(&head));
+                run(matmul_kind, jobs, scratch, rows, Some(&head));
             }
         }
         let (block, buffer) = (&blocks[0], buffers(0));
@@ -282,7 +282,7 @@ impl CpuEngine {
         let mut jobs = Vec::new();
         jobs_of_next(&mut jobs, gradient.layers.first_mut(), &mut gradient.ln_f, buffer, scratch, rows, at);
         // SAFETY: the jobs' buffers are no others'.
-        unsafe { run(products, jobs, scratch, rows, None) };
+        unsafe { run(matmul_kind, jobs, scratch, rows, None) };
     }
 }
 
@@ -353,17 +353,21 @@ fn product<'a>(
     let rows = x.len() / ins;
     let weight = MatrixMut::new(gradient.weight, ins, outs);
     let x = Matrix::new(x, rows, ins).transposed();
-    jobs.extend(parts(weight, Into::Replace, x, Matrix::new(dy, rows, outs)).into_iter().map(Job::Product));
+    jobs.extend(
+        MatmulTask::split(weight, Accumulate::Replace, x, Matrix::new(dy, rows, outs))
+            .into_iter()
+            .map(Job::Matmul),
+    );
     jobs.push(Job::Sums(gradient.bias, bias_sums));
 }
 
-/// Does jobs side by side. Each thread takes the next one that is left: products, which take longest, come first, and what
+/// Does jobs side by side. Each thread takes the next one that is left: matmuls, which take longest, come first, and what
 /// is small fills the end.
 ///
 /// # Safety
 /// Nothing else writes to the scratch's sums meanwhile.
 unsafe fn run(
-    products: Products,
+    matmul_kind: MatmulKind,
     mut jobs: Vec<Job<'_>>,
     scratch: ScratchBuffers<'_>,
     rows: usize,
@@ -374,14 +378,14 @@ unsafe fn run(
     let sums: &[f32] = unsafe { scratch.sums.read(0..blocks) };
     let cols = sums.len() / blocks;
     jobs.sort_by_key(|job| match job {
-        Job::Product(_) => 0,
+        Job::Matmul(_) => 0,
         Job::Head(_) => 1,
         Job::Pack(_) => 2,
         Job::Sums(..) => 3,
     });
     for_each_in_order(jobs, |job| match job {
-        Job::Product(part) => products.compute(part),
-        Job::Pack(piece) => piece.pack(),
+        Job::Matmul(task) => matmul_kind.run(task),
+        Job::Pack(task) => task.run(),
         Job::Sums(out, first) => {
             out.fill(0.0);
             for sums in sums.chunks(cols) {
@@ -406,7 +410,12 @@ impl CpuEngine {
         let x = Matrix::new(&self.activations.ln_f[row * n_embd..(row + 1) * n_embd], 1, n_embd);
         let wte = Matrix::new(self.layout.views(parameters).wte, vocab_size, n_embd);
         let mut logits = vec![0.0; vocab_size];
-        self.products.product(MatrixMut::new(&mut logits, 1, vocab_size), Into::Replace, x, wte.transposed());
+        self.matmul_kind.matmul(
+            MatrixMut::new(&mut logits, 1, vocab_size),
+            Accumulate::Replace,
+            x,
+            wte.transposed(),
+        );
         logits
     }
 }
@@ -431,7 +440,7 @@ impl Engine for CpuEngine {
         let Activations { ln_f, head, scratch, .. } = &mut self.activations;
         let gradients = cross_entropy::Gradients { dx: &mut scratch.d_mlp[..width], dwte: gradient.wte };
         let sum = cross_entropy::cross_entropy(
-            self.products,
+            self.matmul_kind,
             &ln_f[..width],
             weights.wte,
             &inputs,
@@ -453,7 +462,7 @@ impl Engine for CpuEngine {
         self.forward(&weights, &inputs, Dropout::OFF);
         let Activations { ln_f, head, .. } = &mut self.activations;
         let sum =
-            cross_entropy::cross_entropy(self.products, &ln_f[..width], weights.wte, &inputs, head, None);
+            cross_entropy::cross_entropy(self.matmul_kind, &ln_f[..width], weights.wte, &inputs, head, None);
         LossSum { sum, num_tokens: inputs.rows() as u64 }
     }
 }

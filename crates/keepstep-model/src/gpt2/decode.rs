@@ -7,7 +7,7 @@ use crate::ops::gelu::gelu;
 use crate::ops::layer_norm::normalize;
 use crate::ops::linear::forward as linear;
 use crate::ops::spin_pool::SpinPool;
-use keepstep_numerics::matmul::matvec::{add_row_by_matrix, row_by_rows};
+use keepstep_numerics::matmul::matvec::{add_vecmat, matvec};
 use rayon::prelude::*;
 
 /// Tokens that are seen in one pass at most.
@@ -180,7 +180,7 @@ impl<'a> Decoder<'a> {
         let (normal, wte) = (&row.normal, weights.wte);
         let part = part_len(crew, model.vocab_size, width);
         crew.chunks(logits, part, |index, logits| {
-            row_by_rows(logits, normal, &wte[index * part * width..], width);
+            matvec(logits, normal, &wte[index * part * width..], width);
         });
     }
 }
@@ -202,7 +202,7 @@ fn row_linear(crew: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>
     crew.chunks(y, part, |index, y| {
         let first = index * part;
         y.copy_from_slice(&affine.bias[first..first + y.len()]);
-        add_row_by_matrix(y, x, affine.weight, outs, first);
+        add_vecmat(y, x, affine.weight, outs, first);
     });
 }
 

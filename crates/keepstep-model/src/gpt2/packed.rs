@@ -1,70 +1,69 @@
-//! The weights between two attentions, packed once for all rows of a pass.
+//! Packs the weights between two attentions once for all rows of a pass.
 
 use crate::gpt2::layout::{Affine, LayerViews};
 use crate::gpt2::settings::ModelConfig;
 use crate::ops::linear;
-use keepstep_numerics::matmul::aligned::Lines;
-use keepstep_numerics::matmul::packed::{Packed, Packing, Piece, Room};
+use keepstep_numerics::matmul::{AlignedBuffer, PackBuffer, PackTask, PackedRhs, Packing};
 
-/// What the products after one block's attention, and before the next one's, read. Where nothing is packed, they read the
-/// weights where they lie.
+/// The packed weights of the matmuls between one block's attention and the next one's. Where nothing is packed, they read
+/// the weights in place.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PackedWeights<'a> {
-    pub(crate) attn_c_proj: Option<Packed<'a>>,
-    pub(crate) mlp_c_fc: Option<Packed<'a>>,
-    pub(crate) mlp_c_proj: Option<Packed<'a>>,
+    pub(crate) attn_c_proj: Option<PackedRhs<'a>>,
+    pub(crate) mlp_c_fc: Option<PackedRhs<'a>>,
+    pub(crate) mlp_c_proj: Option<PackedRhs<'a>>,
     /// Of the next block.
-    pub(crate) attn_c_attn: Option<Packed<'a>>,
+    pub(crate) attn_c_attn: Option<PackedRhs<'a>>,
 }
 
-/// Which product of a weight `[in, out]`: with itself, or with its transpose.
+/// Which form of a weight `[in, out]` a matmul reads: itself forward, its transpose backward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
     Forward,
     Backward,
 }
 
-/// Packs one pass's weights, a block's at a time, into the same room.
+/// Packs one pass's weights, a block's at a time, into the same buffer.
 pub(crate) struct Packer<'a> {
     packing: Option<Packing>,
-    room: Room<'a>,
+    buffer: PackBuffer<'a>,
     pass: Pass,
 }
 
-/// The numbers of four bytes that the room has.
+/// The length of the buffer, in numbers of four bytes.
 pub(crate) fn room_len(model: &ModelConfig) -> usize {
     let (width, inner) = (model.n_embd, model.n_inner());
     matrix_len(width, 3 * width) + matrix_len(width, width) + 2 * matrix_len(width, inner)
 }
 
-/// For the longer of both passes.
+/// The length of a packed matrix in the pass that needs more.
 fn matrix_len(ins: usize, outs: usize) -> usize {
     Packing::max_len(ins, outs).max(Packing::max_len(outs, ins)).next_multiple_of(16)
 }
 
 impl<'a> Packer<'a> {
-    pub(crate) fn new(packing: Option<Packing>, room: &'a mut Lines, pass: Pass) -> Packer<'a> {
-        Packer { packing, room: Room::new(room), pass }
+    pub(crate) fn new(packing: Option<Packing>, buffer: &'a mut AlignedBuffer, pass: Pass) -> Packer<'a> {
+        Packer { packing, buffer: PackBuffer::new(buffer), pass }
     }
 
     /// The weights after the attention of `block` and before that of `next`, and the work of packing them.
     ///
     /// # Safety
-    /// What was packed before is read no more, and what is packed now is read after all pieces are done.
+    /// Nothing reads the weights that were packed before. The new ones are read after all pack tasks are done.
     pub(crate) unsafe fn pack(
         &self,
         block: Option<&LayerViews<&'a [f32]>>,
         next: Option<&LayerViews<&'a [f32]>>,
-    ) -> (PackedWeights<'a>, Vec<Piece<'a>>) {
-        let mut pieces = Vec::new();
+    ) -> (PackedWeights<'a>, Vec<PackTask<'a>>) {
+        let mut pack_tasks = Vec::new();
         let mut first = 0;
         let mut pack = |affine: Option<&Affine<&'a [f32]>>| {
             let (affine, packing) = (affine?, self.packing?);
             let weight = linear::weight(affine);
             let len = matrix_len(weight.rows(), affine.bias.len());
             let weight = if self.pass == Pass::Forward { weight } else { weight.transposed() };
-            // SAFETY: each matrix has its own part of the room; the rest is the caller's.
-            let packed = unsafe { packing.pack(&self.room, first, weight, &mut pieces) };
+            // SAFETY: each matrix has its own range of the buffer. The caller guarantees the order of writing and reading.
+            let packed = unsafe { packing.pack(&self.buffer, first, weight, &mut pack_tasks) };
             first += len;
             Some(packed)
         };
@@ -74,6 +73,6 @@ impl<'a> Packer<'a> {
             mlp_c_proj: pack(block.map(|block| &block.mlp_c_proj)),
             attn_c_attn: pack(next.map(|next| &next.attn_c_attn)),
         };
-        (packed, pieces)
+        (packed, pack_tasks)
     }
 }

@@ -10,9 +10,9 @@ use crate::ops::dropout::Mask;
 use crate::ops::rows::{Shared, for_each_in_order, with_buffer};
 use crate::ops::softmax::RowSoftmax;
 use keepstep_numerics::math::exp;
-use keepstep_numerics::matmul::matvec::row_by_rows;
-use keepstep_numerics::matmul::packed::Piece;
-use keepstep_numerics::matmul::{Into, Matrix, MatrixMut, serial_product};
+use keepstep_numerics::matmul::PackTask;
+use keepstep_numerics::matmul::matvec::matvec;
+use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, serial_matmul};
 use keepstep_numerics::reduce::{max, sum};
 use keepstep_numerics::vectorized;
 
@@ -69,10 +69,10 @@ impl Attention {
         rows: usize,
         buffers: BlockBuffers<'_>,
         mask: Option<Mask>,
-        pieces: Vec<Piece<'_>>,
+        pack_tasks: Vec<PackTask<'_>>,
     ) {
         enum Job<'a> {
-            Pack(Piece<'a>),
+            Pack(PackTask<'a>),
             Queries(Queries),
         }
         let blocks = self.block_size.div_ceil(BLOCK);
@@ -83,9 +83,9 @@ impl Attention {
             let (head, start) = (task / blocks, task % blocks * BLOCK);
             Job::Queries(Queries { head, start, end: self.block_size.min(start + BLOCK) })
         });
-        let jobs = pieces.into_iter().map(Job::Pack).chain(queries).collect();
+        let jobs = pack_tasks.into_iter().map(Job::Pack).chain(queries).collect();
         for_each_in_order(jobs, |job| match job {
-            Job::Pack(piece) => piece.pack(),
+            Job::Pack(task) => task.run(),
             Job::Queries(queries) => {
                 self.forward_block(queries, buffers.attention, buffers.softmax, qkv, mask.as_ref());
             }
@@ -114,9 +114,9 @@ impl Attention {
                 if let Some(mask) = mask {
                     self.drop(scores, mask, queries, first);
                 }
-                serial_product(
+                serial_matmul(
                     MatrixMut::new(sums, rows, width),
-                    if first == 0 { Into::Replace } else { Into::Add },
+                    if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                     Matrix::new(scores, rows, keys),
                     self.part(qkv, head, Part::Value, first, first + keys),
                 );
@@ -180,15 +180,15 @@ impl Attention {
                     let keys = last - first;
                     let weights = &mut weights[..rows * keys];
                     let dweights = &mut dweights[..rows * keys];
-                    serial_product(
+                    serial_matmul(
                         MatrixMut::new(weights, rows, keys),
-                        Into::Replace,
+                        Accumulate::Replace,
                         own(Part::Query, start, end),
                         own(Part::Key, first, last).transposed(),
                     );
-                    serial_product(
+                    serial_matmul(
                         MatrixMut::new(dweights, rows, keys),
-                        Into::Replace,
+                        Accumulate::Replace,
                         dout_block,
                         own(Part::Value, first, last).transposed(),
                     );
@@ -215,23 +215,23 @@ impl Attention {
                     let (weights, dscores) =
                         (Matrix::new(weights, rows, keys), Matrix::new(dweights, rows, keys));
                     // The diagonal block is the first that a key's gradient takes part in.
-                    let into = if is_diagonal { Into::Replace } else { Into::Add };
+                    let into = if is_diagonal { Accumulate::Replace } else { Accumulate::Add };
                     let range = first * width..last * width;
-                    serial_product(
+                    serial_matmul(
                         MatrixMut::new(&mut dvalue[range.clone()], keys, width),
                         into,
                         weights.transposed(),
                         dout_block,
                     );
-                    serial_product(
+                    serial_matmul(
                         MatrixMut::new(&mut dkey[range], keys, width),
                         into,
                         dscores.transposed(),
                         own(Part::Query, start, end),
                     );
-                    serial_product(
+                    serial_matmul(
                         MatrixMut::new(dquery, rows, width),
-                        if first == 0 { Into::Replace } else { Into::Add },
+                        if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                         dscores,
                         own(Part::Key, first, last),
                     );
@@ -248,9 +248,9 @@ impl Attention {
         let Queries { head, start, end } = queries;
         let rows = end - start;
         let keys = scores.len() / rows;
-        serial_product(
+        serial_matmul(
             MatrixMut::new(scores, rows, keys),
-            Into::Replace,
+            Accumulate::Replace,
             self.part(qkv, head, Part::Query, start, end),
             self.part(qkv, head, Part::Key, first, first + keys).transposed(),
         );
@@ -334,11 +334,11 @@ pub(crate) fn attend_head(out: &mut [f32], model: &ModelConfig, qkv: &[f32], hea
     for first in (0..=place).step_by(BLOCK) {
         let last = (place + 1).min(first + BLOCK);
         let scores = &mut scores[..last - first];
-        row_by_rows(scores, query, at(Part::Key, first), 3 * width);
+        matvec(scores, query, at(Part::Key, first), 3 * width);
         online(scores, last - first, false, attention.scale, &mut running, out);
-        serial_product(
+        serial_matmul(
             MatrixMut::new(out, 1, size),
-            if first == 0 { Into::Replace } else { Into::Add },
+            if first == 0 { Accumulate::Replace } else { Accumulate::Add },
             Matrix::new(scores, 1, last - first),
             attention.part(qkv, head, Part::Value, first, last),
         );

@@ -7,12 +7,12 @@ use crate::gpt2::settings::ModelConfig;
 use crate::ops::embedding::Inputs;
 use crate::ops::rows::{self, Shared, for_each_range};
 use keepstep_numerics::math::{exp, ln};
-use keepstep_numerics::matmul::dispatch::Products;
-use keepstep_numerics::matmul::{Into, Matrix, MatrixMut};
+use keepstep_numerics::matmul::MatmulKind;
+use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut};
 use keepstep_numerics::reduce::{max, sum};
 use keepstep_numerics::vectorized;
 
-/// Rows whose logits exist at a time: a slice of the products' inner dimension, so that the token embedding's gradient
+/// Rows whose logits exist at a time: a slice of the matmuls' inner dimension, so that the token embedding's gradient
 /// is one product over all rows.
 pub(crate) const ROWS: usize = 512;
 
@@ -75,7 +75,7 @@ pub(crate) struct Gradients<'a> {
 
 /// The sum of the losses of all rows; with `gradients`, those of the mean loss.
 pub(crate) fn cross_entropy(
-    products: Products,
+    matmul_kind: MatmulKind,
     x: &[f32],
     wte: &[f32],
     inputs: &Inputs<'_>,
@@ -89,7 +89,8 @@ pub(crate) fn cross_entropy(
     let mut total = 0.0;
     for start in (0..num_rows).step_by(ROWS) {
         let count = ROWS.min(num_rows - start);
-        let head = Head { x: &x[start * cols..(start + count) * cols], wte, cols, start, inputs, products };
+        let head =
+            Head { x: &x[start * cols..(start + count) * cols], wte, cols, start, inputs, matmul_kind };
         let rows = &mut buffers.rows[..count];
         rows.fill(RowLoss::EMPTY);
         for first in (0..vocab_size).step_by(VOCABULARY) {
@@ -101,9 +102,9 @@ pub(crate) fn cross_entropy(
         for first in (0..vocab_size).step_by(VOCABULARY) {
             let logits = head.gradients(first, &mut buffers.logits, rows, share, dx);
             let last = vocab_size.min(first + VOCABULARY);
-            products.product(
+            matmul_kind.matmul(
                 MatrixMut::new(&mut dwte[first * cols..last * cols], last - first, cols),
-                if start == 0 { Into::Replace } else { Into::Add },
+                if start == 0 { Accumulate::Replace } else { Accumulate::Add },
                 logits.transposed(),
                 Matrix::new(head.x, count, cols),
             );
@@ -120,7 +121,7 @@ struct Head<'a> {
     /// Of these rows in the micro-batch.
     start: usize,
     inputs: &'a Inputs<'a>,
-    products: Products,
+    matmul_kind: MatmulKind,
 }
 
 impl Head<'_> {
@@ -161,7 +162,7 @@ impl Head<'_> {
     fn logits(&self, logits: &mut [f32], block: Matrix<'_>, range: &std::ops::Range<usize>) {
         let x = Matrix::new(&self.x[range.start * self.cols..], range.len(), self.cols);
         let out = MatrixMut::new(logits, range.len(), block.rows());
-        self.products.serial_product(out, Into::Replace, x, block.transposed());
+        self.matmul_kind.serial_matmul(out, Accumulate::Replace, x, block.transposed());
     }
 
     /// Replaces a block's logits by their gradients, and adds what they say of the input.
@@ -189,9 +190,9 @@ impl Head<'_> {
                     *logit -= share;
                 }
             }
-            self.products.serial_product(
+            self.matmul_kind.serial_matmul(
                 MatrixMut::new(dx, range.len(), self.cols),
-                if first == 0 { Into::Replace } else { Into::Add },
+                if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                 Matrix::new(logits, range.len(), width),
                 block,
             );

@@ -1,9 +1,9 @@
 //! Linear layers: `y = x · weight + bias` with the weight as `[in, out]`.
 
 use crate::gpt2::layout::Affine;
-use keepstep_numerics::matmul::dispatch::Products;
-use keepstep_numerics::matmul::packed::Packed;
-use keepstep_numerics::matmul::{Into, Matrix, MatrixMut, Part, product};
+use keepstep_numerics::matmul::MatmulKind;
+use keepstep_numerics::matmul::PackedRhs;
+use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, matmul};
 use keepstep_numerics::vectorized;
 
 /// The weight, `[in, out]`.
@@ -17,7 +17,7 @@ pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     let (weight, outs) = (weight(affine), affine.bias.len());
     let rows = x.len() / weight.rows();
     let x = Matrix::new(x, rows, weight.rows());
-    product(MatrixMut::new(y, rows, outs), Into::Bias(affine.bias), x, weight);
+    matmul(MatrixMut::new(y, rows, outs), Accumulate::Bias(affine.bias), x, weight);
 }
 
 /// The same on this thread alone, in the pass's precision.
@@ -25,18 +25,18 @@ pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
 /// # Safety
 /// What is packed is the weight, and its packing is done.
 pub(crate) unsafe fn forward_rows(
-    products: Products,
+    kind: MatmulKind,
     y: &mut [f32],
     x: &[f32],
     affine: &Affine<&[f32]>,
-    packed: Option<Packed<'_>>,
+    packed: Option<PackedRhs<'_>>,
 ) {
     let (weight, outs) = (weight(affine), affine.bias.len());
     let rows = x.len() / weight.rows();
     let x = Matrix::new(x, rows, weight.rows());
-    let part = Part::whole(MatrixMut::new(y, rows, outs), Into::Bias(affine.bias), x, weight);
+    let task = MatmulTask::new(MatrixMut::new(y, rows, outs), Accumulate::Bias(affine.bias), x, weight);
     // SAFETY: the caller's.
-    products.compute(unsafe { part.with_packed(packed) });
+    kind.run(unsafe { task.with_packed(packed) });
 }
 
 /// `dx = dy · weightᵀ`, on this thread alone.
@@ -44,18 +44,23 @@ pub(crate) unsafe fn forward_rows(
 /// # Safety
 /// What is packed is the weight's transpose, and its packing is done.
 pub(crate) unsafe fn backward_rows(
-    products: Products,
+    kind: MatmulKind,
     dx: &mut [f32],
     dy: &[f32],
     affine: &Affine<&[f32]>,
-    packed: Option<Packed<'_>>,
+    packed: Option<PackedRhs<'_>>,
 ) {
     let (weight, outs) = (weight(affine), affine.bias.len());
     let rows = dy.len() / outs;
     let dy = Matrix::new(dy, rows, outs);
-    let part = Part::whole(MatrixMut::new(dx, rows, weight.rows()), Into::Replace, dy, weight.transposed());
+    let task = MatmulTask::new(
+        MatrixMut::new(dx, rows, weight.rows()),
+        Accumulate::Replace,
+        dy,
+        weight.transposed(),
+    );
     // SAFETY: the caller's.
-    products.compute(unsafe { part.with_packed(packed) });
+    kind.run(unsafe { task.with_packed(packed) });
 }
 
 vectorized! {

@@ -1,15 +1,15 @@
-//! From float32 to bfloat16 as VCVTNEPS2BF16 does it: to nearest even, denormal numbers to zero, NaNs quiet.
+//! Rounds float32 to bfloat16 as VCVTNEPS2BF16 does: to nearest even, denormal numbers to zero, NaNs to quiet NaNs.
 
-/// A float32 without its sign.
+/// The bits of a float32 without its sign.
 pub(super) const MAGNITUDE: u32 = 0x7FFF_FFFF;
 
-/// The nearest bfloat16, as the float32 of the same value.
+/// Rounds to the nearest bfloat16 and returns it as a float32 of the same value.
 #[inline(always)]
 pub(super) fn rounded(value: f32) -> f32 {
     f32::from_bits(rounded_bits(value))
 }
 
-/// The nearest bfloat16, as tests of the instruction want it.
+/// Rounds to the nearest bfloat16 and returns its bits.
 #[cfg(test)]
 #[inline(always)]
 pub(super) fn to_bf16(value: f32) -> u16 {
@@ -20,7 +20,7 @@ pub(super) fn to_bf16(value: f32) -> u16 {
 fn rounded_bits(value: f32) -> u32 {
     const INFINITY: u32 = 0x7F80_0000;
     let bits = value.to_bits();
-    // Half a unit, less one where the number below is even; a carry goes into the exponent, as it should.
+    // Adds half a unit, or one less where the kept bits are even. A carry raises the exponent, which is right.
     let nearest = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1));
     let quiet = bits | 0x0040_0000;
     let normal = if bits & MAGNITUDE > INFINITY { quiet } else { nearest };
@@ -48,11 +48,11 @@ mod tests {
             (0.0, 0x0000),
             (-0.0, 0x8000),
             (f32::MIN_POSITIVE, 0x0080),
-            // Denormal numbers are zeros, even the one that would round up to a normal number.
+            // Denormal numbers become zeros, even the one that would round up to a normal number.
             (f32::from_bits(0x007F_FFFF), 0x0000),
             (f32::from_bits(0x807F_FFFF), 0x8000),
             (f32::from_bits(1), 0x0000),
-            // A signalling NaN whose payload lies below what is kept stays a NaN.
+            // A signalling NaN stays a NaN, even if all its payload is in the dropped bits.
             (f32::from_bits(0x7F80_0001), 0x7FC0),
             (f32::from_bits(0xFFFF_FFFF), 0xFFFF),
         ] {
@@ -61,7 +61,7 @@ mod tests {
         }
     }
 
-    /// Against float64, whose distance to both neighbours is exact.
+    /// Compares with float64, in which the distances to both neighbours are exact.
     #[test]
     fn every_exponent_and_every_kind_of_tie() {
         for high in 0x0080..0x7F7F_u32 {

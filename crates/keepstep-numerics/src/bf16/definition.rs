@@ -1,12 +1,15 @@
-//! One multiply-add as the instruction does it.
+//! The definition's constants, and one multiply-add as the instruction does it.
 
-/// `sum + left · right`, rounded once to nearest even, where a result that is tiny after rounding becomes a zero of its
-/// sign. `left` and `right` are bfloat16 numbers that are not denormal, nor is `sum`.
+/// The length of a slice of the inner dimension. Each slice is summed by itself. Part of the definition.
+pub(super) const SLICE: usize = 256;
+
+/// `sum + left · right`, rounded once to nearest even; a result that is tiny after rounding becomes a zero of its sign.
+/// `left` and `right` are bfloat16 numbers. None of the three arguments is denormal.
 ///
-/// A float32 below the smallest normal number is tiny. The smallest normal number itself is where the two ways to round
-/// part: with the exponents that float32 lacks, what is more than half a unit of *them* below it rounds to less. The same
-/// sum, scaled up, shows it: there rounding is not cut short. (So small a sum has small terms, and scaling is exact: a
-/// nonzero sum is at least 2^-24 of its larger term.)
+/// A float32 below the smallest normal number is tiny. At the smallest normal number itself, rounding with and without a
+/// limit on exponents differ: an exact result that lies more than half an *unlimited* unit below it is tiny, although
+/// float32 rounds it up. The same sum scaled up shows this, because no limit cuts its rounding short. (Scaling is exact:
+/// so small a sum has small terms, and a nonzero sum is at least 2^-24 of its larger term.)
 #[inline(always)]
 pub(super) fn multiply_add(sum: f32, left: f32, right: f32) -> f32 {
     const SCALE: f32 = (1_u64 << 32) as f32;
@@ -22,7 +25,7 @@ pub(super) fn multiply_add(sum: f32, left: f32, right: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// A power of two, of a float32's normal exponents.
+    /// A power of two that is a normal float32.
     fn power(exponent: i32) -> f32 {
         f32::from_bits(((exponent + 127) as u32) << 23)
     }
@@ -31,20 +34,20 @@ mod tests {
     fn tiny_results_are_zeros_of_their_sign() {
         let least = f32::MIN_POSITIVE;
         let bits = |value: f32| value.to_bits();
-        // Tiny by far, and by the least that float32 has.
+        // Far below the smallest normal number, and one unit of float32 below it.
         assert_eq!(bits(multiply_add(0.0, power(-100), power(-50))), bits(0.0));
         assert_eq!(bits(multiply_add(0.0, -power(-100), power(-50))), bits(-0.0));
         assert_eq!(bits(multiply_add(least, -power(-126), power(-23))), bits(0.0));
         assert_eq!(bits(multiply_add(0.0, power(-100), power(-26))), bits(least));
-        // 2^-126 - 2^-150: float32's own rounding ties to the normal number, the unbounded one keeps it, and it is tiny.
+        // 2^-126 - 2^-150: float32 rounds a tie up to the normal number; unlimited rounding is exact, so the result is tiny.
         assert_eq!((-power(-75)).mul_add(power(-75), least), least);
         assert_eq!(bits(multiply_add(least, -power(-75), power(-75))), bits(0.0));
         assert_eq!(bits(multiply_add(-least, power(-75), power(-75))), bits(-0.0));
-        // Half as far, it ties to the normal number either way; the next one beyond that does not.
+        // At half that distance both round a tie up to the normal number; beyond half, they do not.
         assert_eq!(bits(multiply_add(least, -power(-76), power(-75))), bits(least));
         let more = power(-76) * (1.0 + power(-7));
         assert_eq!(bits(multiply_add(least, -more, power(-75))), bits(0.0));
-        // Nothing else is touched.
+        // Other results stay as they are.
         assert_eq!(multiply_add(least, 0.0, f32::MAX), least);
         assert_eq!(multiply_add(1.0, power(100), power(-100)), 2.0);
         assert_eq!(multiply_add(f32::MAX, power(127), 2.0), f32::INFINITY);
@@ -53,7 +56,7 @@ mod tests {
         assert_eq!(bits(multiply_add(1.0, -1.0, 1.0)), bits(0.0));
     }
 
-    /// Against exact arithmetic on integers: sums around the smallest normal number, in units of 2^-168.
+    /// Compares with exact integer arithmetic, for sums around the smallest normal number, in units of 2^-168.
     #[test]
     fn around_the_smallest_normal_number() {
         let mut state = 9_u32;
@@ -71,7 +74,7 @@ mod tests {
             let (left, right) = (128 + next() % 128, 128 + next() % 128);
             let (left_exponent, right_exponent) = (60 + next() % 30, 40 + next() % 20);
             let subtracts = next() % 2 == 1;
-            // The significand's eight bits, of which the highest is not written.
+            // The significand has eight bits; the highest one is implicit.
             let member =
                 |significand: u32, exponent: u32| f32::from_bits(exponent << 23 | (significand & 0x7F) << 16);
             let product = i128::from(left * right) << (left_exponent + right_exponent - 100);
@@ -86,7 +89,7 @@ mod tests {
         assert!((10_000..190_000).contains(&zeros), "{zeros}");
     }
 
-    /// To 24 significant bits, to nearest even, of units of 2^-168; what is tiny then to zero.
+    /// Rounds units of 2^-168 to 24 significant bits, to nearest even. Tiny results become zero.
     fn round(exact: i128) -> f32 {
         let magnitude = exact.unsigned_abs();
         let drop = (128 - magnitude.leading_zeros()).saturating_sub(24);

@@ -1,17 +1,18 @@
-//! Matrix products of bfloat16 numbers, summed in float32, whose every bit is defined.
+//! Matmuls of bfloat16 numbers with sums in float32, whose every bit is defined.
 //!
-//! The definition is the instruction VDPBF16PS (Intel's Software Developer's Manual, volume 2, "VDPBF16PS" and
-//! "VCVTNEPS2BF16"), laid over a whole product:
+//! # The definition
+//! It is the instruction VDPBF16PS, applied to a whole matmul (Intel's Software Developer's Manual, volume 2, "VDPBF16PS"
+//! and "VCVTNEPS2BF16"):
 //!
-//! - Both matrices are rounded to bfloat16, to nearest even; denormal numbers become zeros of their sign, a NaN stays one.
-//! - The inner dimension is cut into slices of 256, and each slice into pairs; the last pair's missing member is zero.
-//! - An element of a slice's result begins at +0 and does for each pair, in ascending order, first the second member and
-//!   then the first: `sum = sum + left · right`, rounded once to nearest even; a result that is tiny after rounding becomes
-//!   a zero of its sign (x86 detects tininess after rounding). The control register MXCSR has no say.
-//! - The slices' results are added in ascending order, in plain float32.
+//! - Both matrices are rounded to bfloat16, to nearest even. Denormal numbers become zeros of their sign; a NaN stays a NaN.
+//! - The inner dimension is cut into slices of 256, and each slice into pairs. A missing second member is zero.
+//! - Within a slice, an element begins at +0. For each pair, in ascending order, first the second member is added and then
+//!   the first: `sum = sum + left · right`, rounded once to nearest even. A result that is tiny after rounding becomes a
+//!   zero of its sign (x86 detects tininess after rounding). The control register MXCSR has no effect.
+//! - The slices' sums are added in ascending order, in plain float32.
 //!
-//! Which NaN comes out of NaNs is not defined, only that one does. It does not matter which kernel computes an element, on
-//! how many threads, or in which blocks.
+//! It is not defined which NaN comes out of NaNs, only that one does. The kernel, the number of threads and the size of
+//! tiles do not change an element.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -21,59 +22,81 @@ mod portable;
 mod support;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod trials;
 
 pub use support::{Kernel, Support};
 
+use crate::matmul::matrix::{Accumulate, Matrix, MatrixMut};
 use crate::matmul::packed::Packing;
-use crate::matmul::{self, Into, Matrix, MatrixMut, Part, Task};
+use crate::matmul::problem::Problem;
+use crate::matmul::task::{MatmulTask, run_parallel};
+use definition::SLICE;
 
-/// Numbers of the inner dimension that are summed by themselves. Part of the definition.
-const SLICE: usize = 256;
-
-/// `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs`, with both rounded to bfloat16, on all threads of the
-/// current pool.
+/// `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs`, with both sides rounded to bfloat16, on all threads of
+/// the current pool.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn product(kernel: Kernel, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    matmul::share_out(out, into, lhs, rhs, |part| compute(kernel, part));
+pub fn matmul(
+    kernel: Kernel,
+    out: MatrixMut<'_>,
+    accumulate: Accumulate<'_>,
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+) {
+    run_parallel(out, accumulate, lhs, rhs, |task| run(kernel, task));
 }
 
-/// The same on this thread alone.
+/// The same as [`matmul`], on this thread alone.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn serial_product(kernel: Kernel, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    compute(kernel, Part::whole(out, into, lhs, rhs));
+pub fn serial_matmul(
+    kernel: Kernel,
+    out: MatrixMut<'_>,
+    accumulate: Accumulate<'_>,
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+) {
+    run(kernel, MatmulTask::new(out, accumulate, lhs, rhs));
 }
 
-/// A part of a product, on this thread.
-pub(super) fn compute(kernel: Kernel, part: Part<'_>) {
-    let (task, into) = part.into_task();
-    // SAFETY: the part's target is its own.
-    unsafe { task.for_each_slice(SLICE, into, |slice, into| compute_slice(kernel, slice, into)) };
-}
-
-/// How right sides are packed that many products share.
-pub(super) fn packing(kernel: Kernel) -> Option<Packing> {
-    match kernel {
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512 => Some(Packing::of::<avx512::Avx512Bf16>()),
-        _ => None,
+/// Computes one task on this thread.
+pub(crate) fn run(kernel: Kernel, task: MatmulTask<'_>) {
+    let (problem, accumulate) = task.into_problem();
+    // SAFETY: tasks of a matmul write to disjoint parts of its result, which stays borrowed until they are gone.
+    unsafe {
+        problem.for_each_slice(SLICE, accumulate, |slice, accumulate| run_slice(kernel, slice, accumulate));
     }
 }
 
-/// # Safety
-/// Nothing else touches the target meanwhile.
-unsafe fn compute_slice(kernel: Kernel, slice: &Task<'_>, into: Into<'_>) {
+/// How to pack a right side that several tasks share. `None` if packing it is of no use.
+pub(crate) fn packing(kernel: Kernel) -> Option<Packing> {
     match kernel {
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx512 => {
             assert!(avx512::is_present(), "a processor with AVX512-BF16");
-            // SAFETY: handed on; the processor has the instructions.
-            unsafe { matmul::kernel::run::<avx512::Avx512Bf16>(slice, into) };
+            // SAFETY: the processor has the instructions.
+            Some(unsafe { Packing::from_simd::<avx512::Avx512Bf16>() })
         }
-        // SAFETY: handed on.
-        _ => unsafe { portable::run(slice, into) },
+        _ => None,
+    }
+}
+
+/// Computes one slice of the inner dimension.
+///
+/// # Safety
+/// Nothing else accesses the result during the call.
+unsafe fn run_slice(kernel: Kernel, slice: &Problem<'_>, accumulate: Accumulate<'_>) {
+    match kernel {
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512 => {
+            assert!(avx512::is_present(), "a processor with AVX512-BF16");
+            // SAFETY: the processor has the instructions. The caller guarantees that nothing else accesses the result.
+            unsafe { crate::matmul::kernel::run::<avx512::Avx512Bf16>(slice, accumulate) };
+        }
+        // SAFETY: the caller guarantees that nothing else accesses the result.
+        _ => unsafe { portable::run(slice, accumulate) },
     }
 }

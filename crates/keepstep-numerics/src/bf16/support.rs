@@ -1,9 +1,8 @@
-//! Which kernel this processor can run, and whether it does what the definition says.
+//! Which kernel this processor runs, and whether its instruction does what the definition says.
 
-use super::definition::multiply_add;
 use std::sync::OnceLock;
 
-/// Code that computes the definition.
+/// A kernel that computes the definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
     /// The instruction VDPBF16PS of AVX512-BF16.
@@ -13,42 +12,43 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    /// The fastest that this processor can run.
-    pub fn fastest() -> Kernel {
-        match Support::of_this_processor() {
+    /// The fastest kernel of this processor.
+    pub fn detect() -> Kernel {
+        match Support::detect() {
             Support::Present => Kernel::Avx512,
             Support::Missing | Support::Differs => Kernel::Portable,
         }
     }
 }
 
-/// What this processor has of AVX512-BF16.
+/// Whether this processor supports AVX512-BF16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
-    /// The instruction, and it does what the definition says.
+    /// It has the instruction, which does what the definition says.
     Present,
-    /// No such instruction.
+    /// It does not have the instruction.
     Missing,
-    /// The instruction, but it rounds otherwise than the definition.
+    /// It has the instruction, which rounds differently from the definition.
     Differs,
 }
 
 impl Support {
-    /// Of the processor that this runs on; found out once, by a few hundred multiply-adds.
-    pub fn of_this_processor() -> Support {
+    /// Tests this processor, once per process, with about two thousand multiply-adds.
+    pub fn detect() -> Support {
         static SUPPORT: OnceLock<Support> = OnceLock::new();
-        *SUPPORT.get_or_init(find_out)
+        *SUPPORT.get_or_init(test_processor)
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn find_out() -> Support {
+fn test_processor() -> Support {
     Support::Missing
 }
 
 #[cfg(target_arch = "x86_64")]
-fn find_out() -> Support {
+fn test_processor() -> Support {
     use super::avx512::{is_present, pair};
+    use super::trials::{Trial, defined_pair, trials};
     if !is_present() {
         return Support::Missing;
     }
@@ -58,62 +58,4 @@ fn find_out() -> Support {
         found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan())
     });
     if agrees { Support::Present } else { Support::Differs }
-}
-
-/// A sum, and a pair that is added to it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Trial {
-    pub(super) sum: f32,
-    pub(super) left: [u16; 2],
-    pub(super) right: [u16; 2],
-}
-
-/// The second member's product first, then the first's.
-pub(super) fn defined_pair(sum: f32, left: [u16; 2], right: [u16; 2]) -> f32 {
-    let value = |bits: u16| f32::from_bits(u32::from(bits) << 16);
-    let sum = multiply_add(sum, value(left[1]), value(right[1]));
-    multiply_add(sum, value(left[0]), value(right[0]))
-}
-
-/// Pairs that tell the ways apart in which it could round: the order of the members, one or two roundings, ties,
-/// cancellation, overflow, tiny results of both signs and the boundary between tiny and not.
-pub(super) fn trials() -> Vec<Trial> {
-    // 0, 1, the neighbours of 1, 2^-12, 2^-24, 2^-63, 2^-75, 2^-76, 2^-126, the largest, infinity, NaN.
-    const MEMBERS: [u16; 14] = [
-        0x0000, 0x3F80, 0x3F81, 0x3F7F, 0xBF80, 0x3980, 0x3380, 0x2000, 0x1A00, 0x9980, 0x0080, 0x7F7F,
-        0xFF80, 0x7FC0,
-    ];
-    const SUMS: [u32; 9] = [
-        0x0000_0000,
-        0x3F80_0000,
-        0xBF80_0001,
-        0x3F80_0001,
-        0x0080_0000,
-        0x8080_0000,
-        0x0080_0001,
-        0x7F7F_FFFF,
-        0x4B80_0000,
-    ];
-    let mut trials = Vec::new();
-    let mut state = 1_u32;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state >> 16
-    };
-    for sum in SUMS {
-        for first in MEMBERS {
-            for second in MEMBERS {
-                let member = |random: u32| MEMBERS[random as usize % MEMBERS.len()];
-                let right = [member(next()), member(next())];
-                trials.push(Trial { sum: f32::from_bits(sum), left: [first, second], right });
-            }
-        }
-    }
-    // Ordinary numbers, where one rounding and two part now and then.
-    for _ in 0..512 {
-        let mut member = || (0x3E00 + next() % 0x0200 + (next() & 1) * 0x8000) as u16;
-        let (left, right) = ([member(), member()], [member(), member()]);
-        trials.push(Trial { sum: f32::from_bits(0x3F00_0000 | next() << 7), left, right });
-    }
-    trials
 }

@@ -1,16 +1,15 @@
 use super::convert::rounded;
-use super::definition::multiply_add;
-use super::support::{defined_pair, trials};
-use super::{Kernel, SLICE, Support, compute, packing, product};
-use crate::matmul::aligned::Lines;
-use crate::matmul::packed::{Packing, Piece, Room};
-use crate::matmul::{Into, Matrix, MatrixMut, Part};
+use super::definition::{SLICE, multiply_add};
+use super::trials::{defined_pair, trials};
+use super::{Kernel, Support, matmul, packing, run};
+use crate::matmul::{
+    Accumulate, AlignedBuffer, MatmulTask, Matrix, MatrixMut, PackBuffer, PackTask, Packing,
+};
 use crate::testing::is_emulated;
 
-/// The kernels that this processor can run. Where it lacks the instruction, that is said, and `cargo xtask test` says it
-/// again: a test that was not made is no test that has passed.
+/// The kernels that this processor can run. `cargo xtask test` reports which kernels did not run.
 fn kernels() -> Vec<Kernel> {
-    match Support::of_this_processor() {
+    match Support::detect() {
         Support::Present => vec![Kernel::Portable, Kernel::Avx512],
         Support::Missing => vec![Kernel::Portable],
         Support::Differs => panic!("this processor's VDPBF16PS does not do what the definition says"),
@@ -18,13 +17,13 @@ fn kernels() -> Vec<Kernel> {
 }
 
 /// The definition, word for word.
-fn defined(out: &mut [f32], stride: usize, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+fn defined(out: &mut [f32], stride: usize, accumulate: Accumulate<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
     for row in 0..lhs.rows {
         for col in 0..rhs.cols {
-            let mut total = match into {
-                Into::Replace => None,
-                Into::Add => Some(out[row * stride + col]),
-                Into::Bias(bias) => Some(bias[col]),
+            let mut total = match accumulate {
+                Accumulate::Replace => None,
+                Accumulate::Add => Some(out[row * stride + col]),
+                Accumulate::Bias(bias) => Some(bias[col]),
             };
             for start in (0..lhs.cols).step_by(SLICE) {
                 let end = lhs.cols.min(start + SLICE);
@@ -48,14 +47,14 @@ fn defined(out: &mut [f32], stride: usize, into: Into<'_>, lhs: Matrix<'_>, rhs:
     }
 }
 
-/// What the matrices hold.
+/// The kinds of numbers that a test multiplies.
 #[derive(Debug, Clone, Copy)]
 enum Numbers {
-    /// Like weights and activations.
+    /// Numbers such as weights and activations.
     Ordinary,
-    /// So small that sums are tiny, beside ordinary ones and zeros.
+    /// Numbers so small that sums are tiny, among ordinary numbers and zeros.
     Tiny,
-    /// Infinities, NaNs and the largest, among ordinary ones.
+    /// Infinities, NaNs and the largest numbers, among ordinary ones.
     Special,
 }
 
@@ -99,16 +98,16 @@ fn check(kind: Numbers, rows: usize, cols: usize, inner: usize) {
     let right = numbers(kind, (cols + pad) * (inner + pad), 2);
     let before = numbers(kind, rows * (cols + pad), 3);
     let bias = numbers(kind, cols, 6);
-    let mut lines = Lines::new();
+    let mut buffer = AlignedBuffer::new();
     for layout in 0..4 {
         let lhs = matrix(&left, rows, inner, layout & 1 == 1);
         let rhs = matrix(&right, inner, cols, layout & 2 == 2);
-        for into in [Into::Replace, Into::Add, Into::Bias(&bias)] {
+        for accumulate in [Accumulate::Replace, Accumulate::Add, Accumulate::Bias(&bias)] {
             let mut expected = before.clone();
-            defined(&mut expected, cols + pad, into, lhs, rhs);
+            defined(&mut expected, cols + pad, accumulate, lhs, rhs);
             for kernel in kernels() {
                 let mut out = before.clone();
-                product(kernel, MatrixMut::strided(&mut out, rows, cols, cols + pad), into, lhs, rhs);
+                matmul(kernel, MatrixMut::strided(&mut out, rows, cols, cols + pad), accumulate, lhs, rhs);
                 let same = |(one, other): (&f32, &f32)| {
                     one.to_bits() == other.to_bits() || (one.is_nan() && other.is_nan())
                 };
@@ -117,28 +116,33 @@ fn check(kind: Numbers, rows: usize, cols: usize, inner: usize) {
                     "{rows} x {inner} x {cols}, layout {layout}, {kernel:?}, {kind:?}"
                 );
                 let Some(packing) = packing(kernel) else { continue };
-                lines.grow(Packing::max_len(inner, cols));
-                let room = Room::new(&mut lines);
-                let mut pieces = Vec::new();
+                buffer.grow(Packing::max_len(inner, cols));
+                let buffer = PackBuffer::new(&mut buffer);
+                let mut tasks = Vec::new();
                 let mut out = before.clone();
-                let part = Part::whole(MatrixMut::strided(&mut out, rows, cols, cols + pad), into, lhs, rhs);
-                // SAFETY: there is room, and it is read after the pieces are done.
-                let part = unsafe {
-                    let packed = packing.pack(&room, 0, rhs, &mut pieces);
-                    part.with_packed(Some(packed))
+                let task = MatmulTask::new(
+                    MatrixMut::strided(&mut out, rows, cols, cols + pad),
+                    accumulate,
+                    lhs,
+                    rhs,
+                );
+                // SAFETY: the buffer belongs to this matrix, which is read after the tasks are done.
+                let task = unsafe {
+                    let packed = packing.pack(&buffer, 0, rhs, &mut tasks);
+                    task.with_packed(Some(packed))
                 };
-                pieces.into_iter().for_each(Piece::pack);
-                compute(kernel, part);
+                tasks.into_iter().for_each(PackTask::run);
+                run(kernel, task);
                 assert!(
                     out.iter().zip(&expected).all(same),
-                    "{rows} x {inner} x {cols}, layout {layout}, {kernel:?}, {kind:?}, packed before"
+                    "{rows} x {inner} x {cols}, layout {layout}, {kernel:?}, {kind:?}, packed first"
                 );
             }
         }
     }
 }
 
-/// Every layout, edge shapes, few rows, no multiple of a tile, an odd inner dimension, and slices of it.
+/// Every layout, edge shapes, few rows, no multiple of a tile, an odd inner dimension, and several slices.
 #[test]
 fn every_element_is_the_defined_chain() {
     let edges: &[usize] = if is_emulated() { &[1, 7, 17] } else { &[0, 1, 2, 3, 4, 5, 6, 13, 33] };
@@ -174,7 +178,7 @@ fn on_any_number_of_threads() {
     }
 }
 
-/// Rounds and columns that do not fit at once.
+/// More rows and columns than are packed at a time.
 #[test]
 fn in_several_parts() {
     if is_emulated() {
@@ -189,15 +193,15 @@ fn check_once(rows: usize, cols: usize, inner: usize) {
         (numbers(Numbers::Ordinary, rows * inner, 4), numbers(Numbers::Ordinary, inner * cols, 5));
     let (lhs, rhs) = (Matrix::new(&left, rows, inner), Matrix::new(&right, inner, cols));
     let mut expected = vec![0.0; rows * cols];
-    defined(&mut expected, cols, Into::Replace, lhs, rhs);
+    defined(&mut expected, cols, Accumulate::Replace, lhs, rhs);
     for kernel in kernels() {
         let mut out = vec![0.0; rows * cols];
-        product(kernel, MatrixMut::new(&mut out, rows, cols), Into::Replace, lhs, rhs);
+        matmul(kernel, MatrixMut::new(&mut out, rows, cols), Accumulate::Replace, lhs, rhs);
         assert!(out == expected, "{rows} x {inner} x {cols}, {kernel:?}");
     }
 }
 
-/// The trials that decide whether a processor's instruction is the defined one must tell other roundings apart.
+/// The trials decide whether a processor's instruction does what is defined, so they must detect every other rounding.
 #[test]
 fn the_trials_tell_other_instructions_apart() {
     let value = |bits: u16| f32::from_bits(u32::from(bits) << 16);
@@ -232,11 +236,11 @@ fn the_trials_tell_other_instructions_apart() {
     }
 }
 
-/// The instruction itself, on every trial; where the processor lacks it, this says so.
+/// The instruction itself, on every trial. Where the processor does not have it, the test prints so.
 #[test]
 fn the_instruction_does_what_is_defined() {
     #[cfg(target_arch = "x86_64")]
-    if Support::of_this_processor() != Support::Missing {
+    if Support::detect() != Support::Missing {
         for trial in trials() {
             let found = super::avx512::pair(trial.sum, trial.left, trial.right);
             let expected = defined_pair(trial.sum, trial.left, trial.right);

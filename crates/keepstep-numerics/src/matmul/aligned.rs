@@ -1,40 +1,54 @@
-//! Memory in whole cache lines, as kernels read it best.
+//! Memory that begins at a cache line, which kernels read fastest.
 
-/// Numbers of a line.
-const NUMBERS: usize = 16;
+/// Numbers in a cache line.
+const LINE: usize = 16;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
 #[repr(C, align(64))]
-struct Line([f32; NUMBERS]);
+struct CacheLine([f32; LINE]);
 
-/// Numbers of four bytes each.
+/// A buffer of four-byte numbers, aligned to cache lines. It grows and never shrinks.
 #[derive(Debug, Default)]
-pub struct Lines(Vec<Line>);
+pub struct AlignedBuffer(Vec<CacheLine>);
 
-impl Lines {
-    /// No room yet.
-    pub const fn new() -> Lines {
-        Lines(Vec::new())
+impl AlignedBuffer {
+    /// An empty buffer.
+    pub const fn new() -> AlignedBuffer {
+        AlignedBuffer(Vec::new())
     }
 
-    /// Makes room for this many, once.
+    /// Makes the buffer at least `len` numbers long. New numbers are zero.
+    #[inline]
     pub fn grow(&mut self, len: usize) {
-        let lines = len.div_ceil(NUMBERS);
+        let lines = len.div_ceil(LINE);
         if self.0.len() < lines {
-            self.0.resize(lines, Line([0.0; NUMBERS]));
+            self.0.resize(lines, CacheLine([0.0; LINE]));
         }
     }
 
-    /// How many numbers there is room for.
+    /// Numbers in the buffer: a whole number of cache lines.
     #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "it is a size, not a collection")]
     pub fn len(&self) -> usize {
-        self.0.len() * NUMBERS
+        self.0.len() * LINE
     }
 
-    /// Where the first number lies, 64-byte aligned.
+    /// Whether the buffer is still empty.
     #[inline]
-    pub fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The numbers, as a type of four bytes. Every value of [`bytemuck::Pod`] types is valid.
+    #[inline]
+    pub(crate) fn as_mut_slice<T: bytemuck::Pod>(&mut self) -> &mut [T] {
+        const { assert!(size_of::<T>() == size_of::<f32>(), "numbers of four bytes") };
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+
+    /// The first `len` numbers, after growing to that length.
+    #[inline]
+    pub(crate) fn grown<T: bytemuck::Pod>(&mut self, len: usize) -> &mut [T] {
+        self.grow(len);
+        &mut self.as_mut_slice()[..len]
     }
 }

@@ -1,67 +1,75 @@
-//! The seam between a pass and the arithmetic of its products.
+//! The precision and the kernel of a model's matmuls, chosen once.
 
+use super::backend::Backend;
+use super::matrix::{Accumulate, Matrix, MatrixMut};
+use super::packed::Packing;
+use super::task::{MatmulTask, matmul, serial_matmul};
 use crate::bf16;
-use crate::matmul::packed::Packing;
-use crate::matmul::{self, Into, Matrix, MatrixMut, Part};
 use crate::precision::Precision;
 
-/// How the products of linear layers and of the head are computed.
+/// How the matmuls of linear layers and of the head are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Products {
+pub enum MatmulKind {
     /// In float32.
     Float32,
-    /// Of factors rounded to bfloat16. Every kernel gives the same bits.
+    /// With factors rounded to bfloat16 and sums in float32. Every kernel gives the same bits.
     Bf16(bf16::Kernel),
 }
 
-impl Products {
-    /// In this precision, as fast as this processor can.
-    pub fn new(precision: Precision) -> Products {
+impl MatmulKind {
+    /// The fastest kind of this precision on this processor.
+    pub fn detect(precision: Precision) -> MatmulKind {
         match precision {
-            Precision::Float32 => Products::Float32,
-            Precision::Bf16 => Products::Bf16(bf16::Kernel::fastest()),
+            Precision::Float32 => MatmulKind::Float32,
+            Precision::Bf16 => MatmulKind::Bf16(bf16::Kernel::detect()),
         }
     }
 
-    /// `out = lhs · rhs`, and so on, on all threads of the current pool.
+    /// `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs`, on all threads of the current pool.
     ///
     /// # Panics
     /// If the shapes do not fit.
     #[inline]
-    pub fn product(self, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    pub fn matmul(self, out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
         match self {
-            Products::Float32 => matmul::product(out, into, lhs, rhs),
-            Products::Bf16(kernel) => bf16::product(kernel, out, into, lhs, rhs),
+            MatmulKind::Float32 => matmul(out, accumulate, lhs, rhs),
+            MatmulKind::Bf16(kernel) => bf16::matmul(kernel, out, accumulate, lhs, rhs),
         }
     }
 
-    /// The same on this thread alone.
+    /// The same as [`matmul`](MatmulKind::matmul), on this thread alone.
     ///
     /// # Panics
     /// If the shapes do not fit.
     #[inline]
-    pub fn serial_product(self, out: MatrixMut<'_>, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    pub fn serial_matmul(
+        self,
+        out: MatrixMut<'_>,
+        accumulate: Accumulate<'_>,
+        lhs: Matrix<'_>,
+        rhs: Matrix<'_>,
+    ) {
         match self {
-            Products::Float32 => matmul::serial_product(out, into, lhs, rhs),
-            Products::Bf16(kernel) => bf16::serial_product(kernel, out, into, lhs, rhs),
+            MatmulKind::Float32 => serial_matmul(out, accumulate, lhs, rhs),
+            MatmulKind::Bf16(kernel) => bf16::serial_matmul(kernel, out, accumulate, lhs, rhs),
         }
     }
 
-    /// How right sides are packed that many products share; none where packing them is of no use.
+    /// How to pack a right side that several tasks share. `None` if packing it is of no use.
     #[inline]
     pub fn packing(self) -> Option<Packing> {
         match self {
-            Products::Float32 => Packing::of_processor(),
-            Products::Bf16(kernel) => bf16::packing(kernel),
+            MatmulKind::Float32 => Backend::detect().packing(),
+            MatmulKind::Bf16(kernel) => bf16::packing(kernel),
         }
     }
 
-    /// A part of a product, on this thread.
+    /// Computes one task on this thread.
     #[inline]
-    pub fn compute(self, part: Part<'_>) {
+    pub fn run(self, task: MatmulTask<'_>) {
         match self {
-            Products::Float32 => part.compute(),
-            Products::Bf16(kernel) => bf16::compute(kernel, part),
+            MatmulKind::Float32 => task.run(),
+            MatmulKind::Bf16(kernel) => bf16::run(kernel, task),
         }
     }
 }

@@ -1,47 +1,49 @@
-//! Products by the `gemm` crate, whose kernels are those of other architectures too.
+//! The `gemm` crate, which tests compare our kernels with.
 
-use super::{Into, Task};
+use super::matrix::Accumulate;
+use super::problem::Problem;
 use gemm_common::Parallelism;
 
-/// Whether the crate would sum across the lanes of a vector, or round twice: with one column, an inner dimension of 1 or
-/// 2, and in small products of rows by rows.
-pub(super) fn sums_otherwise(task: &Task<'_>) -> bool {
-    let by_rows = task.lhs.col_stride == 1 && task.rhs.row_stride == 1;
-    task.cols == 1 || task.lhs.cols <= 2 || (by_rows && task.rows * task.cols <= 256)
+/// Whether the crate sums across the lanes of a vector, or rounds twice: with one column, an inner dimension of 1 or 2,
+/// and in small products of rows and columns that are both contiguous.
+pub(super) fn sums_otherwise(problem: &Problem<'_>) -> bool {
+    let both_contiguous = problem.lhs.col_stride == 1 && problem.rhs.row_stride == 1;
+    problem.cols == 1 || problem.lhs.cols <= 2 || (both_contiguous && problem.rows * problem.cols <= 256)
 }
 
 /// One slice of the inner dimension.
 ///
 /// # Safety
-/// As [`Task::run`].
-pub(super) unsafe fn run(task: &Task<'_>, into: Into<'_>) {
-    let into = match into {
-        Into::Bias(_) => {
-            // SAFETY: handed on.
-            unsafe { task.begin(into) };
-            Into::Add
+/// Nothing else accesses the result during the call.
+pub(super) unsafe fn run(slice: &Problem<'_>, accumulate: Accumulate<'_>) {
+    let accumulate = match accumulate {
+        Accumulate::Bias(_) => {
+            // SAFETY: the caller guarantees that nothing else accesses the result.
+            unsafe { slice.initialize(accumulate) };
+            Accumulate::Add
         }
         other => other,
     };
     let kernel = gemm_f32::gemm::f32::get_gemm_fn();
     let stride = |stride: usize| stride as isize;
     // The crate's kernels run down columns: the transposed product makes the result's rows its columns.
-    // SAFETY: the matrices lie within their data, as their constructors and the ranges have checked.
+    // SAFETY: the matrices lie within their data, which constructors and ranges have checked; the caller guarantees that
+    // nothing else accesses the result.
     unsafe {
         kernel(
-            task.cols,
-            task.rows,
-            task.lhs.cols,
-            task.out,
-            stride(task.out_stride),
+            slice.cols,
+            slice.rows,
+            slice.lhs.cols,
+            slice.out,
+            stride(slice.out_stride),
             1,
-            into == Into::Add,
-            task.rhs.data.as_ptr(),
-            stride(task.rhs.row_stride),
-            stride(task.rhs.col_stride),
-            task.lhs.data.as_ptr(),
-            stride(task.lhs.row_stride),
-            stride(task.lhs.col_stride),
+            accumulate == Accumulate::Add,
+            slice.rhs.data.as_ptr(),
+            stride(slice.rhs.row_stride),
+            stride(slice.rhs.col_stride),
+            slice.lhs.data.as_ptr(),
+            stride(slice.lhs.row_stride),
+            stride(slice.lhs.col_stride),
             1.0,
             1.0,
             false,

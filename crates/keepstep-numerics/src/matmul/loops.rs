@@ -1,16 +1,36 @@
-//! Products in plain loops: of one row, and of everything on processors without AVX2 and FMA. Slow there, but the same
-//! bits.
+//! Matmuls in plain loops: for a result of one row, and for everything where no kernel of ours fits the processor. The
+//! bits are the same; only the speed differs.
 
-use super::{Into, Matrix};
+use super::matrix::{Accumulate, Matrix};
+use super::problem::Problem;
 use crate::vectorized;
 
-/// Columns that are computed side by side.
+/// Columns whose sums are computed together.
 const WIDTH: usize = 32;
 
+/// One slice of the inner dimension.
+///
+/// # Safety
+/// Nothing else accesses the result during the call.
+pub(super) unsafe fn run(slice: &Problem<'_>, accumulate: Accumulate<'_>) {
+    for row in 0..slice.rows {
+        // SAFETY: the caller guarantees that nothing else accesses the result.
+        let out = unsafe { slice.out_row(row) };
+        let lhs = &slice.lhs.data[row * slice.lhs.row_stride..];
+        let (stride, rhs) = (slice.lhs.col_stride, slice.rhs);
+        if rhs.col_stride == 1 {
+            row_by_matrix(out, accumulate, lhs, stride, rhs.data, rhs.row_stride, rhs.rows);
+        } else {
+            row_by_columns(out, accumulate, lhs, stride, rhs);
+        }
+    }
+}
+
 vectorized! {
-    /// One row of a result whose right side lies in rows.
-    pub(super) fn row_by_matrix(
-        out: &mut [f32], into: Into<'_>, lhs: &[f32], lhs_stride: usize, rhs: &[f32], rhs_stride: usize, inner: usize,
+    /// One row of the result, where the right side has contiguous rows.
+    fn row_by_matrix(
+        out: &mut [f32], accumulate: Accumulate<'_>, lhs: &[f32], lhs_stride: usize, rhs: &[f32], rhs_stride: usize,
+        inner: usize,
     ) {
         for (block, out) in out.chunks_mut(WIDTH).enumerate() {
             let width = out.len();
@@ -29,14 +49,14 @@ vectorized! {
                     }
                 }
             }
-            into.from(block * WIDTH).store(out, &sums);
+            accumulate.at_col(block * WIDTH).store(out, &sums);
         }
     }
 }
 
 vectorized! {
-    /// One row of a result whose right side lies in columns: several chains at a time.
-    pub(super) fn row_by_rows(out: &mut [f32], into: Into<'_>, lhs: &[f32], lhs_stride: usize, rhs: Matrix<'_>) {
+    /// One row of the result, where the right side has contiguous columns: several chains at a time.
+    fn row_by_columns(out: &mut [f32], accumulate: Accumulate<'_>, lhs: &[f32], lhs_stride: usize, rhs: Matrix<'_>) {
         const CHAINS: usize = 8;
         for (block, out) in out.chunks_mut(CHAINS).enumerate() {
             let mut sums = [0.0_f32; CHAINS];
@@ -50,7 +70,7 @@ vectorized! {
                     sums[chain] = left.mul_add(rhs.data[starts[chain] + k * rhs.row_stride], sums[chain]);
                 }
             }
-            into.from(block * CHAINS).store(out, &sums);
+            accumulate.at_col(block * CHAINS).store(out, &sums);
         }
     }
 }

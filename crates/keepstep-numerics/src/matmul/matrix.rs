@@ -1,6 +1,6 @@
-//! Matrices that a product reads and writes.
+//! Views of the matrices that a matmul reads and writes.
 
-/// A matrix that is read.
+/// A matrix to read: a view of a slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
     pub(crate) data: &'a [f32],
@@ -10,7 +10,7 @@ pub struct Matrix<'a> {
     pub(crate) col_stride: usize,
 }
 
-/// A matrix that is written: rows lie `row_stride` apart, columns one.
+/// A matrix to write: rows lie `row_stride` apart, the numbers of a row next to each other.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
     pub(crate) data: &'a mut [f32],
@@ -20,31 +20,30 @@ pub struct MatrixMut<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Row-major.
-    #[inline]
+    /// A contiguous row-major matrix.
+    ///
+    /// # Panics
+    /// If the matrix reaches beyond the data.
     pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Matrix<'a> {
         Matrix::strided(data, rows, cols, cols)
     }
 
-    /// Row-major with rows `row_stride` apart.
+    /// A row-major matrix whose rows lie `row_stride` apart.
     ///
     /// # Panics
-    /// If the matrix reaches beyond the data.
-    #[inline]
+    /// If the matrix reaches beyond the data, or rows overlap.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Matrix<'a> {
         check(data.len(), rows, cols, row_stride);
         Matrix { data, rows, cols, row_stride, col_stride: 1 }
     }
 
     /// Its number of rows.
-    #[inline]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The transpose; nothing moves.
+    /// The transpose. Nothing moves in memory.
     #[must_use]
-    #[inline]
     pub fn transposed(self) -> Matrix<'a> {
         Matrix {
             rows: self.cols,
@@ -57,47 +56,47 @@ impl<'a> Matrix<'a> {
 }
 
 impl<'a> MatrixMut<'a> {
-    /// Row-major.
-    #[inline]
+    /// A contiguous row-major matrix.
+    ///
+    /// # Panics
+    /// If the matrix reaches beyond the data.
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> MatrixMut<'a> {
         MatrixMut::strided(data, rows, cols, cols)
     }
 
-    /// Row-major with rows `row_stride` apart.
+    /// A row-major matrix whose rows lie `row_stride` apart.
     ///
     /// # Panics
-    /// If the matrix reaches beyond the data.
-    #[inline]
+    /// If the matrix reaches beyond the data, or rows overlap.
     pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> MatrixMut<'a> {
         check(data.len(), rows, cols, row_stride);
         MatrixMut { data, rows, cols, row_stride }
     }
 }
 
-#[inline]
 fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
     let needed = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
     assert!(cols <= row_stride || rows <= 1, "rows overlap");
     assert!(needed <= len, "a matrix of {rows} x {cols} reaches beyond its data");
 }
 
-/// What a product does with what is in the result already.
+/// What a matmul does with the numbers that the result already holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Into<'a> {
-    /// Replaces it.
+pub enum Accumulate<'a> {
+    /// Overwrites them: `out = lhs · rhs`.
     Replace,
-    /// Adds to it.
+    /// Adds to them: `out += lhs · rhs`.
     Add,
-    /// Replaces it by this row, of the result's width, plus the product.
+    /// Overwrites them, and adds this row to each row: `out = bias + lhs · rhs`.
     Bias(&'a [f32]),
 }
 
-impl<'a> Into<'a> {
-    /// The same for the columns from `col` on.
+impl<'a> Accumulate<'a> {
+    /// What happens to the columns from `col` on.
     #[inline(always)]
-    pub(crate) fn from(self, col: usize) -> Into<'a> {
+    pub(crate) fn at_col(self, col: usize) -> Accumulate<'a> {
         match self {
-            Into::Bias(bias) => Into::Bias(&bias[col..]),
+            Accumulate::Bias(bias) => Accumulate::Bias(&bias[col..]),
             other => other,
         }
     }
@@ -106,13 +105,13 @@ impl<'a> Into<'a> {
     #[inline(always)]
     pub(crate) fn store(self, out: &mut [f32], sums: &[f32]) {
         match self {
-            Into::Replace => out.copy_from_slice(&sums[..out.len()]),
-            Into::Add => {
+            Accumulate::Replace => out.copy_from_slice(&sums[..out.len()]),
+            Accumulate::Add => {
                 for (out, sum) in out.iter_mut().zip(sums) {
                     *out += sum;
                 }
             }
-            Into::Bias(bias) => {
+            Accumulate::Bias(bias) => {
                 for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
                     *out = bias + sum;
                 }

@@ -1,163 +1,169 @@
-//! The right side of products, packed once for many of them.
+//! The right side of a matmul, packed once and read many times.
 
-use super::aligned::Lines;
-#[cfg(target_arch = "x86_64")]
-use super::simd::{self, Instructions};
-use super::{Matrix, PART_COLS};
+use super::aligned::AlignedBuffer;
+use super::matrix::Matrix;
+use super::simd::Simd;
+use std::marker::PhantomData;
 
-/// Columns of a piece.
-const PIECE_COLS: usize = 4 * PART_COLS;
+/// Columns of the widest tile. Ranges of columns begin at multiples of it, so that they consist of whole panels.
+pub(super) const WIDEST_TILE: usize = 32;
 
-/// How the kernel at hand packs: for each slice of the inner dimension, panels of a tile's width, one after the other.
+/// Columns that one task packs.
+const TASK_COLS: usize = 4 * WIDEST_TILE;
+
+/// How a kernel packs: for each slice of the inner dimension, panels of a tile's width, one after the other.
 #[derive(Debug, Clone, Copy)]
 pub struct Packing {
     format: Format,
-    /// Numbers of the inner dimension of a slice.
+    /// Numbers of the inner dimension in a slice.
     slice: usize,
-    pack_right: unsafe fn(*mut f32, &Matrix<'_>, usize, usize),
+    /// Packs columns of one slice: see [`Simd::pack_right`].
+    pack_right: unsafe fn(&mut [f32], &Matrix<'_>, usize, usize),
 }
 
-/// What a kernel must know of a packed matrix to read it.
+/// What a kernel must know about a packed matrix to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Format {
     tile_cols: usize,
-    /// Numbers of the inner dimension in four bytes.
+    /// Numbers of the inner dimension in one factor.
     step: usize,
 }
 
-#[cfg(target_arch = "x86_64")]
 impl Format {
-    const fn of<I: Instructions>() -> Format {
-        Format { tile_cols: I::TILE_COLS, step: I::STEP }
+    const fn from_simd<S: Simd>() -> Format {
+        Format { tile_cols: S::TILE_COLS, step: S::STEP }
     }
 }
 
 impl Packing {
-    /// Of float32's products on this processor, if their kernel is ours.
-    pub fn of_processor() -> Option<Packing> {
-        #[cfg(target_arch = "x86_64")]
-        match super::Backend::of_processor() {
-            super::Backend::Avx512 => return Some(Packing::of::<simd::Avx512>()),
-            super::Backend::Avx2 => return Some(Packing::of::<simd::Avx2>()),
-            _ => {}
-        }
-        None
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn of<I: Instructions>() -> Packing {
-        /// # Safety
-        /// As [`Instructions::pack_right`].
-        unsafe fn pack_right<I: Instructions>(out: *mut f32, rhs: &Matrix<'_>, col: usize, cols: usize) {
-            // SAFETY: handed on; factors are four bytes.
-            unsafe { I::pack_right(out.cast(), rhs, col, cols) }
-        }
-        Packing { format: Format::of::<I>(), slice: I::SLICE, pack_right: pack_right::<I> }
-    }
-
-    /// No kernel needs more room for a matrix, in numbers of four bytes.
-    #[inline]
-    pub fn max_len(inner: usize, cols: usize) -> usize {
-        inner * cols.next_multiple_of(PART_COLS)
-    }
-
-    /// Adds the work of packing a matrix to `pieces`, and gives what it will be packed to.
+    /// How the kernel packs that is compiled for this set of instructions.
     ///
     /// # Safety
-    /// From `first` on, the room has [`max_len`](Packing::max_len) numbers of which nothing else is used while the pieces
-    /// or the packed matrix are; it is read after all pieces are done.
+    /// The processor has the set.
+    pub(crate) unsafe fn from_simd<S: Simd>() -> Packing {
+        /// # Safety
+        /// The processor has the set.
+        unsafe fn pack_right<S: Simd>(out: &mut [f32], rhs: &Matrix<'_>, col: usize, cols: usize) {
+            // SAFETY: the caller guarantees the instructions.
+            unsafe { S::pack_right(bytemuck::cast_slice_mut(out), rhs, col, cols) }
+        }
+        Packing { format: Format::from_simd::<S>(), slice: S::SLICE, pack_right: pack_right::<S> }
+    }
+
+    /// The room that any kernel needs at most for a packed matrix, in numbers of four bytes.
+    #[inline]
+    pub fn max_len(inner: usize, cols: usize) -> usize {
+        inner * cols.next_multiple_of(WIDEST_TILE)
+    }
+
+    /// Appends the work of packing a matrix to `tasks` and returns the packed matrix, which is ready after these tasks.
+    ///
+    /// # Safety
+    /// The buffer's [`max_len`](Packing::max_len) numbers from `first` on belong to this matrix until the last task and the
+    /// last use of the packed matrix. Nothing reads the packed matrix before all tasks are done.
+    ///
+    /// # Panics
+    /// If the buffer is too short.
     #[inline]
     pub unsafe fn pack<'a>(
         self,
-        room: &Room<'a>,
+        buffer: &PackBuffer<'a>,
         first: usize,
         matrix: Matrix<'a>,
-        pieces: &mut Vec<Piece<'a>>,
-    ) -> Packed<'a> {
+        tasks: &mut Vec<PackTask<'a>>,
+    ) -> PackedRhs<'a> {
         let (inner, cols) = (matrix.rows, matrix.cols);
         let padded = cols.next_multiple_of(self.format.tile_cols);
-        assert!(first + Packing::max_len(inner, cols) <= room.len, "room for the matrix");
-        // SAFETY: within the room.
-        let start = unsafe { room.start.add(first) };
+        assert!(first + Packing::max_len(inner, cols) <= buffer.len, "room for the matrix");
+        let start = buffer.start.wrapping_add(first);
         let mut end = start;
         for slice in (0..inner).step_by(self.slice) {
             let rows = self.slice.min(inner - slice);
             let steps = rows.div_ceil(self.format.step);
             let matrix = Matrix { data: &matrix.data[slice * matrix.row_stride..], rows, ..matrix };
-            for col in (0..cols).step_by(PIECE_COLS) {
+            for col in (0..cols).step_by(TASK_COLS) {
                 let out = end.wrapping_add(col * steps);
-                let cols = PIECE_COLS.min(cols - col);
-                pieces.push(Piece { pack_right: self.pack_right, out, matrix, col, cols });
+                let cols = TASK_COLS.min(cols - col);
+                let out_len = steps * cols.next_multiple_of(self.format.tile_cols);
+                tasks.push(PackTask { pack_right: self.pack_right, out, out_len, matrix, col, cols });
             }
             end = end.wrapping_add(steps * padded);
         }
-        Packed { start, cols: padded, format: self.format, room: room.borrow }
+        PackedRhs { start, cols: padded, format: self.format, buffer: PhantomData }
     }
 }
 
-/// Memory for packed matrices, of which several are packed and read at the same time.
+/// Memory for packed matrices. Several may lie in it, each in a range of its own.
 #[derive(Debug, Clone, Copy)]
-pub struct Room<'a> {
+pub struct PackBuffer<'a> {
     start: *mut f32,
     len: usize,
-    borrow: std::marker::PhantomData<&'a mut Lines>,
+    borrow: PhantomData<&'a mut AlignedBuffer>,
 }
 
-impl<'a> Room<'a> {
+impl<'a> PackBuffer<'a> {
     /// All of a buffer.
     #[inline]
-    pub fn new(lines: &'a mut Lines) -> Room<'a> {
-        Room { start: lines.as_mut_ptr(), len: lines.len(), borrow: std::marker::PhantomData }
+    pub fn new(buffer: &'a mut AlignedBuffer) -> PackBuffer<'a> {
+        let numbers = buffer.as_mut_slice::<f32>();
+        PackBuffer { start: numbers.as_mut_ptr(), len: numbers.len(), borrow: PhantomData }
     }
 }
 
-/// Some columns of one slice that are to be packed.
+/// A range of columns of one slice, to pack on any thread.
+///
+/// # Invariants
+/// `out` points to `out_len` numbers that no other task and no reader uses before this task is done. The processor has the
+/// instructions of `pack_right`.
 #[derive(Debug)]
-pub struct Piece<'a> {
-    pack_right: unsafe fn(*mut f32, &Matrix<'_>, usize, usize),
+pub struct PackTask<'a> {
+    pack_right: unsafe fn(&mut [f32], &Matrix<'_>, usize, usize),
     out: *mut f32,
+    out_len: usize,
     matrix: Matrix<'a>,
     col: usize,
     cols: usize,
 }
 
-// SAFETY: each piece writes to a place of its own, as who made it has promised.
-unsafe impl Send for Piece<'_> {}
+// SAFETY: by the type's invariants, a task's range of the buffer belongs to the task alone, on whichever thread it runs.
+unsafe impl Send for PackTask<'_> {}
 
-impl Piece<'_> {
-    /// Packs it.
+impl PackTask<'_> {
+    /// Packs the columns.
     #[inline]
-    pub fn pack(self) {
-        // SAFETY: there is room, and nothing else uses it, as who made the piece has promised.
-        unsafe { (self.pack_right)(self.out, &self.matrix, self.col, self.cols) }
+    pub fn run(self) {
+        // SAFETY: the type's invariants, which the caller of `Packing::pack` has promised to keep.
+        unsafe {
+            let out = std::slice::from_raw_parts_mut(self.out, self.out_len);
+            (self.pack_right)(out, &self.matrix, self.col, self.cols);
+        }
     }
 }
 
 /// A packed right side.
 #[derive(Debug, Clone, Copy)]
-pub struct Packed<'a> {
+pub struct PackedRhs<'a> {
     start: *const f32,
-    /// Of a whole row of panels.
+    /// Columns in whole panels.
     cols: usize,
     format: Format,
-    room: std::marker::PhantomData<&'a mut Lines>,
+    buffer: PhantomData<&'a AlignedBuffer>,
 }
 
-// SAFETY: it is only read.
-unsafe impl Send for Packed<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Packed<'_> {}
+// SAFETY: it only reads, and the caller of `Packing::pack` has promised that nothing writes at the same time.
+unsafe impl Send for PackedRhs<'_> {}
+// SAFETY: it only reads, and the caller of `Packing::pack` has promised that nothing writes at the same time.
+unsafe impl Sync for PackedRhs<'_> {}
 
-impl Packed<'_> {
-    /// The same from a slice of the inner dimension on, which begins at its number `start`.
-    pub(super) fn from(mut self, start: usize) -> Self {
+impl PackedRhs<'_> {
+    /// The same matrix from the slice on that begins at `start` in the inner dimension.
+    pub(super) fn at_inner(mut self, start: usize) -> Self {
         self.start = self.start.wrapping_add(start / self.format.step * self.cols);
         self
     }
 
-    /// Its panels, if they are as this kernel reads them.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn panels<I: Instructions>(self) -> Option<*const I::Factor> {
-        (self.format == Format::of::<I>()).then_some(self.start.cast())
+    /// The first panel, if the panels have the format that this kernel reads.
+    pub(super) fn panels<S: Simd>(self) -> Option<*const S::Factor> {
+        (self.format == Format::from_simd::<S>()).then_some(self.start.cast())
     }
 }

@@ -1,252 +1,126 @@
-//! The sets of vector instructions that the kernel is compiled for.
+//! The traits that a set of vector instructions implements, so that the arithmetic is written once.
 //!
-//! The arithmetic is written once, in [`kernel`](super::kernel) and [`pack`](super::pack), and is inlined into functions
-//! that may use a set's instructions. The third set, for bfloat16, is in [`bf16`](crate::bf16).
+//! [`kernel`](super::kernel) and [`pack`](super::pack) are generic over these traits. Each set inlines them into functions
+//! that are compiled for its instructions: see [`simd_impl`](super::simd_impl).
 
-use super::kernel::{self, Tile};
-use super::{Into, Matrix, pack};
-use std::arch::x86_64::{
-    __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
-    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
-    _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
-};
+use super::matrix::{Accumulate, Matrix};
 
-/// What the kernel needs of a set of instructions, and of a precision.
+/// What the kernel needs of a set of vector instructions and of a precision.
 ///
-/// Every function may be called only where the processor has the set, and only with pointers that reach as far as it says.
-pub(crate) trait Instructions: Sized {
-    /// What panels consist of, four bytes: the number, or the numbers, of one step of the inner dimension.
-    type Factor: Copy;
+/// # Safety of the functions
+/// A caller of any function guarantees that the processor has the set. Functions that take a pointer read or write
+/// `LANES` numbers from there on; the caller guarantees that these lie in one allocation.
+pub(crate) trait Simd: Sized {
+    /// The unit of a packed panel, four bytes long: the numbers of one step along the inner dimension.
+    type Factor: bytemuck::Pod;
     /// A register of factors.
     type Factors: Copy;
     /// A register of sums.
     type Sums: Copy;
-    /// Numbers of the inner dimension that are summed by themselves.
+    /// The length of a slice of the inner dimension.
     const SLICE: usize;
-    /// Numbers of the inner dimension that a factor holds.
+    /// Numbers of the inner dimension in one factor.
     const STEP: usize;
     /// Sums in a register.
     const LANES: usize;
-    /// Rows of a tile: with two registers each, as many as leave room for the factors.
+    /// Rows of a tile. With two registers of sums each, they leave room for the factors.
     const TILE_ROWS: usize;
     /// Columns of a tile.
     const TILE_COLS: usize = 2 * Self::LANES;
-    /// Whether contiguous rows of the left side are factors where they lie.
+    /// Whether the kernel reads contiguous rows of the left side in place, without packing them.
     const READS_ROWS: bool;
 
-    /// The same factor in every place of a register.
+    /// A register with the same factor in every lane.
     unsafe fn splat(factor: Self::Factor) -> Self::Factors;
     unsafe fn load_factors(from: *const Self::Factor) -> Self::Factors;
     unsafe fn zero() -> Self::Sums;
     unsafe fn load(from: *const f32) -> Self::Sums;
     unsafe fn store(to: *mut f32, sums: Self::Sums);
     unsafe fn add(one: Self::Sums, other: Self::Sums) -> Self::Sums;
-    /// `left * right + sum`, rounded once, for each number of a factor.
+    /// `left * right + sum` for each number of a factor, rounded once.
     unsafe fn multiply_add(left: Self::Factors, right: Self::Factors, sum: Self::Sums) -> Self::Sums;
 
-    /// See [`kernel::compute`].
-    unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile<Self>, into: Into<'_>);
-    /// Columns `col..col + cols` in panels of a tile's width: a panel has that many factors for each step, zeros where no
-    /// column is left. There is room for whole panels.
-    unsafe fn pack_right(out: *mut Self::Factor, rhs: &Matrix<'_>, col: usize, cols: usize);
-    /// Rows `row..row + rows`, which lie one apart, in panels of a tile's height: a panel has that many factors for each
-    /// step. The places of rows that the last panel lacks need not be written, but there is room for them.
-    unsafe fn pack_left(out: *mut Self::Factor, lhs: &Matrix<'_>, row: usize, rows: usize);
-    /// Rows `row..row + rows`, which are contiguous: a slice's factors of each, one row after the other.
-    unsafe fn pack_rows(out: *mut Self::Factor, lhs: &Matrix<'_>, row: usize, rows: usize);
+    /// Runs [`kernel::compute`](super::kernel::compute), compiled for this set.
+    ///
+    /// # Safety
+    /// The tile keeps the promises of its fields.
+    unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile<Self>, accumulate: Accumulate<'_>);
+
+    /// Packs the columns `col..col + cols` into panels of `TILE_COLS` columns. A panel holds `TILE_COLS` factors for each
+    /// step along the inner dimension; columns that the matrix does not have are zero.
+    unsafe fn pack_right(out: &mut [Self::Factor], rhs: &Matrix<'_>, col: usize, cols: usize);
+
+    /// Packs the rows `row..row + rows` of a matrix with contiguous columns into panels of `TILE_ROWS` rows. A panel holds
+    /// `TILE_ROWS` factors for each step. Factors of rows that the matrix does not have may stay as they are.
+    unsafe fn pack_left(out: &mut [Self::Factor], lhs: &Matrix<'_>, row: usize, rows: usize);
+
+    /// Packs the rows `row..row + rows` of a matrix with contiguous rows, one after the other. Each takes the room of a
+    /// whole slice.
+    unsafe fn pack_rows(out: &mut [Self::Factor], lhs: &Matrix<'_>, row: usize, rows: usize);
 }
 
-/// What is compiled for a set whose factors are float32 numbers.
-pub(super) trait Float32: Instructions<Factor = f32> {
-    /// The transpose of `LANES` x `LANES` numbers.
+/// A set that computes with float32 factors.
+pub(crate) trait SimdF32: Simd<Factor = f32> {
+    /// `LANES` registers.
+    type Square: Copy + AsRef<[Self::Factors]>;
+
+    /// Loads `LANES` rows of `LANES` numbers and returns them as columns.
+    ///
+    /// # Safety
+    /// The rows begin `stride` apart and lie in one allocation.
+    unsafe fn load_transposed(from: *const f32, stride: usize) -> Self::Square;
+
+    /// Writes the transpose of `LANES` x `LANES` numbers.
+    ///
+    /// # Safety
+    /// The rows of both squares begin a stride apart; each square lies in one allocation.
     unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize);
 }
 
-/// What a set does with registers of sums.
-macro_rules! sums {
-    ($vector:ty, $zero:ident, $load:ident, $store:ident, $add:ident) => {
-        type Sums = $vector;
-
-        #[inline(always)]
-        unsafe fn zero() -> $vector {
-            // SAFETY: the caller's.
-            unsafe { $zero() }
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> $vector {
-            // SAFETY: the caller's.
-            unsafe { $load(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, sums: $vector) {
-            // SAFETY: the caller's.
-            unsafe { $store(to, sums) }
-        }
-
-        #[inline(always)]
-        unsafe fn add(one: $vector, other: $vector) -> $vector {
-            // SAFETY: the caller's.
-            unsafe { $add(one, other) }
-        }
-    };
-}
-pub(crate) use sums;
-
-/// What a set does with float32 factors, and what is compiled for it.
-macro_rules! float32 {
-    ($features:literal, $vector:ty, $lanes:literal, $tile_rows:literal, $splat:ident, $load:ident, $multiply_add:ident) => {
-        type Factor = f32;
-        type Factors = $vector;
-        const SLICE: usize = super::SLICE;
-        const STEP: usize = 1;
-        const LANES: usize = $lanes;
-        const TILE_ROWS: usize = $tile_rows;
-        const READS_ROWS: bool = true;
-
-        #[inline(always)]
-        unsafe fn splat(factor: f32) -> $vector {
-            // SAFETY: the caller's.
-            unsafe { $splat(factor) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_factors(from: *const f32) -> $vector {
-            // SAFETY: the caller's.
-            unsafe { $load(from) }
-        }
-
-        #[inline(always)]
-        unsafe fn multiply_add(left: $vector, right: $vector, sum: $vector) -> $vector {
-            // SAFETY: the caller's.
-            unsafe { $multiply_add(left, right, sum) }
-        }
-
-        #[target_feature(enable = $features)]
-        unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile<Self>, into: Into<'_>) {
-            // SAFETY: handed on.
-            unsafe { kernel::compute::<Self, ROWS, IS_PACKED>(tile, into) }
-        }
-
-        #[target_feature(enable = $features)]
-        unsafe fn pack_right(out: *mut f32, rhs: &Matrix<'_>, col: usize, cols: usize) {
-            // SAFETY: handed on.
-            unsafe { pack::right::<Self>(out, rhs, col, cols) }
-        }
-
-        #[target_feature(enable = $features)]
-        unsafe fn pack_left(out: *mut f32, lhs: &Matrix<'_>, row: usize, rows: usize) {
-            // SAFETY: handed on.
-            unsafe {
-                pack::left::<$tile_rows>(out, lhs, row, rows);
-            }
-        }
-
-        unsafe fn pack_rows(_: *mut f32, _: &Matrix<'_>, _: usize, _: usize) {
-            unreachable!("rows are read where they lie")
-        }
-    };
+/// One tile of the result, with the packed or strided factors that it is computed from.
+pub(crate) struct Tile<S: Simd> {
+    /// Steps along the inner dimension.
+    pub(crate) steps: usize,
+    /// The left side's first factor. All rows of the tile have `steps` factors.
+    pub(crate) lhs: *const S::Factor,
+    /// The distance between rows of the left side.
+    pub(crate) lhs_stride: usize,
+    /// A packed panel of the right side, of `steps * TILE_COLS` factors.
+    pub(crate) rhs: *const S::Factor,
+    /// The first element of the result. Nothing else accesses the tile's elements while it is computed.
+    pub(crate) out: *mut f32,
+    pub(crate) out_stride: usize,
+    /// Columns of the tile that belong to the result.
+    pub(crate) width: usize,
 }
 
-/// AVX2 and FMA: sixteen registers.
-pub(super) struct Avx2;
-
-impl Instructions for Avx2 {
-    sums!(__m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps);
-    float32!("avx2,fma", __m256, 8, 6, _mm256_set1_ps, _mm256_loadu_ps, _mm256_fmadd_ps);
-}
-
-impl Float32 for Avx2 {
-    #[inline(always)]
-    unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize) {
-        // SAFETY: the caller's.
+impl<S: Simd> Tile<S> {
+    /// Computes `height` rows, one of the heights that [`height_of`] returns.
+    ///
+    /// # Safety
+    /// As [`Simd::compute`].
+    pub(crate) unsafe fn run<const IS_PACKED: bool>(self, height: usize, accumulate: Accumulate<'_>) {
+        // SAFETY: the caller guarantees the instructions and the promises of the tile's fields.
         unsafe {
-            let mut rows = [_mm256_setzero_ps(); 8];
-            for (row, values) in rows.iter_mut().enumerate() {
-                *values = _mm256_loadu_ps(from.add(row * from_stride));
-            }
-            // Pairs of rows, then fours, within each half of a register; then the halves.
-            let mut pairs = rows;
-            for index in (0..8).step_by(2) {
-                pairs[index] = _mm256_unpacklo_ps(rows[index], rows[index + 1]);
-                pairs[index + 1] = _mm256_unpackhi_ps(rows[index], rows[index + 1]);
-            }
-            let mut fours = pairs;
-            for group in (0..8).step_by(4) {
-                for half in 0..2 {
-                    let (one, other) = (pairs[group + half], pairs[group + half + 2]);
-                    fours[group + 2 * half] = _mm256_shuffle_ps::<0x44>(one, other);
-                    fours[group + 2 * half + 1] = _mm256_shuffle_ps::<0xEE>(one, other);
-                }
-            }
-            for col in 0..4 {
-                let (one, other) = (fours[col], fours[col + 4]);
-                _mm256_storeu_ps(to.add(col * to_stride), _mm256_permute2f128_ps::<0x20>(one, other));
-                _mm256_storeu_ps(to.add((col + 4) * to_stride), _mm256_permute2f128_ps::<0x31>(one, other));
+            match height {
+                12 => S::compute::<12, IS_PACKED>(self, accumulate),
+                8 => S::compute::<8, IS_PACKED>(self, accumulate),
+                6 => S::compute::<6, IS_PACKED>(self, accumulate),
+                5 => S::compute::<5, IS_PACKED>(self, accumulate),
+                4 => S::compute::<4, IS_PACKED>(self, accumulate),
+                3 => S::compute::<3, IS_PACKED>(self, accumulate),
+                2 => S::compute::<2, IS_PACKED>(self, accumulate),
+                _ => S::compute::<1, IS_PACKED>(self, accumulate),
             }
         }
     }
 }
 
-/// AVX-512: thirty-two registers, twice as long.
-pub(super) struct Avx512;
-
-impl Instructions for Avx512 {
-    sums!(__m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps);
-    float32!("avx512f", __m512, 16, 12, _mm512_set1_ps, _mm512_loadu_ps, _mm512_fmadd_ps);
-}
-
-impl Float32 for Avx512 {
-    #[inline(always)]
-    unsafe fn transpose(to: *mut f32, to_stride: usize, from: *const f32, from_stride: usize) {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut rows = [_mm512_setzero_ps(); 16];
-            for (row, values) in rows.iter_mut().enumerate() {
-                *values = _mm512_loadu_ps(from.add(row * from_stride));
-            }
-            for (col, values) in transposed(rows).into_iter().enumerate() {
-                _mm512_storeu_ps(to.add(col * to_stride), values);
-            }
-        }
-    }
-}
-
-/// The transpose of 16 x 16 numbers: pairs of rows, then fours, within each quarter of a register; then the quarters.
-///
-/// # Safety
-/// The processor has AVX-512.
-#[inline(always)]
-pub(crate) unsafe fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut pairs = rows;
-        for index in (0..16).step_by(2) {
-            pairs[index] = _mm512_unpacklo_ps(rows[index], rows[index + 1]);
-            pairs[index + 1] = _mm512_unpackhi_ps(rows[index], rows[index + 1]);
-        }
-        // `fours[4 g + c]` has the columns c, c + 4, c + 8 and c + 12 of the rows 4 g to 4 g + 3.
-        let mut fours = pairs;
-        for group in (0..16).step_by(4) {
-            for half in 0..2 {
-                let (one, other) = (pairs[group + half], pairs[group + half + 2]);
-                fours[group + 2 * half] = _mm512_shuffle_ps::<0x44>(one, other);
-                fours[group + 2 * half + 1] = _mm512_shuffle_ps::<0xEE>(one, other);
-            }
-        }
-        let mut out = fours;
-        for col in 0..4 {
-            let [a, b, c, d] = [fours[col], fours[col + 4], fours[col + 8], fours[col + 12]];
-            // Quarters 0 and 2, and 1 and 3, of two groups of rows each.
-            let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
-            let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xDD>(c, d));
-            out[col] = _mm512_shuffle_f32x4::<0x88>(ab_even, cd_even);
-            out[col + 4] = _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd);
-            out[col + 8] = _mm512_shuffle_f32x4::<0xDD>(ab_even, cd_even);
-            out[col + 12] = _mm512_shuffle_f32x4::<0xDD>(ab_odd, cd_odd);
-        }
-        out
+/// The height of the tallest tile that has code, where `rows` rows are left.
+pub(crate) fn height_of(rows: usize) -> usize {
+    match rows {
+        9..12 => 8,
+        7 => 6,
+        rows => rows,
     }
 }

@@ -1,31 +1,9 @@
-//! Every product against the definition, word for word, whichever code computes it.
+//! Every matmul against the definition, word for word, whichever code computes it.
 
-use super::aligned::Lines;
-use super::packed::{Packing, Piece, Room};
+use super::backend::Backend;
+use super::definition::reference;
 use super::*;
-
-/// The definition, word for word.
-fn defined(out: &mut [f32], stride: usize, into: Into<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    for row in 0..lhs.rows {
-        for col in 0..rhs.cols {
-            let mut total = match into {
-                Into::Replace => None,
-                Into::Add => Some(out[row * stride + col]),
-                Into::Bias(bias) => Some(bias[col]),
-            };
-            for start in (0..lhs.cols).step_by(SLICE) {
-                let mut sum = 0.0_f32;
-                for k in start..lhs.cols.min(start + SLICE) {
-                    let left = lhs.data[row * lhs.row_stride + k * lhs.col_stride];
-                    let right = rhs.data[k * rhs.row_stride + col * rhs.col_stride];
-                    sum = left.mul_add(right, sum);
-                }
-                total = Some(total.map_or(sum, |total| total + sum));
-            }
-            out[row * stride + col] = total.unwrap_or(0.0);
-        }
-    }
-}
+use crate::testing::is_emulated;
 
 fn numbers(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);
@@ -55,69 +33,61 @@ fn check(rows: usize, cols: usize, inner: usize) {
     for layout in 0..4 {
         let lhs = matrix(&left, rows, inner, layout & 1 == 1);
         let rhs = matrix(&right, inner, cols, layout & 2 == 2);
-        for into in [Into::Replace, Into::Add, Into::Bias(&bias)] {
+        for accumulate in [Accumulate::Replace, Accumulate::Add, Accumulate::Bias(&bias)] {
             let mut expected = before.clone();
-            defined(&mut expected, cols + pad, into, lhs, rhs);
+            reference(&mut expected, cols + pad, accumulate, lhs, rhs);
             let check = |what: &str, compute: &dyn Fn(MatrixMut<'_>)| {
                 let mut out = before.clone();
                 compute(MatrixMut::strided(&mut out, rows, cols, cols + pad));
                 let same = out.iter().zip(&expected).all(|(one, other)| one.to_bits() == other.to_bits());
-                assert!(same, "{rows} x {inner} x {cols}, layout {layout}, {into:?}, {what}");
+                assert!(same, "{rows} x {inner} x {cols}, layout {layout}, {accumulate:?}, {what}");
             };
-            check("serial", &|out| serial_product(out, into, lhs, rhs));
-            check("parallel", &|out| product(out, into, lhs, rhs));
-            let mut lines = Lines::new();
+            check("serial", &|out| serial_matmul(out, accumulate, lhs, rhs));
+            check("parallel", &|out| matmul(out, accumulate, lhs, rhs));
+            let mut buffer = AlignedBuffer::new();
             for backend in backends() {
                 check(&format!("{backend:?}"), &|out| {
-                    // SAFETY: the result is borrowed, and this processor has what the backend needs.
-                    unsafe { Task::new(out, lhs, rhs).run(into, backend) };
+                    MatmulTask::new(out, accumulate, lhs, rhs).run_with(backend);
                 });
-                let Some(packing) = packing(backend) else { continue };
-                lines.grow(Packing::max_len(inner, cols));
-                let room = Room::new(&mut lines);
-                let mut pieces = Vec::new();
-                // SAFETY: there is room, and it is read below, after the pieces are done.
-                let packed = unsafe { packing.pack(&room, 0, rhs, &mut pieces) };
-                pieces.into_iter().for_each(Piece::pack);
-                check(&format!("{backend:?}, packed before"), &|out| {
-                    let task = Task { packed: Some(packed), ..Task::new(out, lhs, rhs) };
-                    // SAFETY: as above.
-                    unsafe { task.run(into, backend) };
+                let Some(packing) = backend.packing() else { continue };
+                buffer.grow(Packing::max_len(inner, cols));
+                let buffer = PackBuffer::new(&mut buffer);
+                let mut tasks = Vec::new();
+                // SAFETY: the buffer belongs to this matrix, which is read after the tasks are done.
+                let packed = unsafe { packing.pack(&buffer, 0, rhs, &mut tasks) };
+                tasks.into_iter().for_each(PackTask::run);
+                check(&format!("{backend:?}, packed first"), &|out| {
+                    let task = MatmulTask::new(out, accumulate, lhs, rhs);
+                    // SAFETY: it is the right side of this task, and packing is done.
+                    unsafe { task.with_packed(Some(packed)) }.run_with(backend);
                 });
             }
         }
     }
 }
 
-/// How a backend packs, if it does.
-fn packing(backend: Backend) -> Option<Packing> {
-    match backend {
-        #[cfg(target_arch = "x86_64")]
-        Backend::Avx512 => Some(Packing::of::<simd::Avx512>()),
-        #[cfg(target_arch = "x86_64")]
-        Backend::Avx2 => Some(Packing::of::<simd::Avx2>()),
-        _ => None,
-    }
-}
-
-/// All that this processor can run: each is the fastest of some other.
+/// All backends that this processor can run. Each is the fastest of some other processor.
 fn backends() -> Vec<Backend> {
-    #[cfg(target_arch = "x86_64")]
-    if !crate::testing::is_emulated() && crate::vectorized::is_fast() {
-        let mut all = vec![Backend::Loops, Backend::Avx2, Backend::Gemm];
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            all.push(Backend::Avx512);
-        }
-        return all;
+    let detected = Backend::detect();
+    if is_emulated() && cfg!(target_arch = "x86_64") {
+        return vec![detected];
     }
-    vec![Backend::of_processor()]
+    let mut all = vec![Backend::Loops, Backend::Gemm];
+    #[cfg(target_arch = "x86_64")]
+    if detected == Backend::Avx512 && crate::vectorized::has_avx2_fma() {
+        all.push(Backend::Avx2);
+    }
+    if detected != Backend::Loops {
+        all.push(detected);
+    }
+    all
 }
 
-/// Every layout, edge shapes, one row or column, no multiple of a vector, and slices of the inner dimension.
+/// Every layout, edge shapes, one row or column, no multiple of a vector, and several slices.
 #[test]
 fn every_element_is_the_defined_chain() {
-    // An emulated processor takes minutes where this one takes a second: there, a part of the shapes.
-    let emulated = crate::testing::is_emulated();
+    // An emulated processor takes minutes where this one takes a second, so it checks fewer shapes.
+    let emulated = is_emulated();
     let edges: &[usize] =
         if emulated { &[1, 2, 9, 16, 33] } else { &[0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 48, 65] };
     for &rows in edges {
@@ -140,7 +110,7 @@ fn every_element_is_the_defined_chain() {
 
 #[test]
 fn on_any_number_of_threads() {
-    for threads in if crate::testing::is_emulated() { 3..4 } else { 1..5 } {
+    for threads in if is_emulated() { 3..4 } else { 1..5 } {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(|| {
             for (rows, cols, inner) in [(100, 70, 600), (5, 300, 700), (300, 5, 90), (129, 129, 33)] {

@@ -1,18 +1,18 @@
-//! Rounding a part of a matrix to pairs of bfloat16 numbers with the instruction VCVTNE2PS2BF16, which rounds as
-//! [`convert`](crate::bf16::convert) says.
+//! Rounds a part of a matrix to pairs of bfloat16 numbers with the instruction VCVTNE2PS2BF16, which rounds as
+//! [`convert`](crate::bf16::convert) does.
 
-use crate::bf16::SLICE;
-use crate::matmul::simd::transposed as transposed_registers;
+use crate::bf16::definition::SLICE;
+use crate::matmul::avx::transposed_16;
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, __mmask16, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh,
     _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16,
     _mm512_setzero_ps, _mm512_storeu_si512,
 };
 
-/// Numbers of one register of float32.
+/// Float32 numbers in a register.
 const LANES: usize = 16;
 
-/// Which words of a register make the pairs of the lower and the upper half's numbers.
+/// Which words of a register make pairs, one number from the lower half and one from the upper.
 const INTERLEAVED: [u16; 2 * LANES] = {
     let mut words = [0; 2 * LANES];
     let mut lane = 0;
@@ -24,20 +24,19 @@ const INTERLEAVED: [u16; 2 * LANES] = {
     words
 };
 
-/// `len` rows of a matrix whose rows are contiguous, `width` numbers of each, in pairs of rows; each pair is padded to
-/// `STRIDE`.
+/// Packs `len` contiguous rows, `width` numbers of each. Two rows make a row of pairs, padded to `STRIDE` pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) fn across<const STRIDE: usize>(
-    panel: &mut [u16],
+    panel: &mut [u32],
     src: &[f32],
     src_stride: usize,
     width: usize,
     len: usize,
 ) {
     let pairs = len.div_ceil(2);
-    assert!(width <= STRIDE && 2 * pairs * STRIDE <= panel.len(), "a whole panel");
+    assert!(width <= STRIDE && pairs * STRIDE <= panel.len(), "a whole panel");
     assert!(len == 0 || (len - 1) * src_stride + width <= src.len(), "rows of the matrix");
-    // SAFETY: masked to what lies within both, as asserted.
+    // SAFETY: the masks limit every access to numbers that the assertions above found in both slices.
     unsafe {
         let interleaved = _mm512_loadu_si512(INTERLEAVED.as_ptr().cast());
         for first in (0..STRIDE).step_by(LANES) {
@@ -61,22 +60,23 @@ pub(super) fn across<const STRIDE: usize>(
     }
 }
 
-/// `STRIDE` columns of `len` numbers, of which `width` exist, of a matrix whose columns are contiguous: in pairs of rows.
+/// Packs `width` contiguous columns of `len` numbers. Two rows make a row of pairs, padded to `STRIDE` pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) fn transposed<const STRIDE: usize>(
-    panel: &mut [u16],
+    panel: &mut [u32],
     src: &[f32],
     src_stride: usize,
     width: usize,
     len: usize,
 ) {
     assert!(width <= STRIDE && STRIDE.is_multiple_of(LANES), "whole registers");
-    assert!(2 * len.div_ceil(2) * STRIDE <= panel.len(), "a whole panel");
+    assert!(len.div_ceil(2) * STRIDE <= panel.len(), "a whole panel");
     assert!(width == 0 || (width - 1) * src_stride + len <= src.len(), "columns of the matrix");
     for first in (0..STRIDE).step_by(LANES) {
         for start in (0..len).step_by(2 * LANES) {
             let count = len - start;
-            // SAFETY: masked to what lies within the matrix, and rows of the panel, as asserted.
+            // SAFETY: the masks limit reads to numbers of the matrix, and writes cover whole rows of the panel: both lie in
+            // their slices, as asserted.
             unsafe {
                 let mut columns = [_mm512_setzero_ps(); LANES];
                 for (index, column) in columns.iter_mut().enumerate().take(width.saturating_sub(first)) {
@@ -84,9 +84,7 @@ pub(super) fn transposed<const STRIDE: usize>(
                     *column = _mm512_castsi512_ps(pairs(from, count));
                 }
                 let to = panel.as_mut_ptr().cast::<i32>().add(start / 2 * STRIDE + first);
-                for (pair, values) in
-                    transposed_registers(columns).into_iter().enumerate().take(count.div_ceil(2))
-                {
+                for (pair, values) in transposed_16(columns).into_iter().enumerate().take(count.div_ceil(2)) {
                     _mm512_storeu_si512(to.add(pair * STRIDE).cast(), _mm512_castps_si512(values));
                 }
             }
@@ -94,32 +92,33 @@ pub(super) fn transposed<const STRIDE: usize>(
     }
 }
 
-/// `rows` rows of `len` numbers each, a slice's length apart afterwards.
+/// Packs `rows` contiguous rows of `len` numbers, row by row. In the panel they lie a slice's length apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn along(panel: &mut [u16], src: &[f32], src_stride: usize, rows: usize, len: usize) {
-    assert!(rows * SLICE <= panel.len() && len <= SLICE, "room for the rows");
+pub(super) fn along(panel: &mut [u32], src: &[f32], src_stride: usize, rows: usize, len: usize) {
+    assert!(rows * SLICE / 2 <= panel.len() && len <= SLICE, "room for the rows");
     assert!(rows == 0 || (rows - 1) * src_stride + len <= src.len(), "rows of the matrix");
     for row in 0..rows {
         for start in (0..len).step_by(2 * LANES) {
             let count = len - start;
-            // SAFETY: masked to what lies within the matrix, and a row of the panel, as asserted.
+            // SAFETY: the masks limit reads to numbers of the matrix and writes to one row of the panel: both lie in their
+            // slices, as asserted.
             unsafe {
                 let values = pairs(src.as_ptr().wrapping_add(row * src_stride + start), count);
-                let to = panel.as_mut_ptr().add(row * SLICE + start).cast();
+                let to = panel.as_mut_ptr().add((row * SLICE + start) / 2).cast();
                 _mm512_mask_storeu_epi32(to, mask(count.div_ceil(2)), values);
             }
         }
     }
 }
 
-/// Sixteen pairs of `count` numbers that lie side by side; zeros for those beyond.
+/// Loads `count` contiguous numbers, at most thirty-two, as sixteen pairs. Missing numbers are zero.
 ///
 /// # Safety
-/// There are so many, or thirty-two.
+/// The numbers can be read: `count` of them, or thirty-two if `count` is more.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn pairs(from: *const f32, count: usize) -> __m512i {
-    // SAFETY: masked to what exists.
+    // SAFETY: the masks limit the loads to `count` numbers, which the caller guarantees.
     unsafe {
         let one = _mm512_maskz_loadu_ps(mask(count), from);
         let other = _mm512_maskz_loadu_ps(mask(count.saturating_sub(LANES)), from.wrapping_add(LANES));
@@ -127,15 +126,15 @@ unsafe fn pairs(from: *const f32, count: usize) -> __m512i {
     }
 }
 
-/// Both registers' numbers, the first's in the lower half.
+/// Rounds both registers. The first one's numbers are in the lower half of the result.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn rounded(one: __m512, other: __m512) -> __m512i {
-    // SAFETY: both are 64 bytes, and every pattern of them is a value of both.
+    // SAFETY: both types have 64 bytes, and every pattern of bits is a value of both.
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(other, one)) }
 }
 
-/// The first `count` lanes.
+/// A mask of the first `count` lanes.
 #[inline]
 fn mask(count: usize) -> __mmask16 {
     if count >= LANES { __mmask16::MAX } else { (1 << count) - 1 }
@@ -147,7 +146,7 @@ mod tests {
     use super::*;
     use crate::bf16::convert::to_bf16;
 
-    /// Every exponent, with significands around what is rounded away, both signs, and random ones.
+    /// Every exponent and sign with significands around the rounding boundary, and random numbers.
     #[test]
     fn the_instruction_rounds_as_is_defined() {
         if !is_present() {
@@ -164,11 +163,12 @@ mod tests {
             values.push(f32::from_bits(state));
         }
         for values in values.chunks(SLICE) {
-            let mut panel = [0_u16; SLICE];
-            // SAFETY: the processor has the instructions.
+            let mut panel = [0_u32; SLICE / 2];
+            // SAFETY: the processor has the instructions, as checked above.
             unsafe { along(&mut panel, values, values.len(), 1, values.len()) };
-            for (found, value) in panel.iter().zip(values) {
-                assert_eq!(*found, to_bf16(*value), "{:08x}", value.to_bits());
+            for (index, value) in values.iter().enumerate() {
+                let found = (panel[index / 2] >> (16 * (index % 2))) as u16;
+                assert_eq!(found, to_bf16(*value), "{:08x}", value.to_bits());
             }
         }
     }

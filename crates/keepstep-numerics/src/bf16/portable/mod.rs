@@ -1,45 +1,22 @@
-//! The definition on any processor, as tiles of packed panels (the way of BLIS: Van Zee and van de Geijn, "BLIS: A Framework
-//! for Rapidly Instantiating BLAS Functionality", 2015).
+//! The definition on any processor, as tiles of packed panels. The method is that of BLIS: Van Zee and van de Geijn, "BLIS:
+//! A Framework for Rapidly Instantiating BLAS Functionality" (2015).
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
+mod fused;
 mod pack;
+mod panel;
+mod plain;
 mod tile;
 
-use super::SLICE;
-use crate::matmul::{Into, Task};
+use super::definition::SLICE;
+use crate::matmul::matrix::Accumulate;
+use crate::matmul::problem::Problem;
+use panel::{COLS, LhsLayout, Panel, ROWS, Tile};
 use std::cell::RefCell;
-use tile::{COLS, Panel, ROWS, Tile};
 
 /// Columns that are packed at a time.
 const COLS_AT_A_TIME: usize = 4096;
 
-/// How the left matrix's panels are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LhsLayout {
-    /// Rows of a whole slice each, one after the other.
-    Rows,
-    /// The rows' members side by side.
-    Columns,
-    /// A panel is a single row.
-    Single,
-}
-
-impl LhsLayout {
-    fn of(task: &Task<'_>) -> LhsLayout {
-        match task.lhs.col_stride {
-            _ if task.rows <= ROWS / 3 => LhsLayout::Single,
-            1 => LhsLayout::Rows,
-            _ => LhsLayout::Columns,
-        }
-    }
-
-    fn panel_rows(self) -> usize {
-        if self == LhsLayout::Single { 1 } else { ROWS }
-    }
-}
-
-/// A thread's packed panels, and the smallest magnitudes in each.
+/// A thread's packed panels, with the smallest magnitude in each.
 struct Scratch {
     lhs: Vec<f32>,
     lhs_least: Vec<u32>,
@@ -55,7 +32,7 @@ thread_local! {
 
 impl Scratch {
     /// Packs a slice's rows.
-    fn pack_lhs(&mut self, slice: &Task<'_>, layout: LhsLayout) {
+    fn pack_lhs(&mut self, slice: &Problem<'_>, layout: LhsLayout) {
         let (height, len) = (layout.panel_rows(), slice.lhs.cols);
         let panels = slice.rows.div_ceil(height);
         grow(&mut self.lhs, panels * height * SLICE);
@@ -63,19 +40,19 @@ impl Scratch {
         let panels = self.lhs.chunks_exact_mut(height * SLICE).zip(&mut self.lhs_least);
         for (index, (panel, least)) in panels.enumerate() {
             let row = index * height;
-            *least = tile::pack_lhs(panel, layout, &slice.lhs, row, height.min(slice.rows - row), len);
+            *least = pack::pack_lhs(panel, layout, &slice.lhs, row, height.min(slice.rows - row), len);
         }
     }
 
     /// Packs some columns of a slice.
-    fn pack_rhs(&mut self, slice: &Task<'_>, first: usize, cols: usize) {
+    fn pack_rhs(&mut self, slice: &Problem<'_>, first: usize, cols: usize) {
         let panels = cols.div_ceil(COLS);
         grow(&mut self.rhs, panels * COLS * SLICE);
         self.rhs_least.resize(panels, 0);
         let panels = self.rhs.chunks_exact_mut(COLS * SLICE).zip(&mut self.rhs_least);
         for (index, (panel, least)) in panels.enumerate() {
             let col = index * COLS;
-            *least = tile::pack_rhs(panel, &slice.rhs, first + col, COLS.min(cols - col), slice.rhs.rows);
+            *least = pack::pack_rhs(panel, &slice.rhs, first + col, COLS.min(cols - col), slice.rhs.rows);
         }
     }
 
@@ -95,12 +72,12 @@ fn grow(panels: &mut Vec<f32>, len: usize) {
     }
 }
 
-/// One slice of the inner dimension.
+/// Computes one slice of the inner dimension.
 ///
 /// # Safety
-/// Nothing else touches the result's elements meanwhile.
-pub(super) unsafe fn run(slice: &Task<'_>, into: Into<'_>) {
-    let layout = LhsLayout::of(slice);
+/// Nothing else accesses the result during the call.
+pub(super) unsafe fn run(slice: &Problem<'_>, accumulate: Accumulate<'_>) {
+    let layout = LhsLayout::from_problem(slice);
     let height = layout.panel_rows();
     let pairs = slice.lhs.cols.div_ceil(2);
     SCRATCH.with_borrow_mut(|scratch| {
@@ -114,10 +91,9 @@ pub(super) unsafe fn run(slice: &Task<'_>, into: Into<'_>) {
                     let mut sums: Tile = [[0.0; COLS]; ROWS];
                     tile::sums(&mut sums, layout, pairs, scratch.lhs(layout, lhs), scratch.rhs(rhs));
                     for (index, sums) in sums.iter().take(height.min(slice.rows - row)).enumerate() {
-                        let start = (row + index) * slice.out_stride + col;
-                        // SAFETY: a part of one row of the result.
-                        let out = unsafe { std::slice::from_raw_parts_mut(slice.out.add(start), width) };
-                        into.from(col).store(out, sums);
+                        // SAFETY: the caller guarantees that nothing else accesses the result.
+                        let out = unsafe { slice.out_row(row + index) };
+                        accumulate.at_col(col).store(&mut out[col..col + width], sums);
                     }
                 }
             }

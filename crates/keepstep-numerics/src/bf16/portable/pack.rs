@@ -1,12 +1,54 @@
-//! Rounding a part of a matrix to bfloat16 into a panel of float32 numbers of the same values.
+//! Rounds a part of a matrix to bfloat16 and packs it into a panel, as float32 numbers of the same values.
 
+use super::panel::{COLS, LhsLayout, ROWS};
 use crate::bf16::convert::{MAGNITUDE, rounded};
+use crate::bf16::definition::SLICE;
+use crate::matmul::matrix::Matrix;
 use crate::vectorized;
 
+/// Packs `rows` rows from `row` on, and returns their [`least_magnitude`].
+pub(super) fn pack_lhs(
+    panel: &mut [f32],
+    layout: LhsLayout,
+    lhs: &Matrix<'_>,
+    row: usize,
+    rows: usize,
+    len: usize,
+) -> u32 {
+    let src = &lhs.data[row * lhs.row_stride..];
+    match layout {
+        LhsLayout::Columns => across(panel, src, lhs.col_stride, rows, ROWS, len),
+        LhsLayout::Rows => along(panel, src, lhs.row_stride, rows, ROWS, SLICE, len),
+        LhsLayout::Single if lhs.col_stride == 1 => {
+            along(panel, src, lhs.row_stride, 1, 1, SLICE, len);
+        }
+        LhsLayout::Single => across(panel, src, lhs.col_stride, 1, 1, len),
+    }
+    match layout {
+        LhsLayout::Rows if len < SLICE => panel
+            .chunks_exact(SLICE)
+            .take(rows)
+            .map(|row| least_magnitude(&row[..len]))
+            .fold(u32::MAX, u32::min),
+        LhsLayout::Rows | LhsLayout::Columns => least_magnitude(&panel[..len * ROWS]),
+        LhsLayout::Single => least_magnitude(&panel[..len]),
+    }
+}
+
+/// Packs `cols` columns from `col` on, and returns their [`least_magnitude`].
+pub(super) fn pack_rhs(panel: &mut [f32], rhs: &Matrix<'_>, col: usize, cols: usize, len: usize) -> u32 {
+    let src = &rhs.data[col * rhs.col_stride..];
+    if rhs.col_stride == 1 {
+        across(panel, src, rhs.row_stride, cols, COLS, len);
+    } else {
+        transposed(panel, src, rhs.col_stride, cols, COLS, len);
+    }
+    least_magnitude(&panel[..len * COLS])
+}
+
 vectorized! {
-    /// `len` rows of a matrix whose rows are contiguous: `width` numbers of each, padded to `stride`. An odd
-    /// last row is followed by one of zeros.
-    pub(super) fn across(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
+    /// Packs `len` contiguous rows, `width` numbers of each, padded to `stride`. A row of zeros follows an odd last row.
+    fn across(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
         for (k, row) in panel.chunks_exact_mut(stride).take(len).enumerate() {
             let src = &src[k * src_stride..k * src_stride + width];
             let (inside, outside) = row.split_at_mut(width);
@@ -22,8 +64,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// The same of a matrix whose columns are contiguous.
-    pub(super) fn transposed(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
+    /// Packs `width` contiguous columns of `len` numbers, to the same layout as [`across`].
+    fn transposed(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
         for (block, panel) in panel.chunks_mut(BLOCK * stride).take(len.div_ceil(BLOCK)).enumerate() {
             let start = block * BLOCK;
             let len = BLOCK.min(len - start);
@@ -43,12 +85,12 @@ vectorized! {
     }
 }
 
-/// Rows that are transposed at a time: what they fill stays in the nearest cache.
+/// Rows that are transposed at a time. They stay in the first-level cache.
 const BLOCK: usize = 16;
 
 vectorized! {
-    /// Row by row: `width` rows of `len` numbers each, which lie `stride` apart afterwards; `rows` rows in all.
-    pub(super) fn along(
+    /// Packs `width` contiguous rows of `len` numbers, row by row. In the panel, `rows` rows lie `stride` apart.
+    fn along(
         panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, rows: usize, stride: usize, len: usize,
     ) {
         for (index, row) in panel.chunks_exact_mut(stride).take(rows).enumerate() {
@@ -66,7 +108,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// The smallest magnitude that is not zero, less one; all bits if there is none.
+    /// The bits of the smallest magnitude that is not zero, minus one. All bits are set if every number is zero.
     pub(super) fn least_magnitude(panel: &[f32]) -> u32 {
         let mut lanes = [u32::MAX; 16];
         let chunks = panel.chunks_exact(16);
