@@ -17,7 +17,8 @@ Exit status:
   0    done
   1    anything that went wrong, except
   2    unusable arguments or config
-  75   stopped early and resumable (SIGTERM, SIGHUP or time limit): run the same command again
+  75   stopped early and resumable (SIGTERM, SIGHUP, SIGUSR2, SIGXCPU or time limit): run the
+       same command again
   130  stopped by Ctrl-C, after saving
 
 A second Ctrl-C or SIGTERM ends training at once, and loses what was done since the last checkpoint. SIGUSR1 makes

@@ -13,6 +13,8 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Where the handler cannot be installed, the system's default stays.
+    let _ = signals::report_large_files_as_errors();
     match commands::run(arguments::Arguments::parse().command) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {

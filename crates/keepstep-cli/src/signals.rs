@@ -1,7 +1,10 @@
-//! SIGINT, SIGTERM and SIGHUP ask for a stop at the next update boundary, and a second SIGINT or SIGTERM ends the program
-//! at once. SIGUSR1 asks for a checkpoint.
+//! What signals ask of a run.
+//!
+//! SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU ask for a stop at the next update boundary. A second SIGINT or SIGTERM
+//! ends the program at once; the others may be repeated, because batch systems and the kernel repeat them. SIGUSR1 asks
+//! for a checkpoint. SIGXFSZ does nothing: the write that it reports fails with an error of its own.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 use signal_hook::iterator::Signals as Incoming;
 use signal_hook::low_level;
 use std::io;
@@ -23,15 +26,15 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over. `announce` is called once, in a thread of its own, with the name of the signal that asks
+    /// Installs the handlers. `announce` is called once, in a thread of its own, with the name of the signal that asks
     /// for the stop.
     ///
-    /// What the parent process has told this one to ignore stays ignored: SIGHUP under `nohup`, SIGINT in a script's
+    /// Signals that the parent process has set to be ignored stay ignored: SIGHUP under `nohup`, SIGINT in a script's
     /// background job.
     pub(crate) fn install(announce: impl Fn(&'static str) + Send + 'static) -> io::Result<Signals> {
         let signals = Signals::default();
         let ignored = ignored();
-        let taken = [SIGINT, SIGTERM, SIGHUP, SIGUSR1];
+        let taken = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
         let taken = taken.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
         let mut incoming = Incoming::new(taken)?;
         let Signals { stop, stopped_by, save } = signals.clone();
@@ -42,11 +45,12 @@ impl Signals {
                     save.store(true, Ordering::SeqCst);
                     continue;
                 }
-                if armed.is_some_and(|first| first.elapsed() >= ECHO) && signal != SIGHUP {
+                let insists = matches!(signal, SIGINT | SIGTERM);
+                if armed.is_some_and(|first| first.elapsed() >= ECHO) && insists {
                     // It does not return: the default is to end the program.
                     let _ = low_level::emulate_default_handler(signal);
                 }
-                if armed.is_none() && signal != SIGHUP {
+                if armed.is_none() && insists {
                     armed = Some(Instant::now());
                 }
                 if !stop.load(Ordering::SeqCst) {
@@ -55,7 +59,7 @@ impl Signals {
                     stop.store(true, Ordering::SeqCst);
                     announce(name(signal));
                 } else if signal == SIGINT {
-                    // Ctrl-C beside another signal: a shell's loop must end with it.
+                    // Ctrl-C after another signal: a shell's loop must end with it.
                     stopped_by.store(signal, Ordering::SeqCst);
                 }
             }
@@ -110,11 +114,21 @@ impl Signals {
     }
 }
 
+/// Keeps SIGXFSZ from ending the program, so that a write beyond the limit on a file's size (`ulimit -f`) fails with
+/// EFBIG, like any other failed write.
+///
+/// A handler that does nothing does the same as ignoring the signal, and programs that this one starts do not inherit it.
+pub(crate) fn report_large_files_as_errors() -> io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(|_| ())
+}
+
 fn name(signal: i32) -> &'static str {
     match signal {
         SIGINT => "Ctrl-C",
         SIGTERM => "SIGTERM",
         SIGHUP => "SIGHUP",
+        SIGUSR2 => "SIGUSR2",
+        SIGXCPU => "SIGXCPU",
         _ => "a signal",
     }
 }

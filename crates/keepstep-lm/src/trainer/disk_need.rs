@@ -1,5 +1,6 @@
 //! The room on the disk that a run's checkpoints need.
 
+use super::error::TrainError;
 use crate::config::Config;
 use keepstep::position::{Plan, Position};
 use keepstep::store::Room;
@@ -52,6 +53,16 @@ impl DiskNeed {
             megabytes(self.checkpoint_bytes),
             megabytes(self.needed_bytes - free_bytes)
         ))
+    }
+}
+
+/// Refuses a run whose checkpoints could never be written, because the process may not write files of their size.
+pub(super) fn check_file_size(checkpoint_bytes: u64) -> Result<(), TrainError> {
+    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+        Some(limit_bytes) if limit_bytes < checkpoint_bytes => {
+            Err(TrainError::FileSizeLimit { checkpoint_bytes, limit_bytes })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a session would do, found out without writing anything.
 
-use super::disk_need::DiskNeed;
+use super::disk_need::{DiskNeed, check_file_size};
 use super::error::TrainError;
 use super::observer::{Observer, PlanReport, ResumeReport};
 use super::run_spec::{self, RunSpec};
@@ -157,6 +157,7 @@ fn plan(
     }
     let memory = Memory::new(config, &model);
     let checkpoint_bytes = checkpoint_bytes(config, &model, &identity, &plan);
+    check_file_size(checkpoint_bytes)?;
     let estimate = (!memory.is_too_much()).then(|| {
         let batches = num_validation_windows.div_ceil(config.batch_size as u64);
         let batches = config.eval_batches.map_or(batches, |most| batches.min(most));

@@ -81,6 +81,18 @@ pub enum TrainError {
         /// Why not.
         source: rayon::ThreadPoolBuildError,
     },
+    /// The process may not write files as large as a checkpoint.
+    #[error(
+        "a checkpoint of this run has {:.1} MB, and this process may write files of at most {:.1} MB \
+         (the limit RLIMIT_FSIZE, which `ulimit -f` shows and raises); nothing was written",
+        *checkpoint_bytes as f64 / 1e6, *limit_bytes as f64 / 1e6
+    )]
+    FileSizeLimit {
+        /// The size of one checkpoint.
+        checkpoint_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// A checkpoint cannot become a new run.
     #[error("{path}: no run can be made of this checkpoint")]
     Branch {

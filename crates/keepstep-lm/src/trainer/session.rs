@@ -1,7 +1,7 @@
 //! One session of a run: from wherever it stands to its end, or to the request to stop.
 
 use super::clock::Clock;
-use super::disk_need::DiskNeed;
+use super::disk_need::{DiskNeed, check_file_size};
 use super::dry_run::checkpoint_bytes;
 use super::error::TrainError;
 use super::learner::Learner;
@@ -83,15 +83,20 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    /// As the journal has it.
+    /// The journal's word for it.
     fn text(self, signal: i32) -> &'static str {
-        match (self, signal) {
-            (StopReason::Signal, 1) => "SIGHUP",
-            (StopReason::Signal, 2) => "SIGINT",
-            (StopReason::Signal, 15) => "SIGTERM",
-            (StopReason::Signal, _) => "signal",
-            (StopReason::TimeLimit, _) => "time limit",
-            (StopReason::Asked, _) => "as asked",
+        use rustix::process::Signal;
+        match self {
+            StopReason::Signal => match Signal::from_named_raw(signal) {
+                Some(Signal::HUP) => "SIGHUP",
+                Some(Signal::INT) => "SIGINT",
+                Some(Signal::TERM) => "SIGTERM",
+                Some(Signal::USR2) => "SIGUSR2",
+                Some(Signal::XCPU) => "SIGXCPU",
+                _ => "signal",
+            },
+            StopReason::TimeLimit => "time limit",
+            StopReason::Asked => "as asked",
         }
     }
 }
@@ -193,6 +198,7 @@ impl<'a> Session<'a> {
             learner.add_spare();
         }
         let len_bytes = checkpoint_bytes(config, &model, &identity, &plan);
+        check_file_size(len_bytes)?;
         clock.expect_saves_of(len_bytes);
         let mut run = opening.begin(identity, sizes)?;
         let beside = folder.clone();
