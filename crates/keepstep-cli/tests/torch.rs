@@ -301,7 +301,7 @@ torch.save({**plain, 'step': 5, 'epoch': 2}, 'window.pt')
         expect(lab.train(file).args(CROSSING).args(["--stop-after", "2"]), 75);
         let newest = support::newest(&lab.path(file));
         let checkpoint = keepstep::store::load(&newest).expect("a checkpoint");
-        let optimizer = checkpoint.state.optimizer.as_dict().expect("a dict");
+        let optimizer = checkpoint.state.part("optimizer").as_dict().expect("a dict");
         let found = optimizer.get("param_groups").and_then(|groups| groups.as_list()).expect("groups");
         assert_eq!(found.len(), groups, "{file}");
         let value = |index: usize, key: &str| found[index].as_dict().expect("a group").get(key).cloned();

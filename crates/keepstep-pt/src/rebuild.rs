@@ -8,7 +8,7 @@ use crate::{Dict, Dtype, Storage, Tensor, Value};
 use std::collections::BTreeMap;
 
 /// Deeper nesting than any real file has; it also ends the walk where a value contains itself.
-const DEEPEST: usize = 200;
+pub(crate) const DEEPEST: usize = 200;
 
 /// What an entry of a dict takes, its place in the index included.
 const ENTRY_BYTES: usize = 2 * size_of::<Value>() + 48;
@@ -348,7 +348,7 @@ impl<'a> Builder<'a> {
 
 /// Python's dict takes only what has a hash, and two keys for one that are equal: `1`, `1.0` and `True`. Kinds whose
 /// equality is not plain are refused.
-fn check_key(key: &Value) -> Result<(), Flaw> {
+pub(crate) fn check_key(key: &Value) -> Result<(), Flaw> {
     match key {
         Value::List(_) | Value::Dict(_) | Value::OrderedDict(_) => {
             corrupt("a dict or a set has a key that cannot be one")

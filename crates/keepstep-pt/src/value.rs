@@ -57,6 +57,18 @@ impl Value {
         if let Value::Int(value) = self { Some(*value) } else { None }
     }
 
+    /// The int, if it is one from 0 to 2^64 - 1.
+    pub fn as_u64(&self) -> Option<u64> {
+        match self {
+            Value::Int(value) => u64::try_from(*value).ok(),
+            Value::BigInt(bytes) => match shortest_int(bytes) {
+                [low @ .., 0] if low.len() == 8 => Some(u64::from_le_bytes(low.try_into().ok()?)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The float, if it is one.
     pub fn as_float(&self) -> Option<f64> {
         if let Value::Float(value) = self { Some(*value) } else { None }
@@ -106,6 +118,16 @@ impl From<bool> for Value {
 impl From<i64> for Value {
     fn from(value: i64) -> Value {
         Value::Int(value)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Value {
+        match i64::try_from(value) {
+            Ok(value) => Value::Int(value),
+            // One more byte holds the sign.
+            Err(_) => Value::BigInt([&value.to_le_bytes()[..], &[0]].concat()),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Arguments: `save FOLDER MIB` or `resume FOLDER STEP`. It prints `what milliseconds`, one line each.
 
-use keepstep::checkpoint::{Checkpoint, Metrics, State};
+use keepstep::checkpoint::{Checkpoint, State};
 use keepstep::identity::Identity;
 use keepstep::name::checkpoint_name;
 use keepstep::position::{Length, Plan, Position};
@@ -43,7 +43,10 @@ fn save(folder: &Path, mebibytes: usize) -> Result<(), Box<dyn Error>> {
     for index in 0..TENSORS {
         dict.insert(format!("tensor{index}").as_str(), Tensor::from_slice(&values, vec![len]));
     }
-    let archive = Archive::new(&Value::Dict(dict));
+    let plan = Plan::new(2, 1, Length { epochs: 1, total_steps: None }, Position::START);
+    let position = Position { epoch: 1, step: 1, global_step: 1 };
+    let state = State::of_training(dict, Value::None, Value::None);
+    let archive = Archive::new(&Checkpoint::new(Identity::new(1), plan, position, state).to_value());
     std::fs::create_dir_all(folder)?;
 
     let raw = folder.join("raw");
@@ -88,7 +91,8 @@ fn save(folder: &Path, mebibytes: usize) -> Result<(), Box<dyn Error>> {
     }
     timed("load", || {
         let file = File::open(&path)?;
-        let dict = file.value().as_dict().ok_or("a dict")?;
+        let checkpoint = Checkpoint::from_value(file.value())?;
+        let dict = checkpoint.state.get("model").and_then(Value::as_dict).ok_or("a dict")?;
         let mut buffer = vec![0.0_f32; len];
         for (_, value) in dict.iter() {
             value.as_tensor().ok_or("a tensor")?.read_into(&mut buffer)?;
@@ -106,17 +110,8 @@ fn resume(folder: &Path, step: u64) -> Result<(), Box<dyn Error>> {
     let position = Position { epoch: 1, step, global_step: step };
     let mut model = Dict::new();
     model.insert("weight", Tensor::from_slice(&[1.0_f32; 1024], vec![1024]));
-    let checkpoint = Checkpoint {
-        position,
-        state: State { model: model.into(), optimizer: Value::None, scheduler: Value::None },
-        metrics: Metrics::default(),
-        identity: identity.clone(),
-        plan,
-        origin: Position::START,
-        num_updates: step,
-        pending: false,
-        lineage: Vec::new(),
-    };
+    let state = State::of_training(model, Value::None, Value::None);
+    let checkpoint = Checkpoint::new(identity.clone(), plan, position, state);
     let archive = Archive::new(&checkpoint.to_value());
     Store::open(folder, Arc::new(Disk))?.publish(&checkpoint_name(&plan, position), &archive)?;
     timed("resume", || {

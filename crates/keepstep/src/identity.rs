@@ -1,11 +1,24 @@
 //! What a run is a function of, and how two runs differ.
 
 use crate::display::scalar;
-use keepstep_pt::{Dict, Value};
+use keepstep_pt::{Dict, NotStorable, Value};
 use sha2::{Digest, Sha256};
 
+/// The input that stands for the samples and their order before shuffling.
+pub const CORPUS_FINGERPRINT: &str = "corpus_fingerprint";
+/// The input that holds the tokenizer, as JSON.
+pub const TOKENIZER: &str = "tokenizer";
+
 /// Everything that a run's result depends on. Two runs with the same identity end in the same bytes.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// ```
+/// use keepstep::identity::Identity;
+///
+/// let identity = Identity::new(u64::MAX).with("learning_rate", 0.1).with_input("train_set", "sha256:9f86d0…");
+/// assert_eq!(identity.input("train_set"), Some("sha256:9f86d0…"));
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Identity {
     /// The seed of order and randomness.
     pub seed: u64,
@@ -13,22 +26,14 @@ pub struct Identity {
     pub numerics: u64,
     /// Exactly the settings that change the result; may be nested.
     pub config: Dict,
-    /// A hash of the samples and their order before shuffling; empty if the loop has none.
-    pub corpus_fingerprint: String,
-    /// The tokenizer, as JSON; empty if the loop has none.
-    pub tokenizer: String,
+    /// What the run reads: names with digests or whole values, in order.
+    inputs: Vec<(String, String)>,
 }
 
 impl Identity {
     /// An identity that consists of a seed alone.
     pub fn new(seed: u64) -> Identity {
-        Identity {
-            seed,
-            numerics: 1,
-            config: Dict::new(),
-            corpus_fingerprint: String::new(),
-            tokenizer: String::new(),
-        }
+        Identity { seed, numerics: 1, config: Dict::new(), inputs: Vec::new() }
     }
 
     /// Adds a setting.
@@ -38,31 +43,114 @@ impl Identity {
         self
     }
 
-    /// Sixteen digits that tell one function from another: the journal marks its sessions with them. No checkpoint has
-    /// them.
+    /// Sets all settings.
+    #[must_use]
+    pub fn with_config(self, config: Dict) -> Identity {
+        Identity { config, ..self }
+    }
+
+    /// Sets the version of the arithmetic.
+    #[must_use]
+    pub fn with_numerics(self, numerics: u64) -> Identity {
+        Identity { numerics, ..self }
+    }
+
+    /// Adds an input, such as a data set: its digest, or its whole value where that is short. An input that is there
+    /// already gets the new value; an empty value stands for no input.
+    #[must_use]
+    pub fn with_input(mut self, name: impl Into<String>, value: impl Into<String>) -> Identity {
+        let (name, value) = (name.into(), value.into());
+        match self.inputs.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, old)) => *old = value,
+            None => self.inputs.push((name, value)),
+        }
+        self.inputs.retain(|(_, value)| !value.is_empty());
+        self
+    }
+
+    /// The value of an input.
+    pub fn input(&self, name: &str) -> Option<&str> {
+        self.inputs.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The inputs in order: names and values.
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.inputs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether a checkpoint of format version 1 can hold the inputs.
+    pub(crate) fn has_version_1_inputs(&self) -> bool {
+        self.inputs.iter().all(|(name, _)| [CORPUS_FINGERPRINT, TOKENIZER].contains(&name.as_str()))
+    }
+
+    /// The same with the order of settings and inputs of `other`, which is equal but for that.
+    pub(crate) fn in_order_of(&self, other: &Identity) -> Identity {
+        Identity { numerics: self.numerics, ..other.clone() }
+    }
+
+    /// Checks that a checkpoint can hold the config.
+    ///
+    /// # Errors
+    /// A value that would not come back as it is, by its key.
+    pub fn check_storable(&self) -> Result<(), NotStorable> {
+        Value::Dict(self.config.clone()).check_storable()
+    }
+
+    /// Sixteen digits that distinguish one function from another: the journal marks its sessions with them. No
+    /// checkpoint contains them.
     pub fn digest(&self) -> String {
-        let mut settings = Vec::new();
-        flatten("", &self.config, &mut settings);
-        settings.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut hash = Sha256::new();
         let mut add = |text: &str| {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
         };
+        let mut settings = Vec::new();
+        flatten("", &self.config, &mut settings);
+        settings.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (key, value) in &settings {
             add(key);
             add(&scalar(value));
         }
         add(&self.seed.to_string());
         add(&self.numerics.to_string());
-        add(&self.corpus_fingerprint);
-        add(&self.tokenizer);
+        add(self.input(CORPUS_FINGERPRINT).unwrap_or_default());
+        add(self.input(TOKENIZER).unwrap_or_default());
+        let mut others: Vec<_> =
+            self.inputs().filter(|(name, _)| ![CORPUS_FINGERPRINT, TOKENIZER].contains(name)).collect();
+        others.sort();
+        for (name, value) in others {
+            add(name);
+            add(value);
+        }
         hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The first input that differs between two identities.
+    pub fn input_difference(&self, other: &Identity) -> Option<Difference> {
+        let names = self.inputs().chain(other.inputs()).map(|(name, _)| name);
+        names.map(|name| (name, self.input(name), other.input(name))).find(|(_, one, two)| one != two).map(
+            |(name, saved, configured)| Difference {
+                key: name.to_owned(),
+                saved: saved.map(str::to_owned),
+                configured: configured.map(str::to_owned),
+            },
+        )
+    }
+}
+
+/// By bits, whatever the order of settings and inputs.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Identity) -> bool {
+        self.seed == other.seed
+            && self.numerics == other.numerics
+            && same_dict(&self.config, &other.config)
+            && self.input_difference(other).is_none()
     }
 }
 
 /// A setting that differs between a checkpoint and a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Difference {
     /// The key, dotted.
     pub key: String,
@@ -100,11 +188,19 @@ pub fn differences(saved: &Dict, configured: &Dict) -> Vec<Difference> {
 fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Float(left), Value::Float(right)) => left.to_bits() == right.to_bits(),
-        (Value::List(left), Value::List(right)) => {
+        (Value::List(left), Value::List(right)) | (Value::Tuple(left), Value::Tuple(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+        }
+        (Value::Dict(left), Value::Dict(right)) | (Value::OrderedDict(left), Value::OrderedDict(right)) => {
+            same_dict(left, right)
         }
         _ => left == right,
     }
+}
+
+pub(crate) fn same_dict(left: &Dict, right: &Dict) -> bool {
+    left.len() == right.len()
+        && left.iter().all(|(key, value)| right.get_key(key).is_some_and(|other| same(value, other)))
 }
 
 fn flatten(prefix: &str, dict: &Dict, out: &mut Vec<(String, Value)>) {
@@ -112,8 +208,8 @@ fn flatten(prefix: &str, dict: &Dict, out: &mut Vec<(String, Value)>) {
         let name = key.as_str().map_or_else(|| scalar(key), str::to_owned);
         let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value.as_dict() {
-            Some(inner) => flatten(&name, inner, out),
-            None => out.push((name, value.clone())),
+            Some(inner) if !inner.is_empty() => flatten(&name, inner, out),
+            _ => out.push((name, value.clone())),
         }
     }
 }
@@ -145,5 +241,31 @@ mod tests {
             ]
         );
         assert!(differences(&saved, &saved).is_empty());
+    }
+
+    #[test]
+    fn order_changes_nothing_and_every_bit_counts() {
+        let nan = f64::from_bits(0x7ff8_0000_0000_0001);
+        let identity = |nan: f64| Identity::new(1).with("a", nan).with("b", Value::List(vec![nan.into()]));
+        assert_eq!(identity(nan), Identity::new(1).with("b", Value::List(vec![nan.into()])).with("a", nan));
+        assert_ne!(identity(nan), identity(f64::from_bits(0x7ff8_0000_0000_0002)));
+        let one = Identity::new(1).with_input("train", "x").with_input("test", "y");
+        let other = Identity::new(1).with_input("test", "y").with_input("train", "x");
+        assert_eq!(one, other);
+        assert_eq!(one.digest(), other.digest());
+        let changed = other.clone().with_input("test", "z");
+        assert_ne!(one.digest(), changed.digest());
+        let difference = one.input_difference(&changed).expect("another test set");
+        assert_eq!((difference.key.as_str(), difference.configured.as_deref()), ("test", Some("z")));
+    }
+
+    /// The journals of runs that have begun hold this digest: replays are found by it.
+    #[test]
+    fn the_digest_is_that_of_version_1() {
+        let identity = Identity::new(7)
+            .with("lr", 0.1)
+            .with_input(CORPUS_FINGERPRINT, "abc")
+            .with_input(TOKENIZER, "{}");
+        assert_eq!(identity.digest(), "f1d1894369a8abe6");
     }
 }

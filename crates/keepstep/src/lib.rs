@@ -13,7 +13,7 @@
 //! ```
 //! use keepstep::run::{Policy, Progress, Run, Sizes};
 //! use keepstep::{State, identity::Identity};
-//! use keepstep_pt::{Dict, Tensor, Value};
+//! use keepstep_pt::{Dict, Tensor};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -24,7 +24,7 @@
 //! let mut run = Run::open(folder, identity, Sizes::new(samples.len() as u64, 2), policy)?;
 //! let mut weight = [0.0_f32];
 //! if let Some((_, checkpoint)) = run.resumed() {
-//!     let model = checkpoint.state.model.as_dict().and_then(|dict| dict.get("weight")?.as_tensor());
+//!     let model = checkpoint.state.model.as_dict()
 //!     model.ok_or("no weight in the checkpoint")?.read_into(&mut weight)?;
 //! }
 //! while let Some(update) = run.next_update() {
@@ -38,7 +38,7 @@
 //!     }
 //!     let mut model = Dict::new();
 //!     model.insert("weight", Tensor::from_slice(&weight, vec![1]));
-//!     run.settle(|| State { model: model.into(), optimizer: Value::None, scheduler: Value::None })?;
+//!     run.settle(|| State::new(model))?;
 //! }
 //! # assert!(folder.join("checkpoint_epoch2_final_global16.pt").exists());
 //! # Ok(())
@@ -54,6 +54,7 @@ mod display;
 pub mod history;
 pub mod identity;
 pub mod journal;
+pub mod metrics;
 pub mod name;
 pub mod order;
 pub mod position;
@@ -61,6 +62,7 @@ pub mod rng;
 pub mod run;
 pub mod series;
 pub mod settings;
+pub mod state;
 pub mod store;
 
 pub use checkpoint::{Checkpoint, State};

@@ -123,8 +123,14 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
             }
         })
         .collect();
-    let bests = entries.iter().filter_map(|entry| entry.content.as_ref().ok()?.metrics.best);
-    if let Some(best) = bests.min_by(|one, other| one.val_loss.total_cmp(&other.val_loss)) {
+    let checkpoints = entries.iter().filter_map(|entry| entry.content.as_ref().ok());
+    let bests = checkpoints.filter_map(|checkpoint| Some((checkpoint.metrics.best?, &checkpoint.objective)));
+    let best = bests.reduce(
+        |one, other| {
+            if other.1.is_better(other.0.value, Some(one.0.value)) { other } else { one }
+        },
+    );
+    if let Some(best) = best.map(|(best, _)| best) {
         for entry in &mut entries {
             entry.is_best =
                 entry.content.as_ref().is_ok_and(|checkpoint| checkpoint.position == best.position);
@@ -141,7 +147,7 @@ fn to_json(entry: &Entry) -> serde_json::Value {
             "epoch": checkpoint.position.epoch, "step": checkpoint.position.step,
             "global_step": checkpoint.position.global_step,
             "train_loss": checkpoint.metrics.train_loss(), "val_loss": checkpoint.metrics.val_loss,
-            "best_val_loss": checkpoint.metrics.best.map(|best| best.val_loss), "pending": checkpoint.pending,
+            "best_val_loss": checkpoint.best_val_loss(), "pending": checkpoint.pending,
             "best": entry.is_best,
             "scheduled": entry.is_scheduled,
         }),

@@ -76,6 +76,7 @@ fn to_value(json: &serde_json::Value) -> Value {
         serde_json::Value::Bool(value) => Value::Bool(*value),
         serde_json::Value::Number(number) => match number.as_i64() {
             Some(value) => Value::Int(value),
+            None if number.is_u64() => Value::from(number.as_u64().unwrap_or_default()),
             None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
         },
         serde_json::Value::String(text) => Value::Str(text.clone()),

@@ -2,6 +2,7 @@
 
 use crate::config::{ConfigError, StoredConfig};
 use keepstep::Checkpoint;
+use keepstep::identity::TOKENIZER;
 use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::gpt2::settings::ModelConfig;
 use keepstep_model::train::state_dict::{self, StateDictError};
@@ -41,11 +42,12 @@ impl TrainedModel {
     /// See [`TrainedModelError`].
     pub fn of_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<TrainedModel, TrainedModelError> {
         let config = StoredConfig::from_checkpoint(checkpoint).to_config("-")?;
-        let tokenizer = Tokenizer::from_json(&checkpoint.identity.tokenizer, place)?;
+        let tokenizer =
+            Tokenizer::from_json(checkpoint.identity.input(TOKENIZER).unwrap_or_default(), place)?;
         let model = config.model_config(tokenizer.vocab_size())?;
         let layout = Layout::new(&model);
         let mut parameters = vec![0.0; layout.num_parameters()];
-        state_dict::load_model(&checkpoint.state.model, &layout, &mut parameters)?;
+        state_dict::load_model(checkpoint.state.part("model"), &layout, &mut parameters)?;
         Ok(TrainedModel { model, parameters, tokenizer })
     }
 }

@@ -11,7 +11,7 @@ use crate::import::{optimizer, rates, stated};
 use crate::trainer::run_spec::{self, RunSpec};
 use crate::trainer::{Observer, TrainError, groups};
 use keepstep::branch;
-use keepstep::checkpoint::{Best, Checkpoint, Metrics};
+use keepstep::checkpoint::{Best, Checkpoint};
 use keepstep::position::Plan;
 use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::train::adamw::ParamGroup;
@@ -99,18 +99,12 @@ pub fn import(
     notes.extend(differences(config, &param_groups));
     notes.extend(rate_note(&param_groups, &rates, &schedule, position.global_step, scheduler));
     let number = |key: &str| optional_number(root, key).map_err(foreign);
-    let best = number("best_val_loss")?.map(|val_loss| Best { position, val_loss });
-    let checkpoint = Checkpoint {
-        position,
-        state: state.state(&param_groups, &schedule, position.global_step),
-        metrics: Metrics { val_loss: number("val_loss")?, best, ..Metrics::default() },
-        identity: spec.identity(),
-        plan,
-        origin: position,
-        num_updates: state.num_updates,
-        pending: false,
-        lineage: Vec::new(),
-    };
+    let best = number("best_val_loss")?.map(|value| Best { position, value });
+    let num_updates = state.num_updates;
+    let state = state.state(&param_groups, &schedule, position.global_step);
+    let mut checkpoint = Checkpoint::new(spec.identity(), plan, position, state);
+    (checkpoint.origin, checkpoint.num_updates) = (position, num_updates);
+    (checkpoint.metrics.val_loss, checkpoint.metrics.best) = (number("val_loss")?, best);
     let made = branch::begin(&checkpoint, folder)
         .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })?;
     run_spec::publish_tokenizer(folder, &spec.tokenizer)?;

@@ -6,7 +6,7 @@ use super::observer::Silent;
 use super::run_spec::{self, RunSpec};
 use crate::config::{Config, StoredConfig};
 use keepstep::Checkpoint;
-use keepstep::identity::differences;
+use keepstep::identity::{TOKENIZER, differences};
 use keepstep::position::{Length, Plan, Position};
 use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::train::state_dict::StateDictError;
@@ -27,7 +27,9 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
     for (key, value) in changed {
         crate::config::set(&mut table, key, value)?;
     }
-    let num_tokens = Tokenizer::from_json(&parent.identity.tokenizer, "the checkpoint")?.vocab_size();
+    let num_tokens =
+        Tokenizer::from_json(parent.identity.input(TOKENIZER).unwrap_or_default(), "the checkpoint")?
+            .vocab_size();
     let new = Config::from_table(table)?.without_default_rows(num_tokens);
     let mut identity = parent.identity.clone();
     let mut stored = StoredConfig::new(&new);

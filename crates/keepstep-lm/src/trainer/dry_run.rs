@@ -222,7 +222,7 @@ pub(super) fn checkpoint_bytes(
     identity: &Identity,
     plan: &Plan,
 ) -> u64 {
-    use keepstep::checkpoint::{Checkpoint, Metrics};
+    use keepstep::Checkpoint;
     let layout = Layout::new(model);
     let groups = ParamGroup::of_config(&config.optimizer, &layout);
     let schedule = run_spec::schedule(config, plan);
@@ -230,17 +230,7 @@ pub(super) fn checkpoint_bytes(
     let mut weights = TrainState::zeros(layout);
     weights.num_updates = 1;
     let state = weights.state(&groups, &schedule, 1);
-    let checkpoint = Checkpoint {
-        position: Position::START,
-        state,
-        metrics: Metrics::default(),
-        identity: identity.clone(),
-        plan: *plan,
-        origin: Position::START,
-        num_updates: 1,
-        pending: false,
-        lineage: Vec::new(),
-    };
+    let checkpoint = Checkpoint::new(identity.clone(), *plan, Position::START, state);
     keepstep_pt::Archive::new(&checkpoint.to_value()).len_bytes()
 }
 

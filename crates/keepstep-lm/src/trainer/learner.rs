@@ -68,7 +68,12 @@ impl Learner {
         self.weights.restore(checkpoint, self.optimizer.groups())?;
         let global_step = checkpoint.position.global_step;
         let factor = self.schedule.factor(global_step);
-        state_dict::check_scheduler(&checkpoint.state.scheduler, self.optimizer.groups(), global_step, factor)
+        state_dict::check_scheduler(
+            checkpoint.state.part("scheduler"),
+            self.optimizer.groups(),
+            global_step,
+            factor,
+        )
     }
 
     /// Takes memory for a second state: updates then go on, without a copy, while the first is being saved.

@@ -62,10 +62,9 @@ pub(super) fn lack(support: Support) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepstep::checkpoint::{Metrics, State};
+    use keepstep::State;
     use keepstep::identity::Identity;
     use keepstep::position::{Length, Plan, Position};
-    use keepstep_pt::Dict;
 
     fn config(precision: &str, emulate: bool) -> Config {
         let text = format!(
@@ -80,21 +79,8 @@ mod tests {
         if let Some(precision) = precision {
             identity = identity.with("precision", precision);
         }
-        Checkpoint {
-            position: Position::START,
-            state: State {
-                model: Dict::new().into(),
-                optimizer: Dict::new().into(),
-                scheduler: Dict::new().into(),
-            },
-            metrics: Metrics::default(),
-            identity,
-            plan: Plan::new(1, 1, Length { epochs: 1, total_steps: None }, Position::START),
-            origin: Position::START,
-            num_updates: 0,
-            pending: false,
-            lineage: Vec::new(),
-        }
+        let plan = Plan::new(1, 1, Length { epochs: 1, total_steps: None }, Position::START);
+        Checkpoint::new(identity, plan, Position::START, State::default())
     }
 
     #[test]

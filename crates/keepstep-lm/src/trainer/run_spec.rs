@@ -5,7 +5,7 @@ use super::observer::Observer;
 use super::precision;
 use crate::config::{Config, ConfigError, DataConfig, Precision, StoredConfig, TokenizerSpec, expand};
 use crate::hub::{InitialWeights, settings_from_hub};
-use keepstep::identity::Identity;
+use keepstep::identity::{CORPUS_FINGERPRINT, Identity, TOKENIZER};
 use keepstep::position::{Length, Plan};
 use keepstep::run::{Policy, Resume, Sizes};
 use keepstep::{Checkpoint, store::Source};
@@ -125,13 +125,11 @@ impl<C> RunSpec<C> {
 
     /// What a checkpoint of this run says of the function.
     pub(crate) fn identity(&self) -> Identity {
-        Identity {
-            seed: self.seed,
-            numerics: NUMERICS_VERSION,
-            config: self.stored.clone().into_dict(),
-            corpus_fingerprint: self.corpus_sizes.fingerprint.clone(),
-            tokenizer: self.tokenizer.json().to_owned(),
-        }
+        Identity::new(self.seed)
+            .with_numerics(NUMERICS_VERSION)
+            .with_config(self.stored.clone().into_dict())
+            .with_input(CORPUS_FINGERPRINT, self.corpus_sizes.fingerprint.as_str())
+            .with_input(TOKENIZER, self.tokenizer.json())
     }
 }
 
@@ -160,9 +158,9 @@ pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
     Policy {
         save_steps: config.save_steps,
         max_checkpoints: config.max_checkpoints,
-        eval_steps: None,
         resume,
         allow_other_numerics: config.allow_other_numerics,
+        ..Policy::default()
     }
 }
 
@@ -203,8 +201,7 @@ fn tokenizer(
     let saved = checkpoint.filter(|checkpoint| {
         StoredConfig::new(config).tokenizer() == StoredConfig::from_checkpoint(checkpoint).tokenizer()
     });
-    let from =
-        |checkpoint: &Checkpoint| Tokenizer::from_json(&checkpoint.identity.tokenizer, "the checkpoint");
+    let from = |checkpoint: &Checkpoint| Tokenizer::from_json(saved_tokenizer(checkpoint), "the checkpoint");
     let mut train =
         |vocabulary| corpus::train_tokenizer(files, vocabulary, &config.data, &mut progress(observer, stop));
     Ok(match (spec, saved) {
@@ -226,11 +223,15 @@ fn tokenizer(
     })
 }
 
+fn saved_tokenizer(checkpoint: &Checkpoint) -> &str {
+    checkpoint.identity.input(TOKENIZER).unwrap_or_default()
+}
+
 /// The tokenizer that travels in a checkpoint.
 fn of_checkpoint(path: &Path) -> Result<Tokenizer, TrainError> {
     let unusable = |source| TrainError::Checkpoint { path: path.to_path_buf(), source };
     let checkpoint = keepstep::store::load(path).map_err(unusable)?;
-    Ok(Tokenizer::from_json(&checkpoint.identity.tokenizer, &path.display().to_string())?)
+    Ok(Tokenizer::from_json(saved_tokenizer(&checkpoint), &path.display().to_string())?)
 }
 
 /// The weights to begin with, and their fingerprint. A run that goes on needs nothing of them: where they cannot be read,

@@ -99,9 +99,9 @@ impl TrainState {
     pub fn restore(&mut self, checkpoint: &Checkpoint, groups: &[ParamGroup]) -> Result<(), StateDictError> {
         self.num_updates = checkpoint.num_updates;
         let state = &checkpoint.state;
-        state_dict::load_model(&state.model, &self.layout, self.parameters.get_mut())?;
+        state_dict::load_model(state.part("model"), &self.layout, self.parameters.get_mut())?;
         state_dict::load_optimizer(
-            &state.optimizer,
+            state.part("optimizer"),
             &self.layout,
             groups,
             self.num_updates,
@@ -113,9 +113,9 @@ impl TrainState {
     /// The three state dicts after `global_step` updates of the run; tensors share these buffers.
     pub fn state(&self, groups: &[ParamGroup], schedule: &Schedule, global_step: u64) -> State {
         let factor = schedule.factor(global_step);
-        State {
-            model: state_dict::model_state_dict(&self.layout, &self.parameters),
-            optimizer: state_dict::optimizer_state_dict(
+        State::of_training(
+            state_dict::model_state_dict(&self.layout, &self.parameters),
+            state_dict::optimizer_state_dict(
                 &self.layout,
                 groups,
                 factor,
@@ -123,8 +123,8 @@ impl TrainState {
                 &self.exp_avg_sq,
                 self.num_updates,
             ),
-            scheduler: state_dict::scheduler_state_dict(groups, factor, global_step),
-        }
+            state_dict::scheduler_state_dict(groups, factor, global_step),
+        )
     }
 }
 
@@ -163,7 +163,8 @@ mod tests {
 
     fn bytes(state: &State) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let root = keepstep_pt::Value::List(vec![state.model.clone(), state.optimizer.clone()]);
+        let root =
+            keepstep_pt::Value::List(vec![state.part("model").clone(), state.part("optimizer").clone()]);
         Archive::new(&root).write_to(&mut bytes).expect("memory takes it");
         bytes
     }

@@ -1,6 +1,6 @@
 //! What ends a run before its time.
 
-use crate::identity::Difference;
+use crate::identity::{CORPUS_FINGERPRINT, Difference};
 use crate::position::Position;
 use crate::store::{SourceError, StoreError};
 use std::io;
@@ -39,18 +39,19 @@ pub enum RunError {
         /// What differs.
         differences: Vec<Difference>,
     },
-    /// The checkpoint belongs to another corpus.
-    #[error(
-        "{path}: the corpus is not the one that this run began with (its fingerprint is {saved} in the checkpoint and \
-         {found} now); put the files back as they were, or choose another output_dir to begin anew"
-    )]
-    Corpus {
+    /// An input is not the one that the run began with.
+    #[error("{path}: {}", other_input(difference))]
+    Input {
         /// The checkpoint.
         path: PathBuf,
-        /// The fingerprint in the checkpoint.
-        saved: String,
-        /// Today's.
-        found: String,
+        /// The input's name, and its values in the checkpoint and now.
+        difference: Difference,
+    },
+    /// The config holds something that no checkpoint can.
+    #[error("the config cannot be stored in a checkpoint")]
+    Identity {
+        /// What cannot be stored, and where it is.
+        source: keepstep_pt::NotStorable,
     },
     /// The checkpoint was computed by another arithmetic.
     #[error(
@@ -113,11 +114,31 @@ impl RunError {
         matches!(
             self,
             RunError::Config { .. }
-                | RunError::Corpus { .. }
+                | RunError::Input { .. }
                 | RunError::Numerics { .. }
                 | RunError::Plan { .. }
         )
     }
+}
+
+/// Inputs may be whole files: only their beginnings are shown.
+fn other_input(difference: &Difference) -> String {
+    let value = |value: &Option<String>| match value {
+        None => "not there".to_owned(),
+        Some(text) if text.chars().count() > 80 => {
+            format!("{:?}…", text.chars().take(60).collect::<String>())
+        }
+        Some(text) => text.clone(),
+    };
+    let what = match difference.key.as_str() {
+        CORPUS_FINGERPRINT => "corpus (its fingerprint)",
+        name => name,
+    };
+    format!(
+        "the {what} is {} in the checkpoint and {} now, so this is not the run that the checkpoint belongs to",
+        value(&difference.saved),
+        value(&difference.configured)
+    )
 }
 
 fn differing(path: &std::path::Path, differences: &[Difference]) -> String {

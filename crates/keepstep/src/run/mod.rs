@@ -16,14 +16,14 @@ pub use policy::{Policy, Resume};
 pub use replay::Replayed;
 pub use saves::{Save, Saves};
 
-use crate::checkpoint::{Best, Checkpoint, Metrics, State};
+use crate::checkpoint::{Ancestor, Best, Checkpoint, Metrics, State};
 use crate::identity::Identity;
 use crate::journal::{Journal, exact};
 use crate::name::{BEST_MODEL, Name, checkpoint_name};
 use crate::order::Order;
 use crate::position::{Plan, Position, Update};
 use crate::store::{Retention, Room, Storage};
-use saver::{Job, Snapshot};
+use saver::Job;
 use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,8 @@ use writer::Writer;
 /// Whatever ends a run, a save that is under way is finished first: dropping the run waits for it.
 #[derive(Debug)]
 pub struct Run {
-    seed: u64,
+    identity: Identity,
+    lineage: Vec<Ancestor>,
     /// What tells this run's function from others, in the journal.
     digest: String,
     plan: Plan,
@@ -146,7 +147,7 @@ impl Run {
 
     /// The order in which `epoch` visits `num_samples` samples.
     pub fn order(&self, epoch: u64, num_samples: u64) -> Order {
-        Order::new(self.seed, epoch, num_samples)
+        Order::new(self.identity.seed, epoch, num_samples)
     }
 
     /// The update to be made next, or None at the end of the run.
@@ -220,11 +221,11 @@ impl Run {
         self.evaluation_due = false;
         self.metrics.val_loss = Some(val_loss);
         self.is_new_best = match self.metrics.best {
-            Some(best) => val_loss < best.val_loss,
+            Some(best) => val_loss < best.value,
             None => !val_loss.is_nan(),
         };
         if self.is_new_best {
-            self.metrics.best = Some(Best { position: self.position, val_loss });
+            self.metrics.best = Some(Best { position: self.position, value: val_loss });
         }
         let step = self.position.global_step;
         self.note(
@@ -330,15 +331,21 @@ impl Run {
         name: Option<String>,
         retention: Option<Retention>,
     ) {
-        let snapshot = Snapshot {
+        let checkpoint = Checkpoint {
             position: self.position,
             state: state(),
-            metrics: self.metrics,
+            metrics: self.metrics.clone(),
+            objective: self.policy.objective.clone(),
+            identity: self.identity.clone(),
+            plan: self.plan,
+            origin: self.origin,
             num_updates: self.num_updates,
             pending,
+            stopped: None,
+            lineage: self.lineage.clone(),
         };
         let is_new_best = self.is_new_best && self.unsettled;
-        self.writer.submit(Job { snapshot: Arc::new(snapshot), is_new_best, name, retention });
+        self.writer.submit(Job { checkpoint: Arc::new(checkpoint), is_new_best, name, retention });
     }
 
     /// Waits for the save under way; says how long that was.

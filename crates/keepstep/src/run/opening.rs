@@ -1,7 +1,7 @@
 //! Between looking for a checkpoint and continuing from it: the place for a loop's own checks.
 
 use super::replay::Replay;
-use super::saver::{Constants, Saver};
+use super::saver::Saver;
 use super::writer::Writer;
 use super::{Policy, Resume, Run, RunError};
 use crate::checkpoint::{Checkpoint, Metrics};
@@ -146,11 +146,15 @@ impl Opening {
     /// The checkpoint is of another run; the folder cannot be made.
     pub fn begin(self, identity: Identity, sizes: Sizes) -> Result<Run, RunError> {
         let Opening { folder, policy, storage, store, found, mut notes } = self;
+        let mut identity = identity;
         let origin = found.as_ref().map_or(Position::START, |found| found.checkpoint.origin);
         let plan = Plan::new(sizes.steps_per_epoch, sizes.gradient_accumulation_steps, sizes.length, origin);
         if let Some(found) = &found {
             compare(found, &identity, &plan, &policy, &mut notes)?;
+            // They are equal but for the order of their keys, and the bytes of later checkpoints depend on that.
+            identity = identity.in_order_of(&found.checkpoint.identity);
         }
+        identity.check_storable().map_err(|source| RunError::Identity { source })?;
         let mut store = match store {
             Some(store) => store,
             None => Store::open(&folder, storage)?,
@@ -179,20 +183,21 @@ impl Opening {
         let (position, metrics, num_updates, pending, lineage) = match &resumed {
             Some((_, checkpoint)) => (
                 checkpoint.position,
-                checkpoint.metrics,
+                checkpoint.metrics.clone(),
                 checkpoint.num_updates,
                 checkpoint.pending,
                 checkpoint.lineage.clone(),
             ),
             None => (Position::START, Metrics::default(), 0, false, Vec::new()),
         };
-        let (seed, digest) = (identity.seed, identity.digest());
+        let digest = identity.digest();
         let storage = Arc::clone(store.storage());
-        let saver = Saver::new(store, syncer, Constants { identity, plan, origin, lineage });
+        let saver = Saver::new(store, syncer);
         let writer = Writer::start(saver).map_err(|source| RunError::Writer { source })?;
         let replay = Replay::new(journal::made_after(&folder, position.global_step, &digest));
         Run::start(Run {
-            seed,
+            identity,
+            lineage,
             digest,
             plan,
             policy,
@@ -234,14 +239,15 @@ fn compare(
         let (saved, configured) = (Some(saved.identity.seed.to_string()), Some(identity.seed.to_string()));
         differences.push(crate::identity::Difference { key: "seed".to_owned(), saved, configured });
     }
+    if saved.objective != policy.objective {
+        let (saved, configured) = (Some(saved.objective.to_string()), Some(policy.objective.to_string()));
+        differences.push(crate::identity::Difference { key: "best".to_owned(), saved, configured });
+    }
     if !differences.is_empty() {
         return Err(RunError::Config { path, differences });
     }
-    if saved.identity.corpus_fingerprint != identity.corpus_fingerprint
-        || saved.identity.tokenizer != identity.tokenizer
-    {
-        let (saved, found) = (&saved.identity.corpus_fingerprint, &identity.corpus_fingerprint);
-        return Err(RunError::Corpus { path, saved: saved.clone(), found: found.clone() });
+    if let Some(difference) = saved.identity.input_difference(identity) {
+        return Err(RunError::Input { path, difference });
     }
     if saved.identity.numerics != identity.numerics {
         if !policy.allow_other_numerics {
@@ -299,12 +305,12 @@ fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Resu
         format!(
             "is of {} (val_loss {:.4}) and ",
             there.position,
-            there.metrics.best.map_or(f64::NAN, |best| best.val_loss)
+            there.metrics.best.map_or(f64::NAN, |best| best.value)
         )
     });
     notes.push(format!(
         "The best model so far (val_loss {:.4} at {}) is not at hand: {} {until_then}will hold the next better one",
-        best.val_loss,
+        best.value,
         best.position,
         own.display()
     ));

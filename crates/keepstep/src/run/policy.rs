@@ -1,5 +1,6 @@
 //! What may change between the sessions of a run without changing a byte.
 
+use crate::metrics::Objective;
 use crate::store::Source;
 
 /// How a run saves, evaluates and resumes.
@@ -12,6 +13,8 @@ pub struct Policy {
     /// Evaluate every so many updates, beside the ends of epochs. This one does change the result: it belongs into
     /// the identity's config. None never evaluates.
     pub eval_steps: Option<u64>,
+    /// Which metric decides the best. It changes the result, and a checkpoint has it.
+    pub objective: Objective,
     /// What to continue from.
     pub resume: Resume,
     /// Accept a checkpoint of another numerics version.
@@ -35,6 +38,7 @@ impl Default for Policy {
             save_steps: 1000,
             max_checkpoints: 4,
             eval_steps: None,
+            objective: Objective::default(),
             resume: Resume::Newest(Source::None),
             allow_other_numerics: false,
         }

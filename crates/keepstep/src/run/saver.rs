@@ -1,45 +1,26 @@
 //! One save: the best, the checkpoint, rotation, in the order that loses nothing whatever happens in between.
 
 use super::saves::Save;
-use crate::checkpoint::{Ancestor, Checkpoint, Metrics, State};
-use crate::identity::Identity;
+use crate::checkpoint::Checkpoint;
 use crate::journal::Syncer;
 use crate::name::BEST_MODEL;
-use crate::position::{Plan, Position};
+use crate::position::Position;
 use crate::store::{OpenError, Retention, Store, StoreError};
 use keepstep_pt::{Archive, ReadError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What every checkpoint of a run holds alike.
-#[derive(Debug)]
-pub(super) struct Constants {
-    pub(super) identity: Identity,
-    pub(super) plan: Plan,
-    pub(super) origin: Position,
-    pub(super) lineage: Vec<Ancestor>,
-}
-
-/// A run at one position. Its tensors may share the loop's buffers, so nobody changes those while this lives.
-#[derive(Debug)]
-pub(super) struct Snapshot {
-    pub(super) position: Position,
-    pub(super) state: State,
-    pub(super) metrics: Metrics,
-    pub(super) num_updates: u64,
-    pub(super) pending: bool,
-}
-
-/// What is to be saved at a position.
+/// What is to be saved at a position. The checkpoint's tensors may share the loop's buffers, so nobody changes those
+/// while this lives.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) snapshot: Arc<Snapshot>,
-    /// Whether it is the lowest validation loss so far.
+    pub(super) checkpoint: Arc<Checkpoint>,
+    /// Whether it is the best so far.
     pub(super) is_new_best: bool,
     /// The checkpoint's name, where one is due.
     pub(super) name: Option<String>,
-    /// What goes once the checkpoint is verified.
+    /// What to remove once the checkpoint is verified.
     pub(super) retention: Option<Retention>,
 }
 
@@ -48,24 +29,23 @@ pub(super) struct Job {
 pub(super) struct Saver {
     store: Store,
     journal: Syncer,
-    constants: Constants,
-    /// The best, as long as it could not be made durable. No checkpoint is published before it is: what a checkpoint says
-    /// of the best is true of the folder.
-    owed: Option<Arc<Snapshot>>,
-    /// What this process has put under the best's name.
-    best: Option<Position>,
+    /// The best, as long as it could not be made durable. No checkpoint is published before it is, so a checkpoint
+    /// never refers to a best model that is not on the disk.
+    unsaved_best: Option<Arc<Checkpoint>>,
+    /// The best model that this process has published: where the run was, and whether the loop had ended it there.
+    published_best: Option<(Position, Option<String>)>,
 }
 
 impl Saver {
-    pub(super) fn new(store: Store, journal: Syncer, constants: Constants) -> Saver {
-        Saver { store, journal, constants, owed: None, best: None }
+    pub(super) fn new(store: Store, journal: Syncer) -> Saver {
+        Saver { store, journal, unsaved_best: None, published_best: None }
     }
 
     pub(super) fn save(&mut self, job: Job) -> Save {
         let began = Instant::now();
         let journal_failure = self.journal.sync().err();
         let mut files = Vec::new();
-        let position = job.snapshot.position;
+        let position = job.checkpoint.position;
         let result = self.publish(&job, &mut files);
         // The loop's buffers are free again before it is told.
         drop(job);
@@ -73,32 +53,36 @@ impl Saver {
     }
 
     fn publish(&mut self, job: &Job, files: &mut Vec<PathBuf>) -> Result<(), StoreError> {
-        let snapshot = &job.snapshot;
+        let checkpoint = &job.checkpoint;
         if job.is_new_best {
-            self.owed = Some(Arc::clone(snapshot));
+            self.unsaved_best = Some(Arc::clone(checkpoint));
         }
-        if let Some(best) = &self.owed {
+        if let Some(best) = &self.unsaved_best {
             if !self.has_better_best(best)? {
-                files.push(self.store.publish(BEST_MODEL, &self.archive(best))?);
-                self.best = Some(best.position);
+                let archive = self.archive(BEST_MODEL, best)?;
+                files.push(self.store.publish(BEST_MODEL, &archive)?);
+                self.published_best = Some((best.position, best.stopped.clone()));
             }
-            self.owed = None;
+            self.unsaved_best = None;
         }
         let Some(name) = &job.name else { return Ok(()) };
-        files.push(if self.best == Some(snapshot.position) && !snapshot.pending {
+        let is_best = self.published_best.as_ref().is_some_and(|(position, stopped)| {
+            *position == checkpoint.position && *stopped == checkpoint.stopped && !checkpoint.pending
+        });
+        files.push(if is_best {
             self.store.publish_link(name, BEST_MODEL)?
         } else {
-            self.store.publish(name, &self.archive(snapshot))?
+            self.store.publish(name, &self.archive(name, checkpoint)?)?
         });
         match &job.retention {
-            Some(retention) => self.store.rotate(retention, snapshot.position.global_step),
+            Some(retention) => self.store.rotate(retention, checkpoint.position.global_step),
             None => Ok(()),
         }
     }
 
-    /// Whether the folder has a better best of this run: one from a later place, while updates are made again. What cannot
-    /// be read is not replaced.
-    fn has_better_best(&self, snapshot: &Snapshot) -> Result<bool, StoreError> {
+    /// Whether the folder has a better best of this run: one from a later position, while updates are made again. A file
+    /// that cannot be read is not replaced.
+    fn has_better_best(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
         let path = self.store.folder().join(BEST_MODEL);
         let (file, there) = match crate::store::open(&**self.store.storage(), &path) {
             Ok(opened) => opened,
@@ -107,12 +91,11 @@ impl Saver {
             }
             Err(_) => return Ok(false),
         };
-        let better = there.metrics.best.zip(snapshot.metrics.best).is_some_and(|(there, here)| {
-            there.val_loss < here.val_loss && there.position.global_step > here.position.global_step
+        let is_better = there.metrics.best.zip(checkpoint.metrics.best).is_some_and(|(there, here)| {
+            checkpoint.objective.is_better(there.value, Some(here.value))
+                && there.position.global_step > here.position.global_step
         });
-        let Constants { identity, origin, lineage, .. } = &self.constants;
-        let same_run = there.identity == *identity && there.origin == *origin && there.lineage == *lineage;
-        if !better || !same_run {
+        if !is_better || !there.is_same_run(checkpoint) {
             return Ok(false);
         }
         match file.verify() {
@@ -122,19 +105,12 @@ impl Saver {
         }
     }
 
-    fn archive(&self, snapshot: &Snapshot) -> Archive {
-        let Constants { identity, plan, origin, lineage } = &self.constants;
-        let checkpoint = Checkpoint {
-            position: snapshot.position,
-            state: snapshot.state.clone(),
-            metrics: snapshot.metrics,
-            identity: identity.clone(),
-            plan: *plan,
-            origin: *origin,
-            num_updates: snapshot.num_updates,
-            pending: snapshot.pending,
-            lineage: lineage.clone(),
-        };
-        Archive::new(&checkpoint.to_value())
+    /// Refuses what would not come back as it is.
+    fn archive(&self, name: &str, checkpoint: &Checkpoint) -> Result<Archive, StoreError> {
+        let value = checkpoint.to_value();
+        value
+            .check_storable()
+            .map_err(|source| StoreError::NotStorable { path: self.store.folder().join(name), source })?;
+        Ok(Archive::new(&value))
     }
 }

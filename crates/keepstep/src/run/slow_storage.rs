@@ -118,7 +118,7 @@ fn open(folder: &Path, storage: &Slow) -> Run {
 fn state(run: &Run) -> State {
     let mut model = Dict::new();
     model.insert("weight", Tensor::from_slice(&[run.position().global_step as f32; 8], vec![8]));
-    State { model: model.into(), optimizer: Value::None, scheduler: Value::None }
+    State::of_training(model, Value::None, Value::None)
 }
 
 /// One update, and an evaluation where one is due: better each time.
@@ -169,7 +169,8 @@ fn training_goes_on_while_a_save_is_under_way_and_the_next_save_waits() {
     assert_eq!(names(&next.check().expect("the first")), ["checkpoint_epoch1_step2_global2.pt"]);
     assert_eq!(names(&run.wait_for_saves().check().expect("the second")), [BEST_MODEL]);
     let first = load(&folder.path().join("checkpoint_epoch1_step2_global2.pt")).expect("a checkpoint");
-    let values = first.state.model.as_dict().and_then(|dict| dict.get("weight")?.as_tensor()).cloned();
+    let values =
+        first.state.get("model").and_then(|model| model.as_dict()?.get("weight")?.as_tensor()).cloned();
     assert_eq!(values.expect("the weight").to_vec::<f32>().expect("its values"), [2.0; 8]);
     assert!(run.is_saving().is_none());
 }

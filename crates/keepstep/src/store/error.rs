@@ -1,6 +1,7 @@
 //! What can go wrong in a store.
 
-use keepstep_pt::ReadError;
+use super::OpenError;
+use keepstep_pt::{NotStorable, ReadError};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -51,16 +52,24 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The state holds something that a file cannot.
+    #[error("{path}: the checkpoint cannot be saved; every older one is untouched")]
+    NotStorable {
+        /// The file.
+        path: PathBuf,
+        /// What cannot be stored, and where it is in the file.
+        source: NotStorable,
+    },
     /// What was read back is not what was written.
     #[error("{path}: the checkpoint was written, but reading it back failed; every older one is untouched")]
     ReadBack {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: ReadError,
+        source: OpenError,
     },
     /// The best model that is there may be a better one.
-    #[error("{path}: the best model that is there cannot be read, so that it is not replaced")]
+    #[error("{path}: the existing best model cannot be read, so it is not replaced")]
     Unreadable {
         /// The file.
         path: PathBuf,

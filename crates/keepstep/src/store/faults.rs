@@ -3,7 +3,7 @@
 use super::{
     Candidates, Disk, Lock, Metadata, Retention, Source, Storage, StorageFile, Store, StoreError, find,
 };
-use crate::checkpoint::{Checkpoint, Metrics, State};
+use crate::checkpoint::{Checkpoint, State};
 use crate::identity::Identity;
 use crate::name::{BEST_MODEL, checkpoint_name};
 use crate::position::{Plan, Position};
@@ -124,17 +124,9 @@ impl Storage for Faulty {
 fn archive(global_step: u64) -> Archive {
     let mut model = Dict::new();
     model.insert("weight", Tensor::from_slice(&[global_step as f32; 64], vec![64]));
-    let checkpoint = Checkpoint {
-        position: Position { epoch: 1, step: global_step, global_step },
-        state: State { model: model.into(), optimizer: Value::None, scheduler: Value::None },
-        metrics: Metrics::default(),
-        identity: Identity::new(1),
-        plan: PLAN,
-        origin: Position::START,
-        num_updates: global_step,
-        pending: false,
-        lineage: Vec::new(),
-    };
+    let position = Position { epoch: 1, step: global_step, global_step };
+    let state = State::of_training(model, Value::None, Value::None);
+    let checkpoint = Checkpoint::new(Identity::new(1), PLAN, position, state);
     Archive::new(&checkpoint.to_value())
 }
 

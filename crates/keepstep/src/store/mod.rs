@@ -276,14 +276,14 @@ impl Store {
         stamp.is_some() && self.verified.get(path).copied() == stamp
     }
 
-    /// Reads a file and checks every checksum, once per process.
+    /// Reads a file as resuming will: checks every checksum and parses the checkpoint. Once per process.
     fn verify(&mut self, path: &Path) -> Result<(), StoreError> {
         if self.is_verified(path) {
             return Ok(());
         }
         let stamp = self.stamp(path);
-        discovery::open_file(&*self.storage, path)
-            .and_then(|file| file.verify())
+        discovery::open(&*self.storage, path)
+            .and_then(|(file, _)| Ok(file.verify()?))
             .map_err(|source| StoreError::ReadBack { path: path.to_path_buf(), source })?;
         if let Some(stamp) = stamp {
             self.verified.insert(path.to_path_buf(), stamp);

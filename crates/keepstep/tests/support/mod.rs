@@ -5,7 +5,7 @@
 pub mod memory;
 pub mod random;
 
-use keepstep::checkpoint::{Best, Checkpoint, Metrics, State};
+use keepstep::checkpoint::{Best, Checkpoint, State};
 use keepstep::identity::Identity;
 use keepstep::name::{BEST_MODEL, checkpoint_name};
 use keepstep::position::{Plan, Position};
@@ -26,18 +26,11 @@ pub fn checkpoint(global_step: u64, branch: u64, num_elements: usize) -> Checkpo
     let value = (global_step % 10_000 * 1000 + branch) as f32;
     let values: Vec<f32> = (0..num_elements).map(|index| value + index as f32).collect();
     model.insert("weight", Tensor::from_slice(&values, vec![num_elements]));
-    let best = Some(Best { position: position(global_step), val_loss: 1.0 / (global_step + 1) as f64 });
-    Checkpoint {
-        position: position(global_step),
-        state: State { model: model.into(), optimizer: Value::None, scheduler: Value::None },
-        metrics: Metrics { best, ..Metrics::default() },
-        identity: Identity::new(branch),
-        plan: PLAN,
-        origin: Position::START,
-        num_updates: global_step,
-        pending: false,
-        lineage: Vec::new(),
-    }
+    let best = Some(Best { position: position(global_step), value: 1.0 / (global_step + 1) as f64 });
+    let state = State::of_training(model, Value::None, Value::None);
+    let mut checkpoint = Checkpoint::new(Identity::new(branch), PLAN, position(global_step), state);
+    checkpoint.metrics.best = best;
+    checkpoint
 }
 
 pub fn archive(global_step: u64, branch: u64, num_elements: usize) -> Archive {

@@ -85,7 +85,7 @@ fn header(out: &mut String, data: &RunData) {
     let best = best.min_by(|one, other| one.val_loss.total_cmp(&other.val_loss));
     let best = best.map(|best| (best.val_loss, best.global_step)).or_else(|| {
         let best = newest?.metrics.best?;
-        Some((best.val_loss, best.position.global_step))
+        Some((newest?.best_val_loss()?, best.position.global_step))
     });
     if let Some((val_loss, step)) = best {
         tiles.push(("Best val. loss", loss(Some(val_loss)), format!("at {}", thousands(step))));

@@ -6,7 +6,7 @@ use super::html::{escape, loss, thousands};
 use super::run_data::RunData;
 use crate::progress::clock;
 use keepstep::Checkpoint;
-use keepstep::identity::differences;
+use keepstep::identity::{TOKENIZER, differences};
 use keepstep_pt::{Dict, Value};
 use std::fmt::Write;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) fn checkpoints(data: &RunData) -> String {
             let mut row = vec![format!("<code>{}</code>", escape(&entry.name))];
             match &entry.content {
                 Ok(checkpoint) => {
-                    let (position, metrics) = (checkpoint.position, checkpoint.metrics);
+                    let (position, metrics) = (checkpoint.position, &checkpoint.metrics);
                     row.extend([
                         thousands(position.epoch),
                         thousands(position.step),
@@ -118,8 +118,9 @@ pub(super) fn config(checkpoint: &Checkpoint) -> String {
     let mut rows = vec![
         ("seed".to_owned(), checkpoint.identity.seed.to_string()),
         ("numerics version".to_owned(), checkpoint.identity.numerics.to_string()),
-        ("corpus fingerprint".to_owned(), checkpoint.identity.corpus_fingerprint.clone()),
     ];
+    let inputs = checkpoint.identity.inputs().filter(|(name, _)| *name != TOKENIZER);
+    rows.extend(inputs.map(|(name, value)| (name.replace('_', " "), value.to_owned())));
     flatten("", &checkpoint.identity.config, &mut rows);
     let mut out = "<dl class=\"config\">".to_owned();
     let mut seen: Vec<&str> = Vec::new();
