@@ -1,9 +1,50 @@
 """keepstep: exact resume for PyTorch loops.
 
 A run that is stopped anywhere continues from the exact micro-batch: the same samples, the same random draws, the same
-counters and, where the hardware allows it, the same bytes.
+counters and, where the hardware allows it, the same bytes. `Run` is where to begin.
+
+Importing this package does not import torch; using `Run` does.
 """
 
-from ._core import __version__
+from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
+
+from ._core import __version__
+from ._errors import Error, LockedError, MismatchError, NotFiniteError, SaveError, StateError, UsageError
+from ._stopping import EarlyStopping
+
+if TYPE_CHECKING:
+    from ._run import Run
+    from ._track import as_state
+
+__all__ = [
+    "EarlyStopping",
+    "Error",
+    "LockedError",
+    "MismatchError",
+    "NotFiniteError",
+    "Run",
+    "SaveError",
+    "StateError",
+    "UsageError",
+    "__version__",
+    "as_state",
+]
+
+_LAZY = {"Run": "_run", "as_state": "_track"}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'keepstep' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

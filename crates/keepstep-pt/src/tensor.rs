@@ -145,6 +145,21 @@ impl Tensor {
         Ok(bytes)
     }
 
+    /// Reads the bytes of the elements in row-major order, little-endian.
+    ///
+    /// # Errors
+    /// `out` has another length, or the file cannot be read or has become shorter.
+    pub fn read_bytes_into(&self, out: &mut [u8]) -> Result<(), ReadError> {
+        if out.len() != self.0.num_elements * self.dtype().size() {
+            return Err(ReadError::Element {
+                found: self.dtype(),
+                num_elements: self.0.num_elements,
+                expected: format!("{} bytes", out.len()),
+            });
+        }
+        self.read_bytes(out)
+    }
+
     fn check_copy(&self) -> Result<(), ReadError> {
         let span = if self.is_contiguous() { 0 } else { self.span_elements() };
         let bytes = (self.0.num_elements as u64)
@@ -279,5 +294,9 @@ mod tests {
         assert!(tensor.read_into(&mut [0.0_f64; 2]).is_err());
         assert!(tensor.read_into(&mut [0.0_f32; 3]).is_err());
         assert!(tensor.read_into(&mut [0.0_f32; 2]).is_ok());
+        assert!(tensor.read_bytes_into(&mut [0; 7]).is_err());
+        let mut bytes = [0; 8];
+        tensor.read_bytes_into(&mut bytes).expect("its bytes");
+        assert_eq!(bytes.to_vec(), tensor.to_bytes().expect("its bytes"));
     }
 }

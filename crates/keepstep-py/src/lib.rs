@@ -3,7 +3,13 @@
 //! It knows nothing of torch: `python/keepstep/` turns tensors into addresses and lengths, and this module turns those
 //! into files.
 
+mod adopt;
+mod errors;
 mod keys;
+mod run;
+mod search;
+mod tensor;
+mod values;
 
 use pyo3::prelude::*;
 
@@ -11,7 +17,15 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::adopt::{adopt, branch_from, is_checkpoint};
+    #[pymodule_export]
+    use super::errors::{Error, LockedError, MismatchError, SaveError, StateError};
+    #[pymodule_export]
     use super::keys::{Order, key, order, words};
+    #[pymodule_export]
+    use super::run::{Look, Run, check_storable, look, search_tree, write_pt};
+    #[pymodule_export]
+    use super::tensor::Tensor;
 
     use pyo3::prelude::*;
 

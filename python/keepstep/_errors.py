@@ -1,0 +1,15 @@
+"""What can be caught: every error of keepstep is an `Error`, and its text is one sentence."""
+
+from __future__ import annotations
+
+from ._core import Error, LockedError, MismatchError, SaveError, StateError
+
+__all__ = ["Error", "LockedError", "MismatchError", "NotFiniteError", "SaveError", "StateError", "UsageError"]
+
+
+class UsageError(Error):
+    """The loop does something that keepstep cannot make exact, such as two optimizer steps in one window."""
+
+
+class NotFiniteError(Error, ArithmeticError):
+    """A loss or a gradient norm is not finite. Nothing was saved since; the last good checkpoint is named."""

@@ -1,0 +1,594 @@
+"""One session of a run: what happens between micro-batches. The loader calls it; `Run` is its public face."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import _core
+from ._banner import banner
+from ._bar import Bar
+from ._environment import Environment
+from ._errors import NotFiniteError, SaveError, UsageError
+from ._notebook import Interrupts, after_cell
+from ._random import Randomness
+from ._save import Converter, Snapshot, Snapshots, storage_id
+from ._status import write_status
+from ._track import Tracked, frozen_digest, load, load_order, new_tensor, plain, state_of
+from ._window import Numbers, Pending, Steps, Window
+
+if TYPE_CHECKING:
+    from ._data import Loader
+    from ._plan import MicroBatch
+
+__all__ = ["Options", "Session"]
+
+@dataclass
+class Options:
+    """The settings of a run that are known before its data."""
+
+    folder: str
+    seed: int
+    config: dict[str, Any]
+    source: str | None
+    rewind: str | None
+    branch_from: str | None
+    save_steps: int
+    save_every: float | None
+    max_checkpoints: int
+    eval_steps: int | None
+    time_limit: float | None
+    metric: str
+    goal: str
+    frozen: str
+    num_threads: int | None
+    inputs: dict[str, str]
+    progress_bar: bool
+    rehearse: bool | int | None
+    quiet: bool
+
+
+class Session:
+    """The driver of a run's loop."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.started = time.monotonic()
+        self.randomness = Randomness(options.seed)
+        self.tracked_objects = Tracked()
+        self.snapshots = Snapshots()
+        self.steps = Steps(self.tracked_objects, self._hold_back_update)
+        self.interrupts = Interrupts()
+        self.environment = Environment()
+        self.core: Any = None
+        self.loader: Loader | None = None
+        self.callbacks: list[Callable[[dict[str, Any]], None]] = []
+        self.id: str | None = None
+        self.position: tuple[int, int, int] = (1, 0, 0)
+        self.closed: str | None = None
+        self.running = False
+        self.clean = True
+        """False if the loop was left inside an update: the objects in memory are at no position."""
+        self.reason: str | None = None
+        """Why the loop has ended before the run's end."""
+        self.micro_batch: MicroBatch | None = None
+        self.window: Window | None = None
+        self.last_saved: str | None = None
+        self.last_numbers: Numbers | None = None
+        self.save_seconds = 0.0
+        self._pending: Pending | None = None
+        self._completed = False
+        """The update that ends with this micro-batch is counted already, because it was evaluated."""
+        self._evaluated = False
+        self._snapshot: tuple[str, Snapshot] | None = None
+        self.stop_for_good: str | None = None
+        self._saved_at = self.started
+        self._update_began = self.started
+        self._longest_update = 0.0
+        self._bar = Bar(False, 1)
+        self._undo_cell: Callable[[], None] = lambda: None
+
+    # -- before the loop
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """This process, and the number of processes."""
+        return 0, 1
+
+    @property
+    def global_step(self) -> int:
+        """Updates done; in the loop's body those before this window's."""
+        return self.position[2] - (1 if self.micro_batch is not None and self._completed else 0)
+
+    def check_open(self) -> None:
+        """Refuses the use of a run that is closed.
+
+        Raises:
+            UsageError: saying why it is closed.
+        """
+        if self.closed is not None:
+            raise UsageError(f"this run {self.closed}")
+
+    def identity(self, loader: Loader) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        """Returns the config and the inputs that the result depends on."""
+        options = self.options
+        own: dict[str, Any] = dict(loader.settings())
+        for key in ("steps_per_epoch", "gradient_accumulation_steps"):
+            own.pop(key, None)  # part of the plan
+        own["eval_steps"] = options.eval_steps
+        own["num_threads"] = options.num_threads
+        config = {**options.config, "keepstep": own}
+        inputs = [("dataset", loader.fingerprint()), *options.inputs.items()]
+        if options.frozen == "reference":
+            for name, target in self.tracked_objects.objects.items():
+                if isinstance(target, torch.nn.Module):
+                    inputs.append((f"frozen weights of {name}", frozen_digest(target)))
+        return config, [(name, value) for name, value in inputs if value]
+
+    def begin(self, loader: Loader) -> tuple[int, int]:
+        """Opens the run, loads what is tracked and prints where it goes on; a second loop goes on where the first ended."""
+        self.check_open()
+        if self.loader is not None and loader is not self.loader:
+            raise UsageError("the loop is over batches of another run.data(): a run has one")
+        if not self.clean:
+            raise UsageError("the loop was left inside an update, so its state is at no position: make a new keepstep.Run")
+        self.open(loader)
+        self.reason = self.stop_for_good = None
+        if self.core.is_complete:
+            # The loader ends by itself at the last position.
+            epoch, step, _ = self.position
+            return (loader.epochs, loader.steps_per_epoch) if epoch <= loader.epochs else (epoch, step)
+        self.running = True
+        self.clean = True
+        self.interrupts.install()
+        self._undo_cell = after_cell(self._cell_ended)
+        self._bar = Bar(self.options.progress_bar, loader.steps_per_epoch)
+        self._status("running")
+        return self.position[:2]
+
+    def open(self, loader: Loader) -> None:
+        """Compares, loads and prints, once."""
+        self.check_open()
+        self.loader = loader
+        if self.core is None:
+            self._open(loader)
+
+    def _open(self, loader: Loader) -> None:
+        options, objects = self.options, self.tracked_objects
+        if not objects.objects:
+            raise UsageError("nothing is tracked: call run.track(model=..., optimizer=...) before the loop")
+        if options.num_threads is None:
+            options.num_threads = torch.get_num_threads()
+            adopt_threads = True
+        else:
+            torch.set_num_threads(options.num_threads)
+            adopt_threads = False
+        config, inputs = self.identity(loader)
+        notes: list[str] = []
+        source, rewind = options.source, False
+        if options.rewind is not None:
+            source, rewind = options.rewind, True
+        foreign: str | None = None
+        if source is not None and not rewind:
+            source, foreign = self._find(source, config, inputs, notes)
+        sizes = {
+            "steps_per_epoch": loader.steps_per_epoch,
+            "gradient_accumulation_steps": loader.gradient_accumulation_steps,
+            "epochs": loader.epochs,
+        }
+
+        def look(source: str | None) -> Any:
+            return _core.look(
+                options.folder,
+                source=source,
+                rewind=rewind,
+                save_steps=options.save_steps,
+                max_checkpoints=options.max_checkpoints,
+                eval_steps=options.eval_steps,
+                metric=options.metric,
+                goal=options.goal,
+            )
+
+        opening = look(source)
+        if opening.path is None and (options.branch_from is not None or foreign is not None):
+            del opening
+            names = list(objects.objects)
+            arguments = (options.folder, options.seed, config, inputs, plain)
+            if options.branch_from is not None:
+                _core.branch(options.branch_from, *arguments, **sizes)
+                notes.append(f"This run branches from {options.branch_from}")
+            elif foreign is not None:
+                notes += _core.adopt(foreign, *arguments, names=names, **sizes)
+            opening = look(None)
+        path = opening.path
+        if path is not None:
+            objects.compare(path, opening.names())
+            saved = opening.config(new_tensor) or {}
+            threads = saved.get("keepstep", {}).get("num_threads")
+            if adopt_threads and isinstance(threads, int) and threads != options.num_threads:
+                notes.append(f"This session uses {threads} threads, as the first one did")
+                torch.set_num_threads(threads)
+                options.num_threads = config["keepstep"]["num_threads"] = threads
+        self._check_storable()
+        try:
+            core = opening.begin(options.seed, config, inputs, plain, **sizes)
+        except _core.MismatchError as error:
+            raise _core.MismatchError(self._with_branch_hint(str(error), path)) from None
+        self.core = core
+        self.id = core.id
+        self.position = core.position
+        for note in [*notes, *core.notes()]:
+            self._say(note)
+        if path is not None:
+            self._load(path)
+            self.last_saved = path
+        self.environment.compare(options.folder, self._say)
+        for name, optimizer in objects.optimizers().items():
+            self.steps.watch(name, optimizer)
+        self._next_window()
+
+    def _find(
+        self, source: str, config: dict[str, Any], inputs: list[tuple[str, str]], notes: list[str]
+    ) -> tuple[str | None, str | None]:
+        """Returns the checkpoint of this run in a source, or a file that was saved before keepstep."""
+        if not os.path.exists(source):
+            raise UsageError(f"resume_from_checkpoint: {source} does not exist")
+        if not os.path.isdir(source):
+            return (source, None) if _core.is_checkpoint(source) else (None, source)
+        path, has_candidates, passed = _core.search_tree(source, self.options.seed, config, inputs, plain)
+        if path is not None:
+            notes += [f"Passed over {text}" for text in passed]
+            return path, None
+        if has_candidates:
+            list_ = "; ".join(passed)
+            raise _core.MismatchError(f"resume_from_checkpoint: {source} has no checkpoint of this run: {list_}")
+        raise UsageError(f"resume_from_checkpoint: {source} has no checkpoint of keepstep's names")
+
+    @staticmethod
+    def _with_branch_hint(text: str, path: str | None) -> str:
+        text = text.split("; set it back to go on")[0]
+        return f"{text}; set it back to go on, or make a new run from there with keepstep.Run(..., branch_from={path!r})"
+
+    def _check_storable(self) -> None:
+        def convert(value: Any) -> Any:
+            return None if isinstance(value, torch.Tensor) and value.layout is not torch.strided else (
+                0 if isinstance(value, torch.Tensor) else plain(value)
+            )
+
+        _core.check_storable(self._parts(), convert)
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        frozen = self.options.frozen
+        return [(name, state_of(it, frozen)) for name, it in self.tracked_objects.objects.items()]
+
+    def _load(self, path: str) -> None:
+        objects = self.tracked_objects.objects
+        for name in load_order(objects):
+            load(objects[name], self.core.state_dict(name, new_tensor), self.options.frozen, name)
+        self.core.release_checkpoint()
+        assert self.loader is not None
+        self._say(
+            banner(
+                path,
+                list(objects),
+                self.position,
+                self.core.metrics(),
+                self.loader.steps_per_epoch,
+                self.core.is_complete,
+            )
+        )
+
+    # -- the loop
+
+    def rehearsal(self, loader: Loader, epoch: int, step: int) -> Any:
+        """Returns the rehearsal to hold before the loop."""
+        return None
+
+    def before(self, micro_batch: MicroBatch) -> None:
+        """A batch is there, and the loop's body is about to run."""
+        self.micro_batch = micro_batch
+        self.clean = False
+        if micro_batch.index == 0:
+            self._next_window()
+        self._bar.begin(micro_batch.epoch, micro_batch.step)
+        if self._snapshot is not None and self._snapshot[1].is_ready:
+            self._submit()
+
+    def after(self, micro_batch: MicroBatch) -> bool:
+        """The body has run; at an update's end: counts, saves, stops."""
+        self._bar.advance()
+        self.micro_batch = None
+        if not micro_batch.update_due:
+            return True
+        if not self._completed:
+            self._end_update(micro_batch)
+        self.clean = True
+        return self._at_boundary()
+
+    def end(self) -> None:
+        """The loop has ended, whatever ended it."""
+        self.running = False
+        self._bar.close()
+        self.interrupts.give_back()
+        self._undo_cell()
+        if self.core is None or self.closed is not None:
+            return
+        if not self.clean:
+            self.reason = self.reason or "left inside an update"
+            self._status("stopped")
+            return
+        self._settle_pending()
+        self._wait_for_saves()
+        if not self.core.is_complete and self.reason is None:
+            self.reason = "left by the loop"
+        self._status("finished" if self.core.is_complete else "stopped")
+
+    def _cell_ended(self) -> None:
+        """A notebook's cell has ended while the loop is suspended in its body: an exception left it."""
+        self.interrupts.give_back()
+        self._bar.close()
+
+    def _next_window(self) -> None:
+        self.steps.begin()
+        self.window = Window(self.tracked_objects.scalers())
+        self._completed = self._evaluated = False
+
+    def _hold_back_update(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot[1].hold_back_update()
+
+    def _end_update(self, micro_batch: MicroBatch) -> None:
+        """The window's update has been made: moves the position on; numbers on a device are read an update later."""
+        assert self.window is not None
+        where = f"at epoch {micro_batch.epoch}, steps {micro_batch.step_after - micro_batch.window + 1} to {micro_batch.step_after}"
+        self.steps.check(micro_batch.window, bool(self.tracked_objects.scalers()), where)
+        pending = self.window.close(self.steps.rate)
+        self._settle_pending()
+        self._submit_now()
+        self._pending = pending
+        epoch, _, global_step = self.position
+        self.position = (micro_batch.epoch, micro_batch.step_after, global_step + 1)
+        self._completed = True
+        if pending.on_host:
+            self._settle_pending()
+        now = time.monotonic()
+        self._longest_update = max(self._longest_update, now - self._update_began)
+        self._update_began = now
+
+    def _settle_pending(self) -> None:
+        """Gives the numbers of the last update to the core.
+
+        Raises:
+            NotFiniteError: if one of them is not finite.
+        """
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        numbers = pending.read()
+        loss = numbers.loss
+        if not numbers.skipped:
+            try:
+                norm = numbers.norm
+                self.core.check_finite(0.0 if loss is None else loss, 0.0 if norm is None else norm)
+            except _core.Error as error:
+                self.clean = False
+                raise NotFiniteError(str(error)) from None
+        replayed = self._complete(numbers)
+        self.last_numbers = numbers
+        epoch, step, global_step = self.core.position
+        self._bar.show(global_step, loss, numbers.rate)
+        if self.callbacks:
+            event = {
+                "epoch": epoch,
+                "step": step,
+                "global_step": global_step,
+                "loss": loss,
+                "grad_norm": numbers.norm,
+                "learning_rate": numbers.rate,
+                "skipped": numbers.skipped,
+                "replay": replayed,
+                **numbers.others,
+            }
+            for callback in self.callbacks:
+                callback(event)
+
+    def _complete(self, numbers: Numbers) -> bool:
+        self.core.complete(
+            numbers.loss_sum, numbers.count, numbers.rate or 0.0, float("nan") if numbers.norm is None else numbers.norm
+        )
+        replayed = self.core.take_replayed()
+        if replayed is not None:
+            self._say_replayed(replayed)
+        return bool(self.core.is_replay)
+
+    def _say_replayed(self, replayed: Mapping[str, Any]) -> None:
+        if "diverged" in replayed:
+            self._say(
+                f"The {replayed['diverged']} of update {replayed['global_step']} is {replayed['now']!r} now and was "
+                f"{replayed['journal']!r} before: this session does not repeat the earlier one bit for bit"
+            )
+        else:
+            self._say(f"{replayed['identical']} updates made again: each has the loss and the norm that it had before")
+
+    # -- evaluation
+
+    def evaluation_is_due(self) -> bool:
+        """Whether the loop's body must evaluate now; seeds the generators for it where it must."""
+        micro_batch, every = self.micro_batch, self.options.eval_steps
+        if micro_batch is None or every is None or not micro_batch.update_due or self._evaluated:
+            return False
+        global_step = self.global_step + 1
+        if not micro_batch.epoch_ends and global_step % every:
+            return False
+        self.randomness.start_evaluation(global_step)
+        return True
+
+    def evaluated(self, loss: float | None, metrics: dict[str, float]) -> bool:
+        """Records an evaluation after this window's update; returns whether it is the best so far."""
+        if self.micro_batch is None or not self.micro_batch.update_due:
+            raise UsageError("run.evaluated() belongs behind the optimizer's step, where `run.evaluation_due` is true")
+        if self._evaluated:
+            raise UsageError("run.evaluated() was called twice after one update: give all metrics in one call")
+        if not self._completed:
+            self._end_update(self.micro_batch)
+        self._settle_pending()
+        self._evaluated = True
+        values = [(name, float(value)) for name, value in metrics.items()]
+        if self.options.metric != "val_loss" and self.options.metric not in metrics:
+            raise UsageError(f"run.evaluated() was not given `{self.options.metric}`, which decides the best")
+        return bool(self.core.evaluated(None if loss is None else float(loss), values))
+
+    # -- saving and stopping
+
+    def _at_boundary(self) -> bool:
+        """Saves what is due; returns False to end the loop."""
+        options, (_, _, global_step) = self.options, self.position
+        assert self.loader is not None
+        stop = self._wish_to_stop()
+        ends = global_step >= self.loader.total_steps
+        ends_epoch = self.position[1] == self.loader.steps_per_epoch
+        due = self._evaluated or ends_epoch or global_step % options.save_steps == 0
+        if due or stop is not None or ends:
+            self._settle_pending()
+            if self.core.evaluation_due:
+                raise UsageError(
+                    f"an evaluation was due after update {global_step}, and run.evaluated() was not called: call it "
+                    "where `run.evaluation_due` is true, or leave out eval_steps"
+                )
+        if self._pending is None and self.core.save_is_due:
+            self._save("save_if_due")
+        elif self._pending is None:
+            self.core.skip_save()
+        if stop is None:
+            if options.save_every is not None and time.monotonic() - self._saved_at >= options.save_every:
+                self._settle_pending()
+                self._save("save_now")
+            self._poll()
+            return not ends
+        self._save("save_now")
+        self._submit_now()
+        self._wait_for_saves()
+        self.reason = stop
+        if stop == "SIGINT":
+            self._status("stopped")
+            raise KeyboardInterrupt
+        self._say(f"Stopped ({stop}) after update {global_step}; the run goes on from here when it is started again")
+        return False
+
+    def _wish_to_stop(self) -> str | None:
+        if self.interrupts.wish is not None:
+            return self.interrupts.wish
+        limit = self.options.time_limit
+        if limit is not None:
+            reserve = self._longest_update + 1.5 * self.save_seconds + 1.0
+            if time.monotonic() - self.started + min(reserve, limit / 2) >= limit:
+                return "time limit"
+        return None
+
+    def _save(self, how: str) -> None:
+        """Takes a snapshot and hands it to the writer as soon as it is on the host."""
+        self._submit_now()
+        self._saved_at = time.monotonic()
+        snapshot = self.snapshots.take(self._parts(), self._constant_storages())
+        self._snapshot = (how, snapshot)
+        if snapshot.is_ready:
+            self._submit()
+
+    def _constant_storages(self) -> set[int]:
+        """Returns the storages that only an optimizer's step changes."""
+        constant: set[int] = set()
+        for optimizer in self.tracked_objects.optimizers().values():
+            for group in optimizer.param_groups:
+                constant |= {storage_id(it) for it in group["params"] if it.device.type != "cpu"}
+            for state in optimizer.state.values():
+                if isinstance(state, dict):
+                    tensors = [it for it in state.values() if isinstance(it, torch.Tensor) and it.device.type != "cpu"]
+                    constant |= {storage_id(it) for it in tensors}
+        return constant
+
+    def _submit_now(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot[1].wait()
+            self._submit()
+
+    def _submit(self) -> None:
+        """Hands the snapshot to the writer, after the save that is under way."""
+        assert self._snapshot is not None
+        how, snapshot = self._snapshot
+        self._snapshot = None
+        self._let_writer_finish()
+        getattr(self.core, how)(snapshot.parts, Converter())
+
+    def _let_writer_finish(self) -> None:
+        # Asleep in Python, so that an interrupt comes through.
+        while self.core.is_saving:
+            self._poll()
+            if self.core.is_saving:
+                time.sleep(0.002)
+
+    def _poll(self) -> None:
+        """Notes what has become of saves.
+
+        Raises:
+            SaveError: if one has failed.
+        """
+        files, failure = self.core.saved()
+        for path, seconds in files:
+            self.last_saved, self.save_seconds = path, max(self.save_seconds, seconds)
+        if files:
+            self._status("running")
+        if failure is not None:
+            raise SaveError(failure)
+
+    def _wait_for_saves(self) -> None:
+        self._submit_now()
+        self._let_writer_finish()
+        self._poll()
+
+    # -- the end
+
+    def finish(self) -> bool:
+        """Ends the session; True if the run is complete."""
+        self.check_open()
+        if self.core is None:
+            raise UsageError("run.finish() comes after the loop over run.data()")
+        if self.running:
+            raise UsageError("run.finish() comes after the loop over run.data(), not inside it")
+        if self.clean:
+            self._settle_pending()
+            self._wait_for_saves()
+        complete = bool(self.core.is_complete)
+        reason = "complete" if complete else self.reason or "stopped"
+        self.core.stop(reason)
+        replayed = self.core.take_replayed()
+        if replayed is not None:
+            self._say_replayed(replayed)
+        self._status("finished" if complete else "stopped")
+        self.close("has been finished")
+        return complete
+
+    def close(self, why: str) -> None:
+        """Lets go of everything: hooks, signals, the folder. A save under way is finished."""
+        if self.closed is not None:
+            return
+        self.interrupts.give_back()
+        self._undo_cell()
+        self._bar.close()
+        self.steps.unwatch()
+        if self.core is not None:
+            if self._snapshot is not None and self.clean:
+                self._submit_now()
+            self.core.close()
+        self.closed = why
+
+    def _status(self, state: str) -> None:
+        write_status(self.options.folder, state, self.position, self.reason, self.last_saved)
+
+    def _say(self, text: str) -> None:
+        if not self.options.quiet:
+            self._bar.write(text)

@@ -1,0 +1,89 @@
+"""The loop that the tests run, in a process of its own: ``python loop.py FOLDER [key=value]...``.
+
+It has everything that people forget to save: dropout, random augmentations from all three generators, EMA, a scheduler,
+clipping, a moving best, a ragged last window.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+import keepstep
+
+SAMPLES = 46
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Samples with noise from all three generators."""
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> Any:
+        x = torch.full((8,), index / SAMPLES) + torch.randn(8) * 0.1
+        return x + random.random() + float(numpy.random.rand()), torch.tensor([index / SAMPLES])
+
+
+def main(folder: str, **options: Any) -> int:
+    torch.set_num_threads(1)
+    stop_at = options.pop("stop_at", None)
+    kill_at = options.pop("kill_at", None)
+    how = options.pop("how", "SIGTERM")
+    workers = options.pop("workers", {})
+    scaler_on = options.pop("scaler", False)
+    settings = {"save_steps": 3, "max_checkpoints": 2, "eval_steps": 2, "progress_bar": False, "num_threads": 1} | options
+    config = {"lr": 1e-2, "width": 16}
+    run = keepstep.Run(folder, config=config, seed=7, **settings)
+    data = run.data(Noisy(), batch_size=3, epochs=2, gradient_accumulation_steps=4, **workers)
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, 1))
+    ema = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config["lr"])
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config["lr"], total_steps=data.total_steps)
+    run.track(model=model, optimizer=optimizer, scheduler=scheduler, ema=ema)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3, enabled=scaler_on)
+    if scaler_on:
+        run.track(scaler=scaler)
+    losses = []
+    for x, y in data:
+        loss = nn.functional.mse_loss(model(x), y)
+        scaler.scale(loss / run.window).backward()
+        run.record(loss, count=len(y))
+        losses.append(loss.item())
+        if run.update_due:
+            scaler.unscale_(optimizer)
+            run.record(grad_norm=nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+            if scaler_on and run.global_step % 3 == 1:
+                for parameter in model.parameters():
+                    parameter.grad.fill_(float("inf"))
+                scaler._per_optimizer_states.clear()
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+            ema.update_parameters(model)
+            if run.evaluation_due:
+                # Goes up and down, so that the best moves.
+                run.evaluated(abs(3 - run.global_step % 5) + float(torch.rand(())), accuracy=0.5)
+            if stop_at == run.global_step + 1:
+                os.kill(os.getpid(), getattr(signal, how))
+            if kill_at == run.global_step + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+    complete = run.finish()
+    if "losses" in os.environ:
+        with open(os.environ["losses"], "a") as file:
+            file.write(json.dumps(losses) + "\n")
+    return 0 if complete else 75
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], **{key: json.loads(value) for key, value in (it.split("=", 1) for it in sys.argv[2:])}))
