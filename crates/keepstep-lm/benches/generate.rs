@@ -4,8 +4,8 @@
 //! of greedy and of sampled decoding, and of the prompt.
 
 use keepstep_lm::generate::{GenerateOptions, Generator};
-use keepstep_model::gpt2::layout::{Layout, initial_parameters};
-use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::gpt2::layout::initial_parameters;
+use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_text::tokenizer::Tokenizer;
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ fn main() {
     };
     let (prompt, max_new_tokens) = (prompt.parse().unwrap_or(1), tokens.parse().unwrap_or(1));
     let prompt: String = (0..prompt).map(|index: u8| char::from(32 + index % 90)).collect();
-    let parameters = initial_parameters(&Layout::new(&model), 1);
+    let parameters = initial_parameters(&model, 1);
     let generator = Generator::new(model, parameters, Tokenizer::bytes());
     let greedy = GenerateOptions { max_new_tokens, temperature: 0.0, top_k: 0, seed: 1 };
     let sampled = GenerateOptions { temperature: 0.8, top_k: 50, ..greedy };
@@ -39,6 +39,6 @@ fn main() {
     }
 }
 
-fn model(vocab_size: usize, n_layer: usize, n_head: usize, n_embd: usize, block_size: usize) -> ModelConfig {
-    ModelConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
+fn model(vocab_size: usize, n_layer: usize, n_head: usize, n_embd: usize, block_size: usize) -> Gpt2Config {
+    Gpt2Config { vocab_size, block_size, n_layer, n_head, n_embd, dropout: 0.0, layer_norm_epsilon: 1e-5 }
 }

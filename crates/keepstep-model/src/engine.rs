@@ -3,11 +3,13 @@
 //! Everything that this computes has the same bits on every processor and any number of threads: each element of each
 //! buffer is one defined expression, and threads share out elements, never a sum.
 
+pub use crate::ops::dropout::DropoutKey;
+
 /// What computes losses and gradients; a GPU's engine can stand beside the processor's.
 pub trait Engine {
     /// Writes the gradient of the mean loss over the micro-batch's target tokens, and gives the sum of their losses.
     ///
-    /// `parameters` and `gradient` are flat buffers of the model's [`Layout`](crate::gpt2::layout::Layout); `tokens` is
+    /// `parameters` and `gradient` are flat buffers of the model's [`Layout`](crate::layout::Layout); `tokens` is
     /// `[batch_size, block_size + 1]`, whose last `block_size` columns are the targets of the first.
     fn loss_and_gradient(
         &mut self,
@@ -19,17 +21,6 @@ pub trait Engine {
 
     /// The sum of the losses of a micro-batch, without dropout.
     fn loss(&mut self, parameters: &[f32], tokens: &[u32]) -> LossSum;
-}
-
-/// The place whose dropout masks are drawn: a pure function of it, whoever computes it and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DropoutKey {
-    /// The run's seed.
-    pub seed: u64,
-    /// Updates completed before this one.
-    pub global_step: u64,
-    /// The micro-batch's index in the update.
-    pub micro_batch: u64,
 }
 
 /// The losses of some tokens.

@@ -3,5 +3,6 @@
 
 pub mod engine;
 pub mod gpt2;
+pub mod layout;
 pub mod ops;
 pub mod train;

@@ -1,12 +1,11 @@
 //! What an update cannot do without: its matrix products, and the optimizer's way through memory.
 
-use keepstep_model::gpt2::layout::Layout;
-use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, matmul, serial_matmul};
 use rayon::prelude::*;
 use std::time::Instant;
 
-pub(crate) fn print(model: &ModelConfig, batch_size: usize) {
+pub(crate) fn print(model: &Gpt2Config, batch_size: usize) {
     for _ in 0..2 {
         let [forward, inputs, weights] = linear_products(model, batch_size);
         let [attention, attention_gradients] = attention_products(model, batch_size);
@@ -29,7 +28,7 @@ fn timed(work: impl FnOnce()) -> f64 {
 
 /// Milliseconds of the matrix products of one update's linear layers and head: forward, for the gradients of their inputs,
 /// and for those of their weights.
-fn linear_products(model: &ModelConfig, batch_size: usize) -> [f64; 3] {
+fn linear_products(model: &Gpt2Config, batch_size: usize) -> [f64; 3] {
     let rows = batch_size * model.block_size;
     let width = model.n_embd;
     let mut total = [0.0; 3];
@@ -60,7 +59,7 @@ fn linear_products(model: &ModelConfig, batch_size: usize) -> [f64; 3] {
 
 /// Milliseconds of the attentions' products, over blocks of 64 x 64 up to the diagonal: two for each block forward, five
 /// on the way back.
-fn attention_products(model: &ModelConfig, batch_size: usize) -> [f64; 2] {
+fn attention_products(model: &Gpt2Config, batch_size: usize) -> [f64; 2] {
     const BLOCK: usize = 64;
     let size = model.n_embd / model.n_head;
     let blocks = model.block_size.div_ceil(BLOCK);
@@ -90,9 +89,9 @@ fn attention_products(model: &ModelConfig, batch_size: usize) -> [f64; 2] {
 
 /// Milliseconds of reading and writing what the optimizer must: the gradient twice, weights and two moments once, and
 /// these three written.
-fn optimizer_memory(model: &ModelConfig) -> f64 {
+fn optimizer_memory(model: &Gpt2Config) -> f64 {
     const CHUNK: usize = 1 << 14;
-    let len = Layout::new(model).num_parameters();
+    let len = model.layout().num_parameters();
     let gradient = vec![0.5_f32; len];
     let mut state = [vec![0.5_f32; len], vec![0.5_f32; len], vec![0.5_f32; len]];
     let [one, two, three] = &mut state;
@@ -110,7 +109,7 @@ fn optimizer_memory(model: &ModelConfig) -> f64 {
 }
 
 /// Billions of operations of the linear layers' and the head's products, a multiply-add as two.
-fn operations(model: &ModelConfig, batch_size: usize) -> f64 {
+fn operations(model: &Gpt2Config, batch_size: usize) -> f64 {
     let weights = 12 * model.n_layer * model.n_embd * model.n_embd + model.n_embd * model.vocab_size;
     6.0 * (weights * batch_size * model.block_size) as f64 / 1e9
 }

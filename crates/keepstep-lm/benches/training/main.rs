@@ -10,15 +10,15 @@ mod floors;
 use keepstep_lm::config::{OptimizerConfig, Precision};
 use keepstep_model::engine::{DropoutKey, Engine};
 use keepstep_model::gpt2::CpuEngine;
-use keepstep_model::gpt2::layout::{Layout, initial_parameters};
-use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::gpt2::layout::initial_parameters;
+use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::train::adamw::{AdamW, Buffers, ParamGroup};
 use keepstep_model::train::gradient_tree::{GradientTree, clip_coefficient, global_norm};
 use std::time::Instant;
 
 /// What is measured.
 struct Case {
-    model: ModelConfig,
+    model: Gpt2Config,
     batch_size: usize,
     updates: u64,
     precision: Precision,
@@ -39,7 +39,7 @@ fn run(case: &Case) {
     train(case);
     let Case { model, batch_size, recompute, precision, .. } = *case;
     // Weights, one gradient and two moments, and the engine's buffers.
-    let flat = 4 * 4 * Layout::new(&model).num_parameters() as u64;
+    let flat = 4 * 4 * model.layout().num_parameters() as u64;
     let held = flat + CpuEngine::len_bytes(&model, batch_size, recompute);
     println!("held {:.1}", held as f64 / f64::from(1 << 20));
     if let Some(peak) = peak_memory() {
@@ -52,7 +52,7 @@ fn run(case: &Case) {
 
 fn case(arguments: &[String]) -> Option<Case> {
     let [size, updates, options @ ..] = arguments else { return None };
-    let model = |n_layer, n_head, n_embd, block_size, vocab_size| ModelConfig {
+    let model = |n_layer, n_head, n_embd, block_size, vocab_size| Gpt2Config {
         vocab_size,
         block_size,
         n_layer,
@@ -90,9 +90,9 @@ fn peak_memory() -> Option<f64> {
 
 fn train(case: &Case) {
     let Case { model, batch_size, updates, precision, recompute } = case;
-    let layout = Layout::new(model);
+    let layout = model.layout();
     let len = layout.num_parameters();
-    let mut parameters = initial_parameters(&layout, 1);
+    let mut parameters = initial_parameters(model, 1);
     let (mut exp_avg, mut exp_avg_sq) = (vec![0.0; len], vec![0.0; len]);
     let mut engine = CpuEngine::new(model, *batch_size, *recompute).with_precision(*precision);
     let mut tree = GradientTree::new(len);

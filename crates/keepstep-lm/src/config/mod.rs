@@ -10,7 +10,7 @@ mod validate;
 pub use error::ConfigError;
 pub use init_from::InitFrom;
 pub use keepstep::settings::{Key, Mark, TimeSpan, expand};
-pub use keepstep_model::gpt2::settings::ModelSection;
+pub use keepstep_model::gpt2::settings::Gpt2Settings;
 pub use keepstep_model::train::adamw::OptimizerConfig;
 pub use keepstep_model::train::schedule::{ScheduleConfig, ScheduleKind};
 pub use keepstep_numerics::precision::Precision;
@@ -81,7 +81,7 @@ impl Config {
     pub fn model_config(
         &self,
         num_tokens: usize,
-    ) -> Result<keepstep_model::gpt2::settings::ModelConfig, ConfigError> {
+    ) -> Result<keepstep_model::gpt2::settings::Gpt2Config, ConfigError> {
         match self.model.vocab_size {
             Some(rows) if rows < num_tokens => Err(ConfigError::Range {
                 key: "model.vocab_size",

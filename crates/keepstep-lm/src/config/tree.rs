@@ -4,7 +4,7 @@ use super::init_from::InitFrom;
 use super::precision::Precisions;
 use keepstep::settings;
 use keepstep::settings::TimeSpan;
-use keepstep_model::gpt2::settings::ModelSection;
+use keepstep_model::gpt2::settings::Gpt2Settings;
 use keepstep_model::train::adamw::OptimizerConfig;
 use keepstep_model::train::schedule::ScheduleConfig;
 use keepstep_numerics::precision::Precision;
@@ -64,7 +64,7 @@ settings! {
         /// The corpus.
         section data: DataConfig = DataConfig::default(),
         /// The model.
-        section model: ModelSection = ModelSection::default(),
+        section model: Gpt2Settings = Gpt2Settings::default(),
         /// AdamW.
         section optimizer: OptimizerConfig = OptimizerConfig::default(),
         /// The learning rate over time.

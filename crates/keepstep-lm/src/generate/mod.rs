@@ -9,8 +9,7 @@ mod stream;
 use crate::hub::trained::{TrainedModel, TrainedModelError};
 use keepstep::Checkpoint;
 use keepstep_model::gpt2::decode::Decoder;
-use keepstep_model::gpt2::layout::Layout;
-use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::ops::spin_pool::SpinPool;
 use keepstep_text::tokenizer::{Tokenizer, TokenizerError};
 use sampler::Sampler;
@@ -51,7 +50,7 @@ pub enum GenerateError {
 /// A trained model that writes.
 #[derive(Debug)]
 pub struct Generator<'a> {
-    model: ModelConfig,
+    model: Gpt2Config,
     parameters: Cow<'a, [f32]>,
     tokenizer: Tokenizer,
     /// Ids below the tokenizer's size that no entry has.
@@ -59,9 +58,9 @@ pub struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    /// Of parameters in a buffer of the model's [`Layout`].
+    /// Of parameters in a buffer of the model's [`Layout`](keepstep_model::layout::Layout).
     pub fn new(
-        model: ModelConfig,
+        model: Gpt2Config,
         parameters: impl Into<Cow<'a, [f32]>>,
         tokenizer: Tokenizer,
     ) -> Generator<'a> {
@@ -165,9 +164,9 @@ impl<'a> Generator<'a> {
 
     /// Does something with a decoder on as many threads as the current pool has.
     fn decode<T>(&self, work: impl FnOnce(&mut Decoder<'_>) -> T) -> T {
-        let layout = Layout::new(&self.model);
+        let layout = self.model.layout();
         SpinPool::of(rayon::current_num_threads(), |crew| {
-            work(&mut Decoder::new(&self.model, layout.views(&self.parameters), crew))
+            work(&mut Decoder::new(&self.model, self.model.views(&layout, &self.parameters), crew))
         })
     }
 }
@@ -178,7 +177,7 @@ mod tests {
     use keepstep_model::gpt2::layout::initial_parameters;
 
     pub(super) fn generator(block_size: usize) -> Generator<'static> {
-        let model = ModelConfig {
+        let model = Gpt2Config {
             vocab_size: 256,
             block_size,
             n_layer: 2,
@@ -187,7 +186,7 @@ mod tests {
             dropout: 0.0,
             layer_norm_epsilon: 1e-5,
         };
-        let mut parameters = initial_parameters(&Layout::new(&model), 1);
+        let mut parameters = initial_parameters(&model, 1);
         parameters.iter_mut().for_each(|value| *value *= 8.0);
         Generator::new(model, parameters, Tokenizer::bytes())
     }

@@ -2,7 +2,7 @@
 
 use crate::hub::trained::{TrainedModel, TrainedModelError};
 use keepstep::Checkpoint;
-use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::layout::Layout;
 use keepstep_text::tokenizer::TOKENIZER_FILE;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -51,7 +51,7 @@ pub fn export(
     folder: &Path,
 ) -> Result<Vec<PathBuf>, ExportError> {
     let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
-    let layout = Layout::new(&model);
+    let layout = model.layout();
 
     let mut files = vec![("model.safetensors", weights(&layout, &parameters)?)];
     if format == Format::HuggingFace {

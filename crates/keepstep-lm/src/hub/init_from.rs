@@ -5,7 +5,7 @@ use crate::hub::HubError;
 use crate::hub::gpt2_config::Gpt2Config;
 use crate::hub::names;
 use crate::hub::weight_files::{self, Opened};
-use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::layout::Layout;
 use keepstep_pt::{File, Value};
 use keepstep_text::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use std::path::{Path, PathBuf};

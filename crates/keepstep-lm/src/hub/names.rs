@@ -2,7 +2,7 @@
 
 use crate::hub::HubError;
 use crate::hub::tensors::Named;
-use keepstep_model::gpt2::layout::{Layout, NamedTensor};
+use keepstep_model::layout::{Layout, NamedTensor};
 
 pub(crate) const HEAD: &str = "lm_head.weight";
 pub(crate) const EMBEDDING: &str = "transformer.wte.weight";

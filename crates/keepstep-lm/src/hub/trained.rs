@@ -3,8 +3,7 @@
 use crate::config::{ConfigError, StoredConfig};
 use keepstep::Checkpoint;
 use keepstep::identity::TOKENIZER;
-use keepstep_model::gpt2::layout::Layout;
-use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::train::state_dict::{self, StateDictError};
 use keepstep_text::tokenizer::{Tokenizer, TokenizerError};
 use thiserror::Error;
@@ -13,8 +12,8 @@ use thiserror::Error;
 #[derive(Debug, Clone)]
 pub struct TrainedModel {
     /// The sizes.
-    pub model: ModelConfig,
-    /// The weights, in a buffer of the model's [`Layout`].
+    pub model: Gpt2Config,
+    /// The weights, in a buffer of the model's [`Layout`](keepstep_model::layout::Layout).
     pub parameters: Vec<f32>,
     /// The tokenizer.
     pub tokenizer: Tokenizer,
@@ -45,7 +44,7 @@ impl TrainedModel {
         let tokenizer =
             Tokenizer::from_json(checkpoint.identity.input(TOKENIZER).unwrap_or_default(), place)?;
         let model = config.model_config(tokenizer.vocab_size())?;
-        let layout = Layout::new(&model);
+        let layout = model.layout();
         let mut parameters = vec![0.0; layout.num_parameters()];
         state_dict::load_model(checkpoint.state.part("model"), &layout, &mut parameters)?;
         Ok(TrainedModel { model, parameters, tokenizer })

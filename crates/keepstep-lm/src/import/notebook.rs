@@ -13,7 +13,6 @@ use crate::trainer::{Observer, TrainError, groups};
 use keepstep::branch;
 use keepstep::checkpoint::{Best, Checkpoint};
 use keepstep::position::Plan;
-use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::schedule::Schedule;
 use keepstep_model::train::train_state::TrainState;
@@ -84,7 +83,7 @@ pub fn import(
     }
     let plan = Plan::new(sizes.steps_per_epoch, accumulation, sizes.length, position);
 
-    let layout = Layout::new(&spec.model);
+    let layout = spec.model.layout();
     let mut state = TrainState::zeros(layout);
     let linear = names::load(&of_dict(model_dict), &state.layout, state.parameters.get_mut(), false)
         .map_err(foreign)?;

@@ -4,7 +4,7 @@
 //! names, the sizes of the groups and the shapes of the moments must tell.
 
 use crate::hub::names::{self, Linear};
-use keepstep_model::gpt2::layout::{Layout, NamedTensor};
+use keepstep_model::layout::{Layout, NamedTensor};
 
 /// What is known of one group.
 pub(crate) struct Members {
@@ -229,10 +229,10 @@ fn in_turn(layout: &Layout, linear: Linear, groups: &[Members]) -> Result<Assign
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepstep_model::gpt2::settings::ModelConfig;
+    use keepstep_model::gpt2::settings::Gpt2Config;
 
     fn layout(n_layer: usize) -> Layout {
-        Layout::new(&ModelConfig {
+        Gpt2Config {
             vocab_size: 20,
             block_size: 8,
             n_layer,
@@ -240,7 +240,8 @@ mod tests {
             n_embd: 6,
             dropout: 0.0,
             layer_norm_epsilon: 1e-5,
-        })
+        }
+        .layout()
     }
 
     /// Groups as a loop makes them: each tensor goes to the group that `of` gives for its name.

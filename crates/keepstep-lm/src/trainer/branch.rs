@@ -8,7 +8,6 @@ use crate::config::{Config, StoredConfig};
 use keepstep::Checkpoint;
 use keepstep::identity::{TOKENIZER, differences};
 use keepstep::position::{Length, Plan, Position};
-use keepstep_model::gpt2::layout::Layout;
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_model::train::train_state::TrainState;
 use keepstep_text::tokenizer::Tokenizer;
@@ -44,7 +43,7 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
         }
     }
     let plan = plan(&new, &old, (path, &parent), changed)?;
-    let layout = Layout::new(&new.model_config(num_tokens)?);
+    let layout = new.model_config(num_tokens)?.layout();
     let mut weights = TrainState::zeros(layout);
     let state = |source: StateDictError| TrainError::State { path: path.to_path_buf(), source };
     let saved = groups::of(Some(&parent_stored), &old.optimizer, &weights.layout).map_err(state)?;

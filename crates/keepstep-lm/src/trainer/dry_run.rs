@@ -12,8 +12,8 @@ use keepstep::run::{Opening, Resume};
 use keepstep::store::{Room, Source};
 use keepstep_model::engine::{DropoutKey, Engine};
 use keepstep_model::gpt2::CpuEngine;
-use keepstep_model::gpt2::layout::Layout;
-use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::gpt2::layout::initial_parameters;
+use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::train::adamw::{AdamW, Buffers, ParamGroup};
 use keepstep_model::train::gradient_tree::{GradientTree, global_norm};
 use keepstep_model::train::train_state::TrainState;
@@ -63,8 +63,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    fn new(config: &Config, model: &ModelConfig) -> Memory {
-        let one = 4 * Layout::new(model).num_parameters() as u64;
+    fn new(config: &Config, model: &Gpt2Config) -> Memory {
+        let one = 4 * model.layout().num_parameters() as u64;
         Memory {
             weights_bytes: one,
             moments_bytes: 2 * one,
@@ -179,7 +179,7 @@ fn plan(
         disk: DiskNeed::new(config, &plan, position, checkpoint_bytes, Room::of(&folder)),
         estimate,
         plan: PlanReport {
-            num_parameters: Layout::new(&model).num_parameters() as u64,
+            num_parameters: model.layout().num_parameters() as u64,
             num_tokens,
             num_train_windows,
             num_validation_windows,
@@ -216,14 +216,9 @@ fn greatest_common_divisor(one: u64, other: u64) -> u64 {
 }
 
 /// The size of a checkpoint: the numbers, and everything that is text.
-pub(super) fn checkpoint_bytes(
-    config: &Config,
-    model: &ModelConfig,
-    identity: &Identity,
-    plan: &Plan,
-) -> u64 {
+pub(super) fn checkpoint_bytes(config: &Config, model: &Gpt2Config, identity: &Identity, plan: &Plan) -> u64 {
     use keepstep::Checkpoint;
-    let layout = Layout::new(model);
+    let layout = model.layout();
     let groups = ParamGroup::of_config(&config.optimizer, &layout);
     let schedule = run_spec::schedule(config, plan);
     // Zeros that nothing touches take no memory.
@@ -235,11 +230,11 @@ pub(super) fn checkpoint_bytes(
 }
 
 /// The time of an update of `steps` micro-batches, and of a batch of an evaluation.
-fn measure(config: &Config, precision: Precision, model: &ModelConfig, steps: u64) -> (Duration, Duration) {
-    let layout = Layout::new(model);
+fn measure(config: &Config, precision: Precision, model: &Gpt2Config, steps: u64) -> (Duration, Duration) {
+    let layout = model.layout();
     let groups = ParamGroup::of_config(&config.optimizer, &layout);
     let TrainState { layout, mut parameters, mut exp_avg, mut exp_avg_sq, .. } =
-        TrainState::initial(layout, config.seed);
+        TrainState::new(layout, initial_parameters(model, config.seed));
     let mut engine =
         CpuEngine::new(model, config.batch_size, config.recompute_activations).with_precision(precision);
     let mut tree = GradientTree::new(layout.num_parameters());

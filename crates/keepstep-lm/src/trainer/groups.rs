@@ -1,7 +1,7 @@
 //! Parameter groups that a run brought with it, as its checkpoints' config keeps them.
 
 use crate::config::{OptimizerConfig, StoredConfig};
-use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::layout::Layout;
 use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_pt::{Dict, Value};

@@ -6,7 +6,7 @@ use keepstep::order::Order;
 use keepstep::position::Update;
 use keepstep_model::engine::{DropoutKey, Engine, LossSum};
 use keepstep_model::gpt2::CpuEngine;
-use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::train::adamw::{AdamW, ParamGroup};
 use keepstep_model::train::gradient_tree::{GradientTree, clip_coefficient, global_norm};
 use keepstep_model::train::schedule::Schedule;
@@ -38,7 +38,7 @@ impl Learner {
     pub(super) fn new(
         config: &Config,
         precision: Precision,
-        model: &ModelConfig,
+        model: &Gpt2Config,
         schedule: Schedule,
         groups: Vec<ParamGroup>,
         weights: TrainState,

@@ -9,7 +9,7 @@ use keepstep::identity::{CORPUS_FINGERPRINT, Identity, TOKENIZER};
 use keepstep::position::{Length, Plan};
 use keepstep::run::{Policy, Resume, Sizes};
 use keepstep::{Checkpoint, store::Source};
-use keepstep_model::gpt2::settings::ModelConfig;
+use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::train::schedule::Schedule;
 use keepstep_numerics::NUMERICS_VERSION;
 use keepstep_numerics::bf16::Support;
@@ -35,7 +35,7 @@ pub(crate) struct RunSpec<C> {
     /// What a checkpoint stores of the config.
     pub(crate) stored: StoredConfig,
     /// The model with its vocabulary.
-    pub(crate) model: ModelConfig,
+    pub(crate) model: Gpt2Config,
     /// Micro-batches per epoch and per update, and the length.
     pub(crate) sizes: Sizes,
     seed: u64,

@@ -14,7 +14,7 @@ use crate::import::resume::take_over;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError, Save, Saves};
 use keepstep::store::{Disk, Storage};
-use keepstep_model::gpt2::layout::Layout;
+use keepstep_model::gpt2::layout::initial_parameters;
 use keepstep_model::train::train_state::TrainState;
 use keepstep_tensorboard::JournalTail;
 use keepstep_text::corpus::Corpus;
@@ -170,10 +170,10 @@ impl<'a> Session<'a> {
         let identity = spec.identity();
         let plan = opening.check(&identity, spec.sizes)?;
         let RunSpec { precision, support, tokenizer, corpus, initial, stored, model, sizes, .. } = spec;
-        let layout = Layout::new(&model);
+        let layout = model.layout();
         let is_new = opening.checkpoint().is_none();
         let mut weights = if is_new && initial.is_none() {
-            TrainState::initial(layout, config.seed)
+            TrainState::new(layout, initial_parameters(&model, config.seed))
         } else {
             TrainState::zeros(layout)
         };

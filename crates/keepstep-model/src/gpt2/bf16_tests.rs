@@ -3,15 +3,15 @@
 use crate::engine::DropoutKey;
 use crate::engine::Engine;
 use crate::gpt2::CpuEngine;
-use crate::gpt2::layout::{Layout, initial_parameters};
-use crate::gpt2::settings::ModelConfig;
+use crate::gpt2::layout::initial_parameters;
+use crate::gpt2::settings::Gpt2Config;
 use keepstep::rng::{Purpose, Stream};
 use keepstep_numerics::precision::Precision;
 
 const KEY: DropoutKey = DropoutKey { seed: 11, global_step: 3, micro_batch: 1 };
 
-fn model() -> ModelConfig {
-    ModelConfig {
+fn model() -> Gpt2Config {
+    Gpt2Config {
         vocab_size: 301,
         block_size: 77,
         n_layer: 2,
@@ -22,7 +22,7 @@ fn model() -> ModelConfig {
     }
 }
 
-fn tokens(model: &ModelConfig, sequences: usize) -> Vec<u32> {
+fn tokens(model: &Gpt2Config, sequences: usize) -> Vec<u32> {
     let stream = Stream::new(4, Purpose::Custom, &[1]);
     let len = (sequences * (model.block_size + 1)) as u64;
     (0..len).map(|index| (stream.uniform(index) * model.vocab_size as f64) as u32).collect()
@@ -30,8 +30,8 @@ fn tokens(model: &ModelConfig, sequences: usize) -> Vec<u32> {
 
 fn gradient(precision: Precision, threads: usize, recompute: bool) -> (f64, Vec<f32>) {
     let model = model();
-    let layout = Layout::new(&model);
-    let values = initial_parameters(&layout, 3);
+    let layout = model.layout();
+    let values = initial_parameters(&model, 3);
     let tokens = tokens(&model, 5);
     let mut gradient = vec![0.0; layout.num_parameters()];
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
@@ -61,7 +61,7 @@ fn gradients_are_those_of_float32_within_bfloat16_s_precision() {
     let (loss, found) = gradient(Precision::Bf16, 2, false);
     assert!(loss != exact_loss && (loss / exact_loss - 1.0).abs() < 1e-4, "{loss} and {exact_loss}");
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-    let layout = Layout::new(&model());
+    let layout = model().layout();
     for tensor in layout.tensors() {
         let range = tensor.offset..tensor.offset + tensor.len();
         let (exact, found) = (&exact[range.clone()], &found[range]);
@@ -74,11 +74,11 @@ fn gradients_are_those_of_float32_within_bfloat16_s_precision() {
 /// Plain descent on one micro-batch, side by side.
 #[test]
 fn the_loss_falls_as_in_float32() {
-    let model = ModelConfig { vocab_size: 50, block_size: 24, n_embd: 24, dropout: 0.0, ..model() };
-    let layout = Layout::new(&model);
+    let model = Gpt2Config { vocab_size: 50, block_size: 24, n_embd: 24, dropout: 0.0, ..model() };
+    let layout = model.layout();
     let tokens = tokens(&model, 4);
     let losses = |precision: Precision| {
-        let mut values = initial_parameters(&layout, 3);
+        let mut values = initial_parameters(&model, 3);
         let mut engine = CpuEngine::new(&model, 4, false).with_precision(precision);
         let mut gradient = vec![0.0; layout.num_parameters()];
         let mut losses = Vec::new();

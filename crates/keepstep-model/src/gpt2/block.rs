@@ -2,10 +2,12 @@
 //! in the caches from one operation to the next.
 
 use crate::gpt2::buffers::{Block, Scratch, SumColumns};
-use crate::gpt2::layout::{Affine, LayerViews};
+use crate::gpt2::dropout_site::Site;
+use crate::gpt2::layout::LayerViews;
 use crate::gpt2::packed::PackedWeights;
-use crate::gpt2::settings::ModelConfig;
-use crate::ops::dropout::{Dropout, Mask, Site};
+use crate::gpt2::settings::Gpt2Config;
+use crate::ops::affine::Affine;
+use crate::ops::dropout::{Dropout, Mask};
 use crate::ops::gelu;
 use crate::ops::layer_norm::{self, Statistics};
 use crate::ops::linear::{backward_rows, column_sums, forward_rows};
@@ -28,7 +30,7 @@ pub(crate) struct BlockBuffers<'a> {
 }
 
 impl<'a> BlockBuffers<'a> {
-    pub(crate) fn new(block: &'a mut Block, model: &ModelConfig) -> BlockBuffers<'a> {
+    pub(crate) fn new(block: &'a mut Block, model: &Gpt2Config) -> BlockBuffers<'a> {
         let (width, inner) = (model.n_embd, model.n_inner());
         BlockBuffers {
             ln_1_statistics: Shared::new(&mut block.ln_1_statistics, 1),
@@ -59,7 +61,7 @@ impl<'a> ScratchBuffers<'a> {
     /// And the room for packed weights beside them.
     pub(crate) fn new(
         scratch: &'a mut Scratch,
-        model: &ModelConfig,
+        model: &Gpt2Config,
     ) -> (ScratchBuffers<'a>, &'a mut AlignedBuffer) {
         let width = model.n_embd;
         let buffers = ScratchBuffers {
@@ -138,7 +140,7 @@ impl BlockAt<'_> {
         unsafe {
             forward_rows(self.matmul_kind, middle, attention, &self.weights.attn_c_proj, packed.attn_c_proj)
         };
-        let mask = self.dropout.mask(self.layer, Site::AttentionOutput);
+        let mask = self.dropout.mask(self.layer, Site::AttentionOutput.into());
         let cols = self.width;
         let lines = middle.chunks_mut(cols).zip(x.chunks(cols)).zip(ln_2.chunks_mut(cols)).zip(statistics);
         for ((((middle, x), ln_2), statistics), row) in lines.zip(rows.clone()) {
@@ -152,7 +154,7 @@ impl BlockAt<'_> {
         gelu::gelu(active, fc);
         // SAFETY: the caller's.
         unsafe { forward_rows(self.matmul_kind, out, active, &self.weights.mlp_c_proj, packed.mlp_c_proj) };
-        let mask = self.dropout.mask(self.layer, Site::MlpOutput);
+        let mask = self.dropout.mask(self.layer, Site::MlpOutput.into());
         for ((out, middle), row) in out.chunks_mut(cols).zip(middle.chunks(cols)).zip(rows) {
             add_residual(out, middle, mask.as_ref(), row);
         }
@@ -279,7 +281,7 @@ impl BlockAt<'_> {
     /// `out = mask(values)`
     fn masked_copy(&self, out: &mut [f32], values: &[f32], site: Site, start: usize) {
         out.copy_from_slice(values);
-        if let Some(mask) = self.dropout.mask(self.layer, site) {
+        if let Some(mask) = self.dropout.mask(self.layer, site.into()) {
             for (index, out) in out.chunks_mut(self.width).enumerate() {
                 mask.apply(out, start + index, self.width);
             }

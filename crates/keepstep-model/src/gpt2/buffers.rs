@@ -1,8 +1,7 @@
 //! The arena: everything that a micro-batch leaves behind between forward and backward, allocated once.
 
 use crate::gpt2::packed;
-use crate::gpt2::settings::ModelConfig;
-use crate::ops::attention::Attention;
+use crate::gpt2::settings::Gpt2Config;
 use crate::ops::cross_entropy;
 use crate::ops::layer_norm::Statistics;
 use crate::ops::rows;
@@ -66,7 +65,7 @@ pub(crate) struct SumColumns {
 }
 
 impl SumColumns {
-    pub(crate) fn new(model: &ModelConfig) -> SumColumns {
+    pub(crate) fn new(model: &Gpt2Config) -> SumColumns {
         let (width, inner) = (model.n_embd, model.n_inner());
         SumColumns {
             ln_1_weight: 0,
@@ -83,11 +82,11 @@ impl SumColumns {
 }
 
 impl Activations {
-    pub(crate) fn new(model: &ModelConfig, rows: usize, recompute: bool) -> Activations {
+    pub(crate) fn new(model: &Gpt2Config, rows: usize, recompute: bool) -> Activations {
         let buffer = |cols: usize| vec![0.0_f32; rows * cols];
         let statistics = || vec![Statistics::default(); rows];
         let (width, inner) = (model.n_embd, model.n_inner());
-        let num_heads = Attention::new(model).num_heads(rows);
+        let num_heads = model.attention().num_heads(rows);
         let block = || Block {
             ln_1_statistics: statistics(),
             qkv: buffer(3 * width),
@@ -105,7 +104,7 @@ impl Activations {
             blocks: (0..num_blocks).map(|_| block()).collect(),
             ln_f: buffer(width),
             ln_f_statistics: statistics(),
-            head: cross_entropy::Buffers::new(model, rows),
+            head: cross_entropy::Buffers::new(model.vocab_size, rows),
             scratch: Scratch {
                 ln_1: buffer(width),
                 ln_2: buffer(width),
@@ -121,7 +120,7 @@ impl Activations {
     }
 
     /// The bytes of all its buffers.
-    pub(crate) fn len_bytes(model: &ModelConfig, rows: usize, recompute: bool) -> u64 {
+    pub(crate) fn len_bytes(model: &Gpt2Config, rows: usize, recompute: bool) -> u64 {
         let (width, inner) = (model.n_embd, model.n_inner());
         let float = size_of::<f32>();
         let statistics = size_of::<Statistics>();
@@ -134,7 +133,7 @@ impl Activations {
         let sums = rows.div_ceil(rows::BLOCK) * SumColumns::new(model).all * float;
         let by_row = residual + num_blocks * block + last + scratch;
         let packed = packed::room_len(model) * float;
-        (rows * by_row + sums + packed + cross_entropy::Buffers::len_bytes(model, rows)) as u64
+        (rows * by_row + sums + packed + cross_entropy::Buffers::len_bytes(model.vocab_size, rows)) as u64
     }
 }
 
@@ -147,7 +146,7 @@ mod tests {
         fn held<T>(values: &[T]) -> usize {
             size_of_val(values)
         }
-        let model = ModelConfig {
+        let model = Gpt2Config {
             vocab_size: 300,
             block_size: 70,
             n_layer: 3,

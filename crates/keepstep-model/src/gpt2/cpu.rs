@@ -8,12 +8,15 @@ use crate::engine::Engine;
 use crate::engine::LossSum;
 use crate::gpt2::block::{BlockAt, BlockBuffers, ScratchBuffers, backward_norm};
 use crate::gpt2::buffers::{Activations, SumColumns};
-use crate::gpt2::layout::{Affine, LayerViews, Layout, Views};
+use crate::gpt2::dropout_site::Site;
+use crate::gpt2::layout::{LayerViews, Views};
 use crate::gpt2::packed::{PackedWeights, Packer, Pass};
-use crate::gpt2::settings::ModelConfig;
+use crate::gpt2::settings::Gpt2Config;
+use crate::layout::Layout;
+use crate::ops::affine::Affine;
 use crate::ops::attention::Attention;
 use crate::ops::cross_entropy;
-use crate::ops::dropout::{Dropout, Site};
+use crate::ops::dropout::Dropout;
 use crate::ops::embedding::{self, Inputs};
 use crate::ops::layer_norm;
 use crate::ops::rows::{BLOCK, Shared, for_each_in_order, for_each_range};
@@ -25,7 +28,7 @@ use std::sync::Arc;
 
 /// Forward and backward on all threads of the current rayon pool.
 pub struct CpuEngine {
-    model: ModelConfig,
+    model: Gpt2Config,
     /// Shared, so that a pass can hold it beside the engine's buffers.
     layout: Arc<Layout>,
     attention: Attention,
@@ -46,12 +49,12 @@ enum Job<'a> {
 impl CpuEngine {
     /// An engine for micro-batches of at most `batch_size` sequences. With `recompute`, it keeps the input of each
     /// block alone and computes the rest again on the way back: less memory, more time, the same bits.
-    pub fn new(model: &ModelConfig, batch_size: usize, recompute: bool) -> CpuEngine {
+    pub fn new(model: &Gpt2Config, batch_size: usize, recompute: bool) -> CpuEngine {
         let max_rows = batch_size * model.block_size;
         CpuEngine {
             model: *model,
-            layout: Arc::new(Layout::new(model)),
-            attention: Attention::new(model),
+            layout: Arc::new(model.layout()),
+            attention: model.attention(),
             activations: Activations::new(model, max_rows, recompute),
             matmul_kind: MatmulKind::Float32,
             max_rows,
@@ -59,7 +62,7 @@ impl CpuEngine {
     }
 
     /// The bytes that such an engine takes.
-    pub fn len_bytes(model: &ModelConfig, batch_size: usize, recompute: bool) -> u64 {
+    pub fn len_bytes(model: &Gpt2Config, batch_size: usize, recompute: bool) -> u64 {
         Activations::len_bytes(model, batch_size * model.block_size, recompute)
     }
 
@@ -103,7 +106,7 @@ impl CpuEngine {
         let packer = Packer::new(self.matmul_kind.packing(), room, Pass::Forward);
         let (ln_f, ln_f_statistics) = (Shared::new(ln_f, width), Shared::new(ln_f_statistics, 1));
 
-        let mask = dropout.mask(0, Site::Embedding);
+        let mask = dropout.mask(0, Site::Embedding.into());
         // SAFETY: the first of the pass.
         let (packed, pack_tasks) = unsafe { packer.pack(None, weights.layers.first()) };
         for_each_in_order(pack_tasks, PackTask::run);
@@ -119,8 +122,10 @@ impl CpuEngine {
             // SAFETY: the rows have passed what was packed before, and pass what is packed now after the attention.
             let (packed, pack_tasks) =
                 unsafe { packer.pack(weights.layers.get(layer), weights.layers.get(layer + 1)) };
-            let mask = dropout.mask(layer, Site::AttentionWeights);
-            self.attention.forward_shared(rows, buffers(layer), mask, pack_tasks);
+            let mask = dropout.mask(layer, Site::AttentionWeights.into());
+            let BlockBuffers { qkv, attention, softmax, .. } = buffers(layer);
+            // SAFETY: between two regions of rows, these buffers are the attention's alone.
+            unsafe { self.attention.forward_shared(rows, qkv, attention, softmax, mask, pack_tasks) };
             for_each_range(rows, |range| {
                 // SAFETY: each task has rows of its own.
                 unsafe {
@@ -220,8 +225,10 @@ impl CpuEngine {
                         block.before_attention(range, x, buffer, scratch, &PackedWeights::default());
                     }
                 });
-                let mask = dropout.mask(layer, Site::AttentionWeights);
-                attention.forward_shared(rows, buffer, mask, Vec::new());
+                let mask = dropout.mask(layer, Site::AttentionWeights.into());
+                let (qkv, out, softmax) = (buffer.qkv, buffer.attention, buffer.softmax);
+                // SAFETY: between two regions of rows, these buffers are the attention's alone.
+                unsafe { attention.forward_shared(rows, qkv, out, softmax, mask, Vec::new()) };
                 for_each_range(rows, |range| {
                     // SAFETY: each task has rows of its own.
                     unsafe {
@@ -260,7 +267,7 @@ impl CpuEngine {
             packed = next_packed;
             jobs.extend(pack_tasks.into_iter().map(Job::Pack));
             jobs_of(&mut jobs, &mut these[layer], buffer, scratch, rows, at);
-            let mask = dropout.mask(layer, Site::AttentionWeights);
+            let mask = dropout.mask(layer, Site::AttentionWeights.into());
             // SAFETY: no two jobs write to the same place, and a head's part of `qkv` is read by its own job alone.
             unsafe {
                 let attended = buffer.attention.read(0..rows);
@@ -406,9 +413,9 @@ unsafe fn run(
 impl CpuEngine {
     /// The logits of one row of the last pass.
     pub(crate) fn logits(&self, parameters: &[f32], row: usize) -> Vec<f32> {
-        let ModelConfig { n_embd, vocab_size, .. } = self.model;
+        let Gpt2Config { n_embd, vocab_size, .. } = self.model;
         let x = Matrix::new(&self.activations.ln_f[row * n_embd..(row + 1) * n_embd], 1, n_embd);
-        let wte = Matrix::new(self.layout.views(parameters).wte, vocab_size, n_embd);
+        let wte = Matrix::new(self.model.views(&self.layout, parameters).wte, vocab_size, n_embd);
         let mut logits = vec![0.0; vocab_size];
         self.matmul_kind.matmul(
             MatrixMut::new(&mut logits, 1, vocab_size),
@@ -432,8 +439,8 @@ impl Engine for CpuEngine {
         let rows = inputs.rows();
         let width = rows * self.model.n_embd;
         let layout = Arc::clone(&self.layout);
-        let weights = layout.views(parameters);
-        let mut gradient = layout.views_mut(gradient);
+        let weights = self.model.views(&layout, parameters);
+        let mut gradient = self.model.views_mut(&layout, gradient);
         let dropout = Dropout::new(dropout, self.model.dropout);
         self.forward(&weights, &inputs, dropout);
 
@@ -448,7 +455,7 @@ impl Engine for CpuEngine {
             Some(gradients),
         );
         self.backward(&weights, &mut gradient, rows, dropout);
-        let mask = dropout.mask(0, Site::Embedding);
+        let mask = dropout.mask(0, Site::Embedding.into());
         let d_residual = &mut self.activations.scratch.d_residual[..width];
         embedding::backward(d_residual, &inputs, gradient.wte, gradient.wpe, mask.as_ref());
         LossSum { sum, num_tokens: rows as u64 }
@@ -458,7 +465,7 @@ impl Engine for CpuEngine {
         let inputs = self.inputs(tokens);
         let width = inputs.rows() * self.model.n_embd;
         let layout = Arc::clone(&self.layout);
-        let weights = layout.views(parameters);
+        let weights = self.model.views(&layout, parameters);
         self.forward(&weights, &inputs, Dropout::OFF);
         let Activations { ln_f, head, .. } = &mut self.activations;
         let sum =

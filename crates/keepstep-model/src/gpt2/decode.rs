@@ -1,8 +1,8 @@
 //! The model over a context that grows, with a cache of keys and values.
 
-use crate::gpt2::layout::{Affine, Views};
-use crate::gpt2::settings::ModelConfig;
-use crate::ops::attention::{attend, attend_head};
+use crate::gpt2::layout::Views;
+use crate::gpt2::settings::Gpt2Config;
+use crate::ops::affine::Affine;
 use crate::ops::gelu::gelu;
 use crate::ops::layer_norm::normalize;
 use crate::ops::linear::forward as linear;
@@ -24,7 +24,7 @@ const PART: usize = 1 << 15;
 /// Each value is the one that a whole forward pass computes there, to the bit: every element of every buffer is one
 /// defined expression, whichever of the ways below computes it.
 pub struct Decoder<'a> {
-    model: &'a ModelConfig,
+    model: &'a Gpt2Config,
     weights: Views<&'a [f32]>,
     crew: &'a SpinPool,
     /// Per block: `[block_size, 3 * n_embd]`, as the engine has it.
@@ -46,7 +46,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(model: &ModelConfig, count: usize) -> Rows {
+    fn new(model: &Gpt2Config, count: usize) -> Rows {
         let buffer = |cols: usize| vec![0.0; count * cols];
         let (width, inner) = (model.n_embd, model.n_inner());
         Rows {
@@ -62,7 +62,7 @@ impl Rows {
 
 impl<'a> Decoder<'a> {
     /// A decoder with an empty context. `weights` are the model's tensors.
-    pub fn new(model: &'a ModelConfig, weights: Views<&'a [f32]>, crew: &'a SpinPool) -> Decoder<'a> {
+    pub fn new(model: &'a Gpt2Config, weights: Views<&'a [f32]>, crew: &'a SpinPool) -> Decoder<'a> {
         Decoder {
             model,
             weights,
@@ -120,7 +120,10 @@ impl<'a> Decoder<'a> {
                 &weights.attn_c_attn,
             );
             let qkv: &[f32] = qkv;
-            crew.chunks(attended, model.head_size(), |head, out| attend_head(out, model, qkv, head, place));
+            let attention = model.attention();
+            crew.chunks(attended, model.head_size(), |head, out| {
+                attention.attend_head(out, qkv, head, place)
+            });
             row_linear(crew, out, attended, &weights.attn_c_proj);
             add(x, out);
             normalize(normal, x, weights.ln_2.weight, weights.ln_2.bias, epsilon);
@@ -155,11 +158,11 @@ impl<'a> Decoder<'a> {
         for (weights, qkv) in weights.layers.iter().zip(qkv) {
             normalize_all(normal, x, &weights.ln_1);
             linear(&mut qkv[start * 3 * width..(start + count) * 3 * width], normal, &weights.attn_c_attn);
-            let qkv: &[f32] = qkv;
+            let (attention, qkv): (_, &[f32]) = (model.attention(), qkv);
             attended
                 .par_chunks_mut(width)
                 .enumerate()
-                .for_each(|(index, out)| attend(out, model, qkv, start + index));
+                .for_each(|(index, out)| attention.attend(out, qkv, start + index));
             linear(out, attended, &weights.attn_c_proj);
             add(x, out);
             normalize_all(normal, x, &weights.ln_2);
@@ -224,13 +227,13 @@ mod tests {
     use super::*;
     use crate::engine::Engine;
     use crate::gpt2::CpuEngine;
-    use crate::gpt2::layout::{Layout, initial_parameters};
+    use crate::gpt2::layout::initial_parameters;
 
     /// The logits that the engine computes of a whole sequence are the decoder's, token by token and in passes of any
     /// length, with any crew.
     #[test]
     fn the_cache_gives_the_bits_of_a_whole_pass() {
-        let model = ModelConfig {
+        let model = Gpt2Config {
             vocab_size: 256,
             block_size: 600,
             n_layer: 2,
@@ -239,15 +242,15 @@ mod tests {
             dropout: 0.0,
             layer_norm_epsilon: 1e-5,
         };
-        let mut parameters = initial_parameters(&Layout::new(&model), 1);
+        let mut parameters = initial_parameters(&model, 1);
         parameters.iter_mut().for_each(|value| *value *= 8.0);
         let tokens: Vec<u32> = (0..601_u32).map(|index| (index * index * 7 + 3) % 256).collect();
-        let layout = Layout::new(&model);
+        let layout = model.layout();
         let mut engine = CpuEngine::new(&model, 1, false);
         engine.loss(&parameters, &tokens);
         for (threads, lens) in [(1, &[1][..]), (3, &[1]), (2, &[5, 1, 1, 90, 130, 1, 3])] {
             SpinPool::of(threads, |crew| {
-                let mut decoder = Decoder::new(&model, layout.views(&parameters), crew);
+                let mut decoder = Decoder::new(&model, model.views(&layout, &parameters), crew);
                 let mut lens = lens.iter().cycle();
                 while decoder.len() < 600 {
                     let (len, next) = (decoder.len(), *lens.next().expect("it goes on"));

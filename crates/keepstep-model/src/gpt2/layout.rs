@@ -1,46 +1,21 @@
-//! All parameters in one flat buffer, with named views, in the order and shapes of `GPT2LMHeadModel.named_parameters()`.
+//! GPT-2's parameters in one flat buffer: order and shapes of `GPT2LMHeadModel.named_parameters()`, views by name, and
+//! initial values.
 
-use crate::gpt2::settings::ModelConfig;
+use crate::gpt2::settings::Gpt2Config;
+use crate::layout::Layout;
+use crate::ops::affine::Affine;
 use keepstep::rng::{Purpose, Stream};
 use keepstep_numerics::math::{cos_pi, ln};
 
-/// One tensor of the flat buffer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedTensor {
-    /// Its name in `GPT2LMHeadModel`.
-    pub name: String,
-    /// Its shape; linear layers are `[in, out]`, as `Conv1D` has them.
-    pub shape: Vec<usize>,
-    /// Where it begins in the flat buffer, in elements.
-    pub offset: usize,
-    /// Whether weight decay applies: tensors of two or more dimensions.
-    pub decay: bool,
-}
-
-impl NamedTensor {
-    /// The number of elements.
-    #[expect(clippy::len_without_is_empty, reason = "no parameter is empty")]
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-}
-
-/// Where every parameter lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    tensors: Vec<NamedTensor>,
-    num_parameters: usize,
-    n_layer: usize,
-}
-
-impl Layout {
-    /// The layout of a model.
-    pub fn new(model: &ModelConfig) -> Layout {
-        let (width, inner) = (model.n_embd, model.n_inner());
-        let mut layout = Layout { tensors: Vec::new(), num_parameters: 0, n_layer: model.n_layer };
-        layout.push("transformer.wte.weight", &[model.vocab_size, width]);
-        layout.push("transformer.wpe.weight", &[model.block_size, width]);
-        for layer in 0..model.n_layer {
+impl Gpt2Config {
+    /// Where every parameter lies, in the order of `GPT2LMHeadModel.named_parameters()`. The head is tied to the token
+    /// embedding, which comes first.
+    pub fn layout(&self) -> Layout {
+        let (width, inner) = (self.n_embd, self.n_inner());
+        let mut layout = Layout::new();
+        layout.push("transformer.wte.weight", &[self.vocab_size, width]);
+        layout.push("transformer.wpe.weight", &[self.block_size, width]);
+        for layer in 0..self.n_layer {
             for (name, shape) in [
                 ("ln_1.weight", &[width][..]),
                 ("ln_1.bias", &[width]),
@@ -60,55 +35,24 @@ impl Layout {
         }
         layout.push("transformer.ln_f.weight", &[width]);
         layout.push("transformer.ln_f.bias", &[width]);
+        layout.tie("lm_head.weight", 0);
         layout
     }
 
-    fn push(&mut self, name: &str, shape: &[usize]) {
-        let tensor = NamedTensor {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-            offset: self.num_parameters,
-            decay: shape.len() >= 2,
-        };
-        self.num_parameters += tensor.len();
-        self.tensors.push(tensor);
-    }
-
-    /// Every tensor, in the order of the buffer. The tied head is the first.
-    pub fn tensors(&self) -> &[NamedTensor] {
-        &self.tensors
-    }
-
-    /// Elements of the buffer.
-    pub fn num_parameters(&self) -> usize {
-        self.num_parameters
-    }
-
-    /// The tensors of a buffer.
+    /// The tensors of a buffer by name.
     ///
     /// # Panics
-    /// If the buffer is not of this layout.
-    pub fn views<'a>(&self, flat: &'a [f32]) -> Views<&'a [f32]> {
-        assert_eq!(flat.len(), self.num_parameters, "a buffer of another layout");
-        Views::new(
-            self.n_layer,
-            self.tensors.iter().map(|tensor| &flat[tensor.offset..tensor.offset + tensor.len()]),
-        )
+    /// If `layout` is not that of this model, or `flat` has another length.
+    pub fn views<'a>(&self, layout: &Layout, flat: &'a [f32]) -> Views<&'a [f32]> {
+        Views::new(self.n_layer, layout.split(flat))
     }
 
-    /// The tensors of a buffer, to be changed.
+    /// The mutable tensors of a buffer by name.
     ///
     /// # Panics
-    /// If the buffer is not of this layout.
-    pub fn views_mut<'a>(&self, flat: &'a mut [f32]) -> Views<&'a mut [f32]> {
-        assert_eq!(flat.len(), self.num_parameters, "a buffer of another layout");
-        let mut rest = flat;
-        let parts = self.tensors.iter().map(|tensor| {
-            let (part, tail) = std::mem::take(&mut rest).split_at_mut(tensor.len());
-            rest = tail;
-            part
-        });
-        Views::new(self.n_layer, parts.collect::<Vec<_>>().into_iter())
+    /// If `layout` is not that of this model, or `flat` has another length.
+    pub fn views_mut<'a>(&self, layout: &Layout, flat: &'a mut [f32]) -> Views<&'a mut [f32]> {
+        Views::new(self.n_layer, layout.split_mut(flat))
     }
 }
 
@@ -140,14 +84,6 @@ pub struct LayerViews<S> {
     pub mlp_c_proj: Affine<S>,
 }
 
-/// A weight and its bias.
-pub struct Affine<S> {
-    /// `[in, out]`, or `[n]` of a LayerNorm.
-    pub weight: S,
-    /// `[out]`, or `[n]` of a LayerNorm.
-    pub bias: S,
-}
-
 impl<S> Views<S> {
     fn new(n_layer: usize, mut parts: impl Iterator<Item = S>) -> Views<S> {
         let mut next = || parts.next().unwrap_or_else(|| unreachable!("a layout has every tensor"));
@@ -169,14 +105,15 @@ impl<S> Views<S> {
 
 /// The initial values, as `GPT2PreTrainedModel._init_weights` distributes them: normal with standard deviation 0.02,
 /// the projections into the residual stream 0.02 / sqrt(2 * n_layer), biases 0, LayerNorm 1 and 0.
-pub fn initial_parameters(layout: &Layout, seed: u64) -> Vec<f32> {
+pub fn initial_parameters(model: &Gpt2Config, seed: u64) -> Vec<f32> {
     const STD: f64 = 0.02;
-    let mut values = vec![0.0; layout.num_parameters];
-    for (index, tensor) in layout.tensors.iter().enumerate() {
-        let out = &mut values[tensor.offset..tensor.offset + tensor.len()];
+    let layout = model.layout();
+    let mut values = vec![0.0; layout.num_parameters()];
+    for (index, tensor) in layout.tensors().iter().enumerate() {
+        let out = &mut values[tensor.range()];
         if tensor.decay {
             let is_residual = tensor.name.ends_with("c_proj.weight");
-            let std = if is_residual { STD / ((2 * layout.n_layer) as f64).sqrt() } else { STD };
+            let std = if is_residual { STD / ((2 * model.n_layer) as f64).sqrt() } else { STD };
             fill_normal(out, std, &Stream::new(seed, Purpose::Initialization, &[index as u64]));
         } else if tensor.name.ends_with(".weight") {
             out.fill(1.0);
@@ -203,8 +140,8 @@ fn fill_normal(out: &mut [f32], std: f64, stream: &Stream) {
 mod tests {
     use super::*;
 
-    fn model() -> ModelConfig {
-        ModelConfig {
+    fn model() -> Gpt2Config {
+        Gpt2Config {
             vocab_size: 300,
             block_size: 16,
             n_layer: 2,
@@ -217,7 +154,7 @@ mod tests {
 
     #[test]
     fn tensors_lie_one_after_the_other() {
-        let layout = Layout::new(&model());
+        let layout = model().layout();
         assert_eq!(layout.tensors().len(), 2 + 12 * 2 + 2);
         let mut end = 0;
         for tensor in layout.tensors() {
@@ -226,7 +163,7 @@ mod tests {
         }
         assert_eq!(end, layout.num_parameters());
         let flat: Vec<f32> = (0..end).map(|index| index as f32).collect();
-        let views = layout.views(&flat);
+        let views = model().views(&layout, &flat);
         let fc = layout.tensors().iter().find(|tensor| tensor.name == "transformer.h.1.mlp.c_fc.weight");
         assert_eq!(views.layers[1].mlp_c_fc.weight[0], fc.expect("it is there").offset as f32);
         assert_eq!(views.ln_f.bias[31], (end - 1) as f32);
@@ -234,9 +171,9 @@ mod tests {
 
     #[test]
     fn initial_values_have_their_distribution() {
-        let layout = Layout::new(&model());
-        let values = initial_parameters(&layout, 1);
-        let views = layout.views(&values);
+        let layout = model().layout();
+        let values = initial_parameters(&model(), 1);
+        let views = model().views(&layout, &values);
         let std = |values: &[f32]| {
             (values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
         };
@@ -247,6 +184,6 @@ mod tests {
         assert!((within - 0.6827).abs() < 0.02, "{within}");
         assert!(views.ln_f.weight.iter().all(|&value| value == 1.0));
         assert!(views.ln_f.bias.iter().chain(views.layers[0].mlp_c_fc.bias).all(|&value| value == 0.0));
-        assert_ne!(values, initial_parameters(&layout, 2));
+        assert_ne!(values, initial_parameters(&model(), 2));
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod block;
 mod buffers;
 mod cpu;
 pub mod decode;
+mod dropout_site;
 pub mod layout;
 mod packed;
 #[cfg(test)]

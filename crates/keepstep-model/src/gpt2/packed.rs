@@ -1,7 +1,8 @@
 //! Packs the weights between two attentions once for all rows of a pass.
 
-use crate::gpt2::layout::{Affine, LayerViews};
-use crate::gpt2::settings::ModelConfig;
+use crate::gpt2::layout::LayerViews;
+use crate::gpt2::settings::Gpt2Config;
+use crate::ops::affine::Affine;
 use crate::ops::linear;
 use keepstep_numerics::matmul::{AlignedBuffer, PackBuffer, PackTask, PackedRhs, Packing};
 
@@ -31,7 +32,7 @@ pub(crate) struct Packer<'a> {
 }
 
 /// The length of the buffer, in numbers of four bytes.
-pub(crate) fn room_len(model: &ModelConfig) -> usize {
+pub(crate) fn room_len(model: &Gpt2Config) -> usize {
     let (width, inner) = (model.n_embd, model.n_inner());
     matrix_len(width, 3 * width) + matrix_len(width, width) + 2 * matrix_len(width, inner)
 }

@@ -3,9 +3,10 @@
 use crate::engine::DropoutKey;
 use crate::engine::Engine;
 use crate::gpt2::CpuEngine;
-use crate::gpt2::layout::{Layout, initial_parameters};
-use crate::gpt2::settings::ModelConfig;
-use crate::ops::dropout::Site;
+use crate::gpt2::dropout_site::Site;
+use crate::gpt2::layout::initial_parameters;
+use crate::gpt2::settings::Gpt2Config;
+use crate::layout::Layout;
 use keepstep::rng::{Purpose, Stream};
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Sub};
@@ -95,7 +96,7 @@ type Rows<'t> = Vec<Vec<Var<'t>>>;
 /// One micro-batch through the model.
 struct Reference<'t, 'a> {
     tape: &'t Tape,
-    model: &'a ModelConfig,
+    model: &'a Gpt2Config,
     parameters: &'a [Var<'t>],
     layout: &'a Layout,
     key: Option<DropoutKey>,
@@ -158,7 +159,7 @@ impl<'t> Reference<'t, '_> {
     }
 
     fn attention(&self, qkv: &Rows<'t>, layer: usize) -> Rows<'t> {
-        let ModelConfig { block_size, n_head, n_embd, .. } = *self.model;
+        let Gpt2Config { block_size, n_head, n_embd, .. } = *self.model;
         let size = self.model.head_size();
         let mut out = vec![Vec::new(); qkv.len()];
         for (row, out) in out.iter_mut().enumerate() {
@@ -191,7 +192,7 @@ impl<'t> Reference<'t, '_> {
 
     /// The mean loss.
     fn loss(&self, tokens: &[u32]) -> Var<'t> {
-        let ModelConfig { block_size, n_embd, vocab_size, .. } = *self.model;
+        let Gpt2Config { block_size, n_embd, vocab_size, .. } = *self.model;
         let (wte, wpe) = (self.tensor("wte.weight"), self.tensor("wpe.weight"));
         let rows = tokens.len() / (block_size + 1) * block_size;
         let token = |row: usize| tokens[row / block_size * (block_size + 1) + row % block_size] as usize;
@@ -230,8 +231,8 @@ impl<'t> Reference<'t, '_> {
     }
 }
 
-fn model(dropout: f64) -> ModelConfig {
-    ModelConfig {
+fn model(dropout: f64) -> Gpt2Config {
+    Gpt2Config {
         vocab_size: 11,
         block_size: 5,
         n_layer: 2,
@@ -243,18 +244,18 @@ fn model(dropout: f64) -> ModelConfig {
 }
 
 /// Values that are not those of the start: every bias and every weight matters.
-fn parameters(layout: &Layout, model: &ModelConfig) -> Vec<f32> {
+fn parameters(model: &Gpt2Config) -> Vec<f32> {
     // Wide models saturate unless their weights are small.
     let scale = (8.0 / model.n_embd as f32).sqrt().min(1.0);
     let stream = Stream::new(9, Purpose::Custom, &[]);
-    let mut values = initial_parameters(layout, 3);
+    let mut values = initial_parameters(model, 3);
     for (index, value) in values.iter_mut().enumerate() {
         *value = (*value * 5.0 + (stream.uniform(index as u64) - 0.5) as f32 * 0.4) * scale;
     }
     values
 }
 
-fn tokens(model: &ModelConfig, batch_size: usize) -> Vec<u32> {
+fn tokens(model: &Gpt2Config, batch_size: usize) -> Vec<u32> {
     let stream = Stream::new(4, Purpose::Custom, &[1]);
     let token = |index: usize| (stream.uniform(index as u64) * model.vocab_size as f64) as u32;
     (0..batch_size * (model.block_size + 1)).map(token).collect()
@@ -262,10 +263,10 @@ fn tokens(model: &ModelConfig, batch_size: usize) -> Vec<u32> {
 
 const KEY: DropoutKey = DropoutKey { seed: 5, global_step: 17, micro_batch: 2 };
 
-fn reference(model: &ModelConfig, values: &[f64], tokens: &[u32]) -> (f64, Vec<f64>) {
+fn reference(model: &Gpt2Config, values: &[f64], tokens: &[u32]) -> (f64, Vec<f64>) {
     let tape = Tape::default();
     let variables: Vec<_> = values.iter().map(|&value| tape.constant(value)).collect();
-    let layout = Layout::new(model);
+    let layout = model.layout();
     let key = (model.dropout > 0.0).then_some(KEY);
     let reference = Reference { tape: &tape, model, parameters: &variables, layout: &layout, key };
     let loss = reference.loss(tokens);
@@ -283,21 +284,21 @@ fn gradients_are_those_of_the_reference() {
         small(0.3, 3, false),
         small(0.3, 2, true),
         // More than one block of queries and keys, and of rows, each with a ragged end.
-        (ModelConfig { block_size: 70, ..model(0.3) }, 2, false),
-        (ModelConfig { block_size: 131, n_head: 1, n_embd: 8, ..model(0.2) }, 1, true),
-        (ModelConfig { block_size: 66, n_head: 6, n_embd: 6, ..model(0.0) }, 1, false),
+        (Gpt2Config { block_size: 70, ..model(0.3) }, 2, false),
+        (Gpt2Config { block_size: 131, n_head: 1, n_embd: 8, ..model(0.2) }, 1, true),
+        (Gpt2Config { block_size: 66, n_head: 6, n_embd: 6, ..model(0.0) }, 1, false),
         // A head as wide as they come.
-        (ModelConfig { vocab_size: 7, n_head: 1, n_embd: 128, n_layer: 1, ..model(0.1) }, 1, false),
+        (Gpt2Config { vocab_size: 7, n_head: 1, n_embd: 128, n_layer: 1, ..model(0.1) }, 1, false),
         // More than one block of rows, and of the vocabulary, at the head.
         small(0.1, 110, false),
-        (ModelConfig { vocab_size: 4099, n_layer: 1, ..model(0.0) }, 1, false),
+        (Gpt2Config { vocab_size: 4099, n_layer: 1, ..model(0.0) }, 1, false),
     ];
     for (model, batch_size, recompute) in shapes {
         let dropout = model.dropout;
         // Rounding adds up over rows; a term that is missing or doubled is seen at either bound.
         let bound = if batch_size * model.block_size > 20 { 5e-5 } else { 1e-5 };
-        let layout = Layout::new(&model);
-        let values = parameters(&layout, &model);
+        let layout = model.layout();
+        let values = parameters(&model);
         let tokens = tokens(&model, batch_size);
         let exact: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
         let (loss, expected) = reference(&model, &exact, &tokens);
@@ -330,8 +331,8 @@ fn gradients_are_those_of_the_reference() {
 #[test]
 fn gradients_are_finite_differences() {
     let model = model(0.3);
-    let layout = Layout::new(&model);
-    let values = parameters(&layout, &model);
+    let layout = model.layout();
+    let values = parameters(&model);
     let tokens = tokens(&model, 2);
     let exact: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
     let mut found = vec![0.0; layout.num_parameters()];
@@ -361,9 +362,9 @@ fn gradients_are_finite_differences() {
 #[test]
 fn bits_are_golden_on_any_number_of_threads() {
     let model =
-        ModelConfig { vocab_size: 301, block_size: 77, n_layer: 2, n_head: 3, n_embd: 51, ..model(0.1) };
-    let layout = Layout::new(&model);
-    let values = initial_parameters(&layout, 3);
+        Gpt2Config { vocab_size: 301, block_size: 77, n_layer: 2, n_head: 3, n_embd: 51, ..model(0.1) };
+    let layout = model.layout();
+    let values = initial_parameters(&model, 3);
     let stream = Stream::new(4, Purpose::Custom, &[1]);
     let tokens: Vec<u32> = (0..5 * 78).map(|index| (stream.uniform(index) * 301.0) as u32).collect();
     let all = [(2, false), (1, false), (3, true), (4, false)];

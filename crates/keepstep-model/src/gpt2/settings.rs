@@ -1,10 +1,11 @@
 //! The sizes of a GPT-2 model.
 
+use crate::ops::attention::Attention;
 use keepstep::settings;
 
 settings! {
     /// The sizes of the GPT-2.
-    pub struct ModelSection {
+    pub struct Gpt2Settings {
         /// The longest context, in tokens.
         result block_size: usize = 128,
         /// Transformer blocks.
@@ -25,7 +26,7 @@ settings! {
 
 /// A GPT-2 as `transformers.GPT2LMHeadModel` defines it: pre-LayerNorm, tanh-GELU, learned positions, tied head.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ModelConfig {
+pub struct Gpt2Config {
     /// Entries of the vocabulary.
     pub vocab_size: usize,
     /// The longest context, in tokens (`n_positions`).
@@ -42,10 +43,15 @@ pub struct ModelConfig {
     pub layer_norm_epsilon: f64,
 }
 
-impl ModelConfig {
+impl Gpt2Config {
     /// Width of one head.
     pub fn head_size(&self) -> usize {
         self.n_embd / self.n_head
+    }
+
+    /// The sizes of the attention.
+    pub(crate) fn attention(&self) -> Attention {
+        Attention::new(self.block_size, self.n_head, self.n_embd)
     }
 
     /// Width of the hidden layer of a block's MLP.
@@ -54,12 +60,12 @@ impl ModelConfig {
     }
 }
 
-impl ModelSection {
+impl Gpt2Settings {
     /// The model of these sizes for a tokenizer of `num_tokens` entries.
-    pub fn with_tokens(&self, num_tokens: usize) -> ModelConfig {
-        let ModelSection { block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon, vocab_size } =
+    pub fn with_tokens(&self, num_tokens: usize) -> Gpt2Config {
+        let Gpt2Settings { block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon, vocab_size } =
             *self;
         let vocab_size = vocab_size.unwrap_or(num_tokens);
-        ModelConfig { vocab_size, block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon }
+        Gpt2Config { vocab_size, block_size, n_layer, n_head, n_embd, dropout, layer_norm_epsilon }
     }
 }

@@ -4,8 +4,6 @@
 //! for softmax", 2018) and saves them; the backward pass computes each block of weights again from them (Dao et al.,
 //! "FlashAttention", 2022). Blocks of keys after the queries are passed over.
 
-use crate::gpt2::block::BlockBuffers;
-use crate::gpt2::settings::ModelConfig;
 use crate::ops::dropout::Mask;
 use crate::ops::rows::{Shared, for_each_in_order, with_buffer};
 use crate::ops::softmax::RowSoftmax;
@@ -48,14 +46,9 @@ struct Queries {
 }
 
 impl Attention {
-    pub(crate) fn new(model: &ModelConfig) -> Attention {
-        Attention {
-            block_size: model.block_size,
-            n_head: model.n_head,
-            n_embd: model.n_embd,
-            head_size: model.head_size(),
-            scale: 1.0 / (model.head_size() as f32).sqrt(),
-        }
+    pub(crate) fn new(block_size: usize, n_head: usize, n_embd: usize) -> Attention {
+        let head_size = n_embd / n_head;
+        Attention { block_size, n_head, n_embd, head_size, scale: 1.0 / (head_size as f32).sqrt() }
     }
 
     /// Heads of a micro-batch of `rows` rows, counted over all sequences.
@@ -63,11 +56,17 @@ impl Attention {
         rows / self.block_size * self.n_head
     }
 
-    /// The attention of `rows` rows, and the softmax of each, `[heads, block_size]`; beside it, weights are packed.
-    pub(crate) fn forward_shared(
+    /// Writes the attention of `rows` rows to `out`, and the softmax of each to `softmax`, `[heads, block_size]`. The
+    /// same threads pack weights.
+    ///
+    /// # Safety
+    /// No other task uses `out` or `softmax`, or writes to `qkv`, before this returns.
+    pub(crate) unsafe fn forward_shared(
         &self,
         rows: usize,
-        buffers: BlockBuffers<'_>,
+        qkv: Shared<'_, f32>,
+        out: Shared<'_, f32>,
+        softmax: Shared<'_, RowSoftmax>,
         mask: Option<Mask>,
         pack_tasks: Vec<PackTask<'_>>,
     ) {
@@ -77,8 +76,8 @@ impl Attention {
         }
         let blocks = self.block_size.div_ceil(BLOCK);
         let tasks = self.num_heads(rows) * blocks;
-        // SAFETY: nothing writes to it meanwhile.
-        let qkv = unsafe { buffers.qkv.read(0..rows) };
+        // SAFETY: no task writes to `qkv` before this returns, by this function's contract.
+        let qkv = unsafe { qkv.read(0..rows) };
         let queries = (0..tasks).map(|task| {
             let (head, start) = (task / blocks, task % blocks * BLOCK);
             Job::Queries(Queries { head, start, end: self.block_size.min(start + BLOCK) })
@@ -87,7 +86,7 @@ impl Attention {
         for_each_in_order(jobs, |job| match job {
             Job::Pack(task) => task.run(),
             Job::Queries(queries) => {
-                self.forward_block(queries, buffers.attention, buffers.softmax, qkv, mask.as_ref());
+                self.forward_block(queries, out, softmax, qkv, mask.as_ref());
             }
         });
     }
@@ -313,37 +312,38 @@ impl Attention {
     }
 }
 
-/// The attention of one place of one sequence over `qkv [block_size, 3 * n_embd]` up to it: what the forward pass
-/// computes there, to the bit.
-///
-/// The forward pass goes over the later keys of the last block as well, with weights of 0, which add nothing.
-pub(crate) fn attend(out: &mut [f32], model: &ModelConfig, qkv: &[f32], place: usize) {
-    for (head, out) in out.chunks_mut(model.head_size()).enumerate() {
-        attend_head(out, model, qkv, head, place);
+impl Attention {
+    /// The attention of one place of one sequence over `qkv [block_size, 3 * n_embd]` up to it: the bits that the forward
+    /// pass computes there.
+    ///
+    /// The forward pass includes the later keys of the last block with weights of 0, which add nothing.
+    pub(crate) fn attend(&self, out: &mut [f32], qkv: &[f32], place: usize) {
+        for (head, out) in out.chunks_mut(self.head_size).enumerate() {
+            self.attend_head(out, qkv, head, place);
+        }
     }
-}
 
-/// The same of one head.
-pub(crate) fn attend_head(out: &mut [f32], model: &ModelConfig, qkv: &[f32], head: usize, place: usize) {
-    let attention = Attention::new(model);
-    let (width, size) = (attention.n_embd, attention.head_size);
-    let mut scores = [0.0; BLOCK];
-    let mut running = [RowSoftmax::EMPTY];
-    let at = |part: Part, place: usize| &qkv[(3 * place + part as usize) * width + head * size..];
-    let query = &at(Part::Query, place)[..size];
-    for first in (0..=place).step_by(BLOCK) {
-        let last = (place + 1).min(first + BLOCK);
-        let scores = &mut scores[..last - first];
-        matvec(scores, query, at(Part::Key, first), 3 * width);
-        online(scores, last - first, false, attention.scale, &mut running, out);
-        serial_matmul(
-            MatrixMut::new(out, 1, size),
-            if first == 0 { Accumulate::Replace } else { Accumulate::Add },
-            Matrix::new(scores, 1, last - first),
-            attention.part(qkv, head, Part::Value, first, last),
-        );
+    /// The attention of one place, one head alone.
+    pub(crate) fn attend_head(&self, out: &mut [f32], qkv: &[f32], head: usize, place: usize) {
+        let (width, size) = (self.n_embd, self.head_size);
+        let mut scores = [0.0; BLOCK];
+        let mut running = [RowSoftmax::EMPTY];
+        let at = |part: Part, place: usize| &qkv[(3 * place + part as usize) * width + head * size..];
+        let query = &at(Part::Query, place)[..size];
+        for first in (0..=place).step_by(BLOCK) {
+            let last = (place + 1).min(first + BLOCK);
+            let scores = &mut scores[..last - first];
+            matvec(scores, query, at(Part::Key, first), 3 * width);
+            online(scores, last - first, false, self.scale, &mut running, out);
+            serial_matmul(
+                MatrixMut::new(out, 1, size),
+                if first == 0 { Accumulate::Replace } else { Accumulate::Add },
+                Matrix::new(scores, 1, last - first),
+                self.part(qkv, head, Part::Value, first, last),
+            );
+        }
+        finish(&mut running, out);
     }
-    finish(&mut running, out);
 }
 
 vectorized! {

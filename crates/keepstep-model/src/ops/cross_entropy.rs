@@ -3,7 +3,6 @@
 //! Each row keeps a running maximum and sum over the blocks of the vocabulary; the backward half computes the logits
 //! again where there is more than one block.
 
-use crate::gpt2::settings::ModelConfig;
 use crate::ops::embedding::Inputs;
 use crate::ops::rows::{self, Shared, for_each_range};
 use keepstep_numerics::math::{exp, ln};
@@ -26,18 +25,13 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    pub(crate) fn new(model: &ModelConfig, rows: usize) -> Buffers {
+    pub(crate) fn new(vocab_size: usize, rows: usize) -> Buffers {
         let rows = rows.min(ROWS);
-        Buffers {
-            logits: vec![0.0; rows * model.vocab_size.min(VOCABULARY)],
-            rows: vec![RowLoss::EMPTY; rows],
-        }
+        Buffers { logits: vec![0.0; rows * vocab_size.min(VOCABULARY)], rows: vec![RowLoss::EMPTY; rows] }
     }
-}
 
-impl Buffers {
-    pub(crate) fn len_bytes(model: &ModelConfig, rows: usize) -> usize {
-        let row = model.vocab_size.min(VOCABULARY) * size_of::<f32>() + size_of::<RowLoss>();
+    pub(crate) fn len_bytes(vocab_size: usize, rows: usize) -> usize {
+        let row = vocab_size.min(VOCABULARY) * size_of::<f32>() + size_of::<RowLoss>();
         rows.min(ROWS) * row
     }
 

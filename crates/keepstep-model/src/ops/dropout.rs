@@ -1,17 +1,17 @@
 //! Dropout masks, computed where they are needed: forward and backward ask for the same element and get the same answer.
 
-use crate::engine::DropoutKey;
 use keepstep::rng::{Purpose, Stream};
 use keepstep_numerics::vectorized;
 
-/// Where in the model a mask applies.
+/// What the dropout masks of one micro-batch are a pure function of, whoever computes it and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub(crate) enum Site {
-    Embedding = 0,
-    AttentionWeights = 1,
-    AttentionOutput = 2,
-    MlpOutput = 3,
+pub struct DropoutKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// Updates completed before this one.
+    pub global_step: u64,
+    /// The micro-batch's index in the update.
+    pub micro_batch: u64,
 }
 
 /// Dropout during one micro-batch; None where nothing is dropped.
@@ -25,10 +25,10 @@ impl Dropout {
         Dropout((probability > 0.0).then_some((key, probability)))
     }
 
-    /// The mask of one place.
-    pub(crate) fn mask(&self, layer: usize, site: Site) -> Option<Mask> {
+    /// The mask at one site of one layer; sites are numbered by the model.
+    pub(crate) fn mask(&self, layer: usize, site: u64) -> Option<Mask> {
         let (key, probability) = self.0?;
-        let coordinates = [key.global_step, key.micro_batch, layer as u64, site as u64];
+        let coordinates = [key.global_step, key.micro_batch, layer as u64, site];
         Some(Mask {
             stream: Stream::new(key.seed, Purpose::Dropout, &coordinates),
             threshold: (probability * 4_294_967_296.0) as u32,
@@ -135,7 +135,7 @@ mod tests {
 
     fn mask(probability: f64) -> Mask {
         let key = DropoutKey { seed: 1, global_step: 2, micro_batch: 3 };
-        Dropout::new(key, probability).mask(4, Site::MlpOutput).expect("a mask")
+        Dropout::new(key, probability).mask(4, 3).expect("a mask")
     }
 
     #[test]
@@ -171,17 +171,12 @@ mod tests {
             Dropout::new(key, 0.5).mask(layer, site).expect("a mask").apply(&mut values, 0, 256);
             values
         };
-        let base = drawn(0, 0, 0, Site::Embedding);
-        assert_eq!(base, drawn(0, 0, 0, Site::Embedding));
-        for other in [
-            drawn(1, 0, 0, Site::Embedding),
-            drawn(0, 1, 0, Site::Embedding),
-            drawn(0, 0, 1, Site::Embedding),
-            drawn(0, 0, 0, Site::AttentionOutput),
-        ] {
+        let base = drawn(0, 0, 0, 0);
+        assert_eq!(base, drawn(0, 0, 0, 0));
+        for other in [drawn(1, 0, 0, 0), drawn(0, 1, 0, 0), drawn(0, 0, 1, 0), drawn(0, 0, 0, 2)] {
             assert_ne!(base, other);
         }
         let key = DropoutKey { seed: 1, global_step: 0, micro_batch: 0 };
-        assert!(Dropout::new(key, 0.0).mask(0, Site::Embedding).is_none());
+        assert!(Dropout::new(key, 0.0).mask(0, 0).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! LayerNorm over the last dimension (Ba, Kiros and Hinton, 2016), as PyTorch computes it.
 
-use crate::gpt2::layout::Affine;
+use crate::ops::affine::Affine;
 use keepstep_numerics::reduce::sum;
 use keepstep_numerics::vectorized;
 

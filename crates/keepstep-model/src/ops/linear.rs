@@ -1,6 +1,6 @@
 //! Linear layers: `y = x · weight + bias` with the weight as `[in, out]`.
 
-use crate::gpt2::layout::Affine;
+use crate::ops::affine::Affine;
 use keepstep_numerics::matmul::MatmulKind;
 use keepstep_numerics::matmul::PackedRhs;
 use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, matmul};

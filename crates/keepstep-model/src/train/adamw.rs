@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter, 2019), with the operations of `torch.optim.AdamW` in their order.
 
-use crate::gpt2::layout::Layout;
+use crate::layout::Layout;
 use keepstep::settings;
 use keepstep_numerics::math::powi;
 use keepstep_numerics::vectorized;
@@ -239,12 +239,12 @@ vectorized! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpt2::settings::ModelConfig;
+    use crate::gpt2::settings::Gpt2Config;
 
     /// Kingma and Ba's algorithm with decoupled decay, in float64.
     #[test]
     fn it_is_the_published_algorithm() {
-        let model = ModelConfig {
+        let model = Gpt2Config {
             vocab_size: 5,
             block_size: 3,
             n_layer: 1,
@@ -253,7 +253,7 @@ mod tests {
             dropout: 0.0,
             layer_norm_epsilon: 1e-5,
         };
-        let layout = Layout::new(&model);
+        let layout = model.layout();
         let len = layout.num_parameters();
         let config = OptimizerConfig { learning_rate: 1e-2, weight_decay: 0.1, ..OptimizerConfig::default() };
         let optimizer = AdamW::new(ParamGroup::of_config(&config, &layout));

@@ -1,14 +1,10 @@
 //! The state dicts of model, optimizer and scheduler, as PyTorch names and shapes them, and back.
 
-use crate::gpt2::layout::{Layout, NamedTensor};
+use crate::layout::{Layout, NamedTensor};
 use crate::train::adamw::ParamGroup;
 use crate::train::shared_buffer::FlatBuffer;
 use keepstep_pt::{Dict, Dtype, ReadError, Storage, Tensor, Value};
 use thiserror::Error;
-
-/// The name of the head, which shares the storage of the token embedding.
-const HEAD: &str = "lm_head.weight";
-const EMBEDDING: &str = "transformer.wte.weight";
 
 /// A state dict that does not belong to the model of the config.
 #[derive(Debug, Error)]
@@ -68,20 +64,18 @@ pub enum StateDictError {
     },
 }
 
-/// `GPT2LMHeadModel.state_dict()`: every tensor in a storage of its own, the tied head in the embedding's.
+/// The model's `state_dict()`: each tensor in a storage of its own, and tied names in the storage of their tensor.
 pub fn model_state_dict(layout: &Layout, parameters: &FlatBuffer) -> Value {
+    let views: Vec<Tensor> = layout.tensors().iter().map(|tensor| view(tensor, parameters)).collect();
     let mut dict = Dict::new();
-    let mut head = None;
-    for tensor in layout.tensors() {
-        let value = view(tensor, parameters);
-        if let (EMBEDDING, Value::Tensor(embedding)) = (tensor.name.as_str(), &value) {
-            head = Some(Tensor::new(embedding.storage().clone(), tensor.shape.clone()));
-        }
-        dict.insert(tensor.name.as_str(), value);
+    for (tensor, view) in layout.tensors().iter().zip(&views) {
+        dict.insert(tensor.name.as_str(), view.clone());
     }
-    // Tied: a tensor of its own in the embedding's storage.
-    if let Some(head) = head {
-        dict.insert(HEAD, head);
+    for (name, index) in layout.tied() {
+        dict.insert(
+            name.as_str(),
+            Tensor::new(views[*index].storage().clone(), views[*index].shape().to_vec()),
+        );
     }
     Value::OrderedDict(dict)
 }
@@ -93,7 +87,10 @@ pub fn load_model(value: &Value, layout: &Layout, parameters: &mut [f32]) -> Res
     for tensor in layout.tensors() {
         read(dict.get(&tensor.name), DICT, tensor, &tensor.name, parameters)?;
     }
-    let known = |name: &str| name == HEAD || layout.tensors().iter().any(|tensor| tensor.name == name);
+    let known = |name: &str| {
+        layout.tied().iter().any(|(tied, _)| tied == name)
+            || layout.tensors().iter().any(|tensor| tensor.name == name)
+    };
     refuse_extra(dict, DICT, known)
 }
 
@@ -247,10 +244,10 @@ fn tensors<'a>(layout: &'a Layout, groups: &'a [ParamGroup]) -> impl Iterator<It
     groups.iter().flat_map(|group| &group.tensors).map(|&index| &layout.tensors()[index])
 }
 
-fn view(tensor: &NamedTensor, buffer: &FlatBuffer) -> Value {
+fn view(tensor: &NamedTensor, buffer: &FlatBuffer) -> Tensor {
     const SIZE: usize = size_of::<f32>();
     let bytes = tensor.offset * SIZE..(tensor.offset + tensor.len()) * SIZE;
-    Value::Tensor(Tensor::new(Storage::shared(buffer.share(), bytes, Dtype::F32), tensor.shape.clone()))
+    Tensor::new(Storage::shared(buffer.share(), bytes, Dtype::F32), tensor.shape.clone())
 }
 
 fn as_dict<'a>(value: &'a Value, name: &str) -> Result<&'a Dict, StateDictError> {

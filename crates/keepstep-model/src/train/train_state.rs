@@ -1,6 +1,6 @@
 //! What a checkpoint holds of a model: parameters, the optimizer's two moments, and their count of updates.
 
-use crate::gpt2::layout::{Layout, initial_parameters};
+use crate::layout::Layout;
 use crate::train::adamw::{Buffers, ParamGroup, Values};
 use crate::train::schedule::Schedule;
 use crate::train::shared_buffer::FlatBuffer;
@@ -36,10 +36,9 @@ impl Spare {
 }
 
 impl TrainState {
-    /// At position 0: computed from the seed.
-    pub fn initial(layout: Layout, seed: u64) -> TrainState {
-        let parameters = FlatBuffer::new(initial_parameters(&layout, seed));
-        TrainState { parameters, ..TrainState::zeros(layout) }
+    /// The state before the first update. `parameters` are a buffer of the layout.
+    pub fn new(layout: Layout, parameters: Vec<f32>) -> TrainState {
+        TrainState { parameters: FlatBuffer::new(parameters), ..TrainState::zeros(layout) }
     }
 
     /// All 0, to be filled with what a file holds.
@@ -131,12 +130,13 @@ impl TrainState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpt2::settings::ModelConfig;
+    use crate::gpt2::layout::initial_parameters;
+    use crate::gpt2::settings::Gpt2Config;
     use crate::train::adamw::AdamW;
     use keepstep_pt::Archive;
 
     fn weights() -> (TrainState, AdamW) {
-        let model = ModelConfig {
+        let model = Gpt2Config {
             vocab_size: 5,
             block_size: 3,
             n_layer: 1,
@@ -145,9 +145,9 @@ mod tests {
             dropout: 0.0,
             layer_norm_epsilon: 1e-5,
         };
-        let layout = Layout::new(&model);
+        let layout = model.layout();
         let groups = ParamGroup::of_config(&crate::train::adamw::OptimizerConfig::default(), &layout);
-        (TrainState::initial(layout, 1), AdamW::new(groups))
+        (TrainState::new(layout, initial_parameters(&model, 1)), AdamW::new(groups))
     }
 
     fn update(weights: &mut TrainState, optimizer: &AdamW) {
