@@ -119,7 +119,9 @@ fn progress_for_other_programs() {
     let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().expect("an event")).collect();
     let plan = events.iter().position(|event| *event == "plan").expect("a plan");
     assert!(
-        events[..plan].iter().all(|event| matches!(*event, "reading" | "training_tokenizer" | "tokenizing")),
+        events[..plan]
+            .iter()
+            .all(|event| matches!(*event, "listing" | "reading" | "training_tokenizer" | "tokenizing")),
         "{events:?}"
     );
     assert_eq!(events[plan + 1], "resumed");

@@ -42,6 +42,10 @@ impl JsonProgress {
 }
 
 impl Observer for JsonProgress {
+    fn listing(&mut self, num_files: u64) {
+        self.now_and_then(false, &json!({ "event": "listing", "num_files": num_files }));
+    }
+
     fn reading(&mut self, done_bytes: u64, total_bytes: u64) {
         let line = json!({ "event": "reading", "done_bytes": done_bytes, "total_bytes": total_bytes });
         self.now_and_then(done_bytes >= total_bytes, &line);

@@ -102,6 +102,13 @@ fn columns() -> usize {
 }
 
 impl Observer for Progress {
+    fn listing(&mut self, num_files: u64) {
+        // It is over before anyone could read it, unless there are very many or the disk is slow.
+        if self.started.elapsed() > Duration::from_secs(2) {
+            self.show(|| format!("Looking for files: {num_files}"));
+        }
+    }
+
     fn reading(&mut self, done_bytes: u64, total_bytes: u64) {
         self.show(|| share("Reading", done_bytes, total_bytes, megabytes));
     }

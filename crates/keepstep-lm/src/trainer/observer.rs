@@ -9,6 +9,8 @@ use std::time::Duration;
 /// Every method has an empty default, so that an observer names only what it shows.
 #[expect(unused_variables, reason = "the defaults ignore their arguments")]
 pub trait Observer: Send {
+    /// The files of the corpus are being looked for: so many were found.
+    fn listing(&mut self, num_files: u64) {}
     /// Text is being read, to know it again or to train a tokenizer: bytes done, of all.
     fn reading(&mut self, done_bytes: u64, total_bytes: u64) {}
     /// A tokenizer is being trained: the entries that its vocabulary has and will have.

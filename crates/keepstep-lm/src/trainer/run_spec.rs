@@ -171,6 +171,7 @@ pub(crate) fn progress<'a>(
 ) -> impl FnMut(Stage, u64, u64) -> bool + Send + 'a {
     move |stage, done, total| {
         match stage {
+            Stage::Listing => observer.listing(done),
             Stage::TrainingTokenizer => observer.training_tokenizer(done, total),
             Stage::Tokenizing => observer.tokenizing(done, total),
             _ => observer.reading(done, total),
@@ -185,7 +186,11 @@ fn files(
     observer: &mut dyn Observer,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Vec<SourceFile>, TrainError> {
-    Ok(corpus::collect(&config.data, &mut progress(observer, stop))?)
+    let mut notes = Vec::new();
+    let mut note = |note| notes.push(note);
+    let files = corpus::collect(&config.data, &mut progress(observer, stop), &mut note)?;
+    notes.iter().for_each(|note| observer.note(note));
+    Ok(files)
 }
 
 /// The checkpoint's tokenizer, where the config asks for the same kind; otherwise the config's, trained on the corpus

@@ -41,6 +41,17 @@ pub enum CorpusError {
         /// Why.
         source: io::Error,
     },
+    /// Something that a pattern may need and that cannot be looked at or read.
+    #[error(
+        "{path}: this cannot be read, and a pattern of `data.paths` needs it: mend or remove it, or leave out what cannot be \
+         read with data.skip_unreadable = true"
+    )]
+    Inaccessible {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A file without content.
     #[error("{path}: the file is empty")]
     Empty {

@@ -2,16 +2,16 @@
 
 use super::DataConfig;
 use super::index::Index;
-use super::packages;
+use super::listing::{Listed, list};
 use super::stamp::Stamp;
+use super::unreadable::Unreadable;
 use super::{CorpusError, Progress, Stage, cache_dir};
-use keepstep::settings::expand;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What is asked of the disk at a time.
@@ -45,8 +45,11 @@ impl SourceFile {
         &self.stamp
     }
 
-    /// Reads and hashes all of it; `go_on` is told of each part's length.
-    fn read(path: PathBuf, go_on: impl Fn(u64) -> bool) -> Result<SourceFile, CorpusError> {
+    /// Reads and hashes all of it. `progress` is called with the length of each part, and ends it by an error.
+    fn read(
+        path: PathBuf,
+        progress: impl Fn(u64) -> Result<(), CorpusError>,
+    ) -> Result<SourceFile, CorpusError> {
         let unreadable = |source| CorpusError::Unreadable { path: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
         let stamp = Stamp::of(&file.metadata().map_err(unreadable)?);
@@ -73,9 +76,7 @@ impl SourceFile {
             buffer.copy_within(valid..len, 0);
             left = len - valid;
             offset += valid as u64;
-            if !go_on(read as u64) {
-                return Err(CorpusError::Stopped);
-            }
+            progress(read as u64)?;
         }
         let now = Stamp::of(&file.metadata().map_err(unreadable)?);
         if offset != stamp.size() || !now.has_content_of(&stamp) {
@@ -85,37 +86,54 @@ impl SourceFile {
     }
 }
 
-/// The files of a config: those of each pattern in turn, bytewise by their path below the pattern's fixed prefix, then
+/// The files of a config: those of each pattern in turn, bytewise by their path below the pattern's fixed folders, then
 /// those of the cargo packages; each once. Empty files are left out, unless they were named themselves.
 ///
-/// Files that were read before and have not changed since are not read again.
+/// Files that were read before and have not changed since are not read again. `note` is called with what people should
+/// know: that something was left out, which the config must allow.
 ///
 /// # Errors
-/// A pattern that names nothing, or a file that cannot be used.
-pub fn collect(data: &DataConfig, progress: &mut Progress<'_>) -> Result<Vec<SourceFile>, CorpusError> {
-    let mut paths: Vec<(PathBuf, bool)> = Vec::new();
-    for pattern in &data.paths {
-        matches(pattern, &mut paths)?;
+/// A pattern that matches nothing, or a file that cannot be used.
+pub fn collect(
+    data: &DataConfig,
+    progress: &mut Progress<'_>,
+    note: &mut dyn FnMut(String),
+) -> Result<Vec<SourceFile>, CorpusError> {
+    let mut unreadable = Unreadable::new(data);
+    let listed = list(data, &mut unreadable, progress)?;
+    let progress = Mutex::new(progress);
+    let call = |stage, done, total| {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress(stage, done, total) { Ok(()) } else { Err(CorpusError::Stopped) }
+    };
+    let num_files = listed.len() as u64;
+    let look = |file: &Listed| {
+        call(Stage::Listing, num_files, num_files)?;
+        Ok(stamp(&file.path))
+    };
+    let looked: Vec<Result<io::Result<Stamp>, CorpusError>> = listed.par_iter().map(look).collect();
+    let (mut paths, mut named, mut stamps) = (Vec::new(), Vec::new(), Vec::new());
+    for (file, stamp) in listed.into_iter().zip(looked) {
+        match stamp? {
+            Ok(stamp) => {
+                paths.push(file.path);
+                named.push(file.is_named);
+                stamps.push(stamp);
+            }
+            Err(source) if file.is_named => return Err(CorpusError::Unreadable { path: file.path, source }),
+            Err(source) => unreadable.leave_out(file.path, source)?,
+        }
     }
-    paths.extend(packages::sources(&data.cargo_packages)?.into_iter().map(|path| (path, false)));
-    let mut seen = BTreeSet::new();
-    paths.retain(|(path, _)| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
-    let (paths, named): (Vec<PathBuf>, Vec<bool>) = paths.into_iter().unzip();
     let index = cache_dir(data)?.and_then(|folder| Index::open(&folder, &paths).ok());
-
-    let stamps: Vec<Result<Stamp, CorpusError>> = paths.par_iter().map(|path| stamp(path)).collect();
-    let stamps = stamps.into_iter().collect::<Result<Vec<Stamp>, CorpusError>>()?;
     let known: Vec<Option<[u8; 32]>> = (stamps.iter().enumerate())
         .map(|(place, stamp)| index.as_ref().and_then(|index| index.get(place, stamp)))
         .collect();
     let unknown = stamps.iter().zip(&known).filter(|(_, known)| known.is_none());
     let total: u64 = unknown.map(|(stamp, _)| stamp.size()).sum();
-    let state = Mutex::new((0, progress));
-    let go_on = |bytes: u64| {
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 += bytes;
-        let done = state.0;
-        (state.1)(Stage::Reading, done, total)
+    let done = AtomicU64::new(0);
+    let read = |bytes: u64| {
+        let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        call(Stage::Reading, done, total)
     };
     let file = |place: usize| {
         let path = paths[place].clone();
@@ -123,94 +141,53 @@ pub fn collect(data: &DataConfig, progress: &mut Progress<'_>) -> Result<Vec<Sou
             (stamp, _) if stamp.size() == 0 && named[place] => Err(CorpusError::Empty { path }),
             (stamp, _) if stamp.size() == 0 => Ok(None),
             (stamp, Some(hash)) => Ok(Some(SourceFile { path, stamp, hash })),
-            (_, None) => SourceFile::read(path, go_on).map(Some),
+            (_, None) => SourceFile::read(path, read).map(Some),
         }
     };
-    let files: Vec<Result<Option<SourceFile>, CorpusError>> =
+    let results: Vec<Result<Option<SourceFile>, CorpusError>> =
         (0..paths.len()).into_par_iter().map(file).collect();
     // The first mistake in the order of the files, however many threads looked.
-    let files = files.into_iter().collect::<Result<Vec<Option<SourceFile>>, CorpusError>>()?;
+    let mut files = Vec::with_capacity(paths.len());
+    for (result, is_named) in results.into_iter().zip(&named) {
+        files.push(match result {
+            Err(CorpusError::Unreadable { path, source }) if !is_named => {
+                unreadable.leave_out(path, source)?;
+                None
+            }
+            result => result?,
+        });
+    }
     if let Some(index) = index {
         let known = files.iter().enumerate().filter_map(|(place, file)| Some((place, file.as_ref()?)));
         // Where it cannot be written, the files are read again the next time.
         let _ = index.write(known);
     }
+    unreadable.note().into_iter().for_each(note);
     Ok(files.into_iter().flatten().collect())
 }
 
-fn stamp(path: &Path) -> Result<Stamp, CorpusError> {
-    let unreadable = |source| CorpusError::Unreadable { path: path.to_path_buf(), source };
-    let metadata = fs::metadata(path).map_err(unreadable)?;
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
     Ok(Stamp::of(&metadata))
-}
-
-/// Appends the files of a pattern, each with whether it was named itself.
-fn matches(pattern: &str, out: &mut Vec<(PathBuf, bool)>) -> Result<(), CorpusError> {
-    let expanded = expand(pattern)?;
-    let missing = || CorpusError::Missing { pattern: pattern.to_owned() };
-    let path = Path::new(&expanded);
-    if path.exists() || !expanded.contains(['*', '?', '[']) {
-        if path.is_dir() {
-            return Err(CorpusError::Folder { pattern: pattern.trim_end_matches('/').to_owned() });
-        }
-        if !path.exists() {
-            return Err(missing());
-        }
-        out.push((path.to_path_buf(), true));
-        return Ok(());
-    }
-    let options = glob::MatchOptions {
-        case_sensitive: true,
-        require_literal_separator: true,
-        require_literal_leading_dot: true,
-    };
-    let wrong = |error: glob::PatternError| CorpusError::Pattern {
-        pattern: pattern.to_owned(),
-        message: error.to_string(),
-    };
-    let prefix = fixed_prefix(path);
-    let mut found = Vec::new();
-    for entry in glob::glob_with(&expanded, options).map_err(wrong)? {
-        let path = entry.map_err(|error| CorpusError::Unreadable {
-            path: error.path().to_path_buf(),
-            source: error.into(),
-        })?;
-        if path.is_file() {
-            found.push(path);
-        }
-    }
-    if found.is_empty() {
-        return Err(missing());
-    }
-    let below =
-        |path: &PathBuf| path.strip_prefix(&prefix).unwrap_or(path).as_os_str().as_encoded_bytes().to_vec();
-    found.sort_by_cached_key(below);
-    out.extend(found.into_iter().map(|path| (path, false)));
-    Ok(())
-}
-
-/// The leading folders of a pattern that hold no wildcard.
-fn fixed_prefix(pattern: &Path) -> PathBuf {
-    let fixed = |part: &Component<'_>| {
-        !part.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b'*' | b'?' | b'['))
-    };
-    pattern.components().take_while(fixed).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     fn names(folder: &Path, patterns: &[&str]) -> Result<Vec<String>, CorpusError> {
         let paths = patterns.iter().map(|pattern| folder.join(pattern).display().to_string()).collect();
         let cache_dir = Some(folder.join("cache").display().to_string());
-        let files = collect(&DataConfig { paths, cache_dir, ..DataConfig::default() }, &mut |_, _, _| true)?;
+        let files = collect(
+            &DataConfig { paths, cache_dir, ..DataConfig::default() },
+            &mut |_, _, _| true,
+            &mut |_| (),
+        )?;
         let name = |file: &SourceFile| file.path().strip_prefix(folder).expect("below").display().to_string();
         Ok(files.iter().map(name).collect())
     }
@@ -260,10 +237,13 @@ mod tests {
         /// Bytes that had to be read. What is known is right, read or not.
         fn look(&self) -> u64 {
             let read = AtomicU64::new(0);
-            let files = collect(&self.data, &mut |_, done, _| {
-                read.store(done, Ordering::Relaxed);
+            let mut progress = |stage, done, _| {
+                if stage == Stage::Reading {
+                    read.store(done, Ordering::Relaxed);
+                }
                 true
-            });
+            };
+            let files = collect(&self.data, &mut progress, &mut |_| ());
             for (file, path) in files.expect("files").iter().zip(&self.paths) {
                 let expected: [u8; 32] = Sha256::digest(fs::read(path).expect("it")).into();
                 assert_eq!(*file.hash(), expected);
@@ -312,11 +292,11 @@ mod tests {
             text.truncate(at);
             text.extend(end);
             fs::write(&lab.paths[0], &text).expect("a file");
-            let error = collect(&lab.data, &mut |_, _, _| true).expect_err("no text");
+            let error = collect(&lab.data, &mut |_, _, _| true, &mut |_| ()).expect_err("no text");
             let place = at as u64 + u64::from(end[0] == b'a');
             assert!(matches!(error, CorpusError::NotUtf8 { at, .. } if at == place), "{error}");
         }
-        let stopped = collect(&lab.data, &mut |_, _, _| false).expect_err("a stop");
+        let stopped = collect(&lab.data, &mut |_, _, _| false, &mut |_| ()).expect_err("a stop");
         assert!(matches!(stopped, CorpusError::Stopped), "{stopped}");
         fs::write(&lab.paths[0], "é".repeat(READ)).expect("a file");
         assert_eq!(lab.look(), 2 * READ as u64 + 4);

@@ -4,12 +4,16 @@ mod encode;
 mod error;
 mod files;
 mod index;
+mod listing;
 mod packages;
+mod pattern;
 mod pieces;
 mod settings;
 mod stamp;
 mod tokens;
+mod unreadable;
 mod vocabulary;
+mod walk;
 
 pub use error::CorpusError;
 pub use files::{SourceFile, collect};
@@ -26,6 +30,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
+    /// Files are looked for, counted in files.
+    Listing,
     /// Files are read, counted in bytes.
     Reading,
     /// A BPE is trained, counted in entries of its vocabulary.

@@ -180,7 +180,7 @@ mod tests {
             cache_dir: Some(folder.path().join("cache").display().to_string()),
             ..DataConfig::default()
         };
-        let files = collect(&data, &mut |_, _, _| true).expect("files");
+        let files = collect(&data, &mut |_, _, _| true, &mut |_| ()).expect("files");
         let mut reader = Pieces::new(&files);
         let mut found = Vec::new();
         loop {
@@ -211,7 +211,7 @@ mod tests {
         };
         for text in ["shorter", "as longer", "a longer text", ""] {
             std::fs::write(&path, "as before").expect("a file");
-            let files = collect(&data, &mut |_, _, _| true).expect("files");
+            let files = collect(&data, &mut |_, _, _| true, &mut |_| ()).expect("files");
             std::thread::sleep(std::time::Duration::from_millis(20));
             std::fs::write(&path, text).expect("a file");
             let error = Pieces::new(&files).batch(9).expect_err(text);

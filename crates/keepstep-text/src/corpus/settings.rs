@@ -8,6 +8,8 @@ settings! {
     pub struct DataConfig {
         /// Files or globs; `~` and `${VAR:-default}` expand.
         runtime paths: Vec<String> = Vec::new(),
+        /// Whether what a glob matches is left out if it cannot be read.
+        runtime skip_unreadable: bool = false,
         /// Crates whose Rust sources cargo has on the disk, as name-version.
         runtime cargo_packages: Vec<String> = Vec::new(),
         /// The part of the windows, from the end, that is held out.

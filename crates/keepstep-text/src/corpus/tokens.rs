@@ -312,7 +312,7 @@ mod tests {
                 cache_dir: Some(folder.path().join("files").display().to_string()),
                 ..DataConfig::default()
             };
-            let files = collect(&data, &mut |_, _, _| true).expect("files");
+            let files = collect(&data, &mut |_, _, _| true, &mut |_| ()).expect("files");
             (Lab { folder, files }, data)
         }
 

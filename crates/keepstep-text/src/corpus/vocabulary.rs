@@ -117,7 +117,7 @@ mod tests {
             ..DataConfig::default()
         };
         let get = |vocabulary: Vocabulary| {
-            let files = collect(&data, &mut |_, _, _| true).expect("files");
+            let files = collect(&data, &mut |_, _, _| true, &mut |_| ()).expect("files");
             let mut passes = 0;
             let mut progress = |_, _, _| {
                 passes += 1;
