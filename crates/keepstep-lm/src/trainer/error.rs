@@ -1,6 +1,5 @@
 //! What ends a session before its time.
 
-use super::precision::lack;
 use crate::config::{ConfigError, Precision, Precisions};
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_numerics::bf16::Support;
@@ -37,7 +36,7 @@ pub enum TrainError {
     #[error(
         "`precision` is {allowed}, and {}: use a processor that has them, allow float32 as well \
          (precision = [\"bf16\", \"float32\"]), or set emulate_bf16 = true, which computes the same bytes more slowly",
-        lack(*support)
+        support.lack()
     )]
     Precision {
         /// What the config allows.
@@ -49,7 +48,7 @@ pub enum TrainError {
     #[error(
         "{path}: this run computes in {saved}, and {}: continue on a processor that has them, or set \
          emulate_bf16 = true, which computes the same bytes more slowly",
-        lack(*support)
+        support.lack()
     )]
     PrecisionOfRun {
         /// The checkpoint.

@@ -38,24 +38,14 @@ pub(crate) fn of_run(
     }
 }
 
-/// What is to be said of it, if anything.
+/// What people should know about the precision, if anything.
 pub(super) fn note(precision: Precision, support: Support) -> Option<String> {
     match (precision, support) {
         (Precision::Float32, _) => None,
-        (Precision::Bf16, Support::Present) => Some("Products in bf16, by AVX512-BF16".to_owned()),
+        (Precision::Bf16, Support::Present) => Some("Matmuls in bf16, by AVX512-BF16".to_owned()),
         (Precision::Bf16, _) => {
-            Some("Products in bf16, emulated (emulate_bf16): the same bytes, slower".to_owned())
+            Some("Matmuls in bf16, emulated (emulate_bf16): the same bytes, slower".to_owned())
         }
-    }
-}
-
-/// Why this processor cannot compute in bf16.
-pub(super) fn lack(support: Support) -> &'static str {
-    match support {
-        Support::Differs => {
-            "this processor's instructions for it (AVX512-BF16) round otherwise than is defined"
-        }
-        Support::Missing | Support::Present => "this processor lacks the instructions for it (AVX512-BF16)",
     }
 }
 

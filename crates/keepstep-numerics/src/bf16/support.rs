@@ -38,6 +38,18 @@ impl Support {
         static SUPPORT: OnceLock<Support> = OnceLock::new();
         *SUPPORT.get_or_init(test_processor)
     }
+
+    /// Why this processor cannot compute in bf16, as the part of a sentence.
+    pub fn lack(self) -> &'static str {
+        match self {
+            Support::Differs => {
+                "this processor's AVX512-BF16 instructions round differently from the definition"
+            }
+            Support::Missing | Support::Present => {
+                "this processor lacks the instructions for it (AVX512-BF16)"
+            }
+        }
+    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
