@@ -220,7 +220,11 @@ class Loader:
             batches = self._source.batches(self.plan.micro_batches(epoch, step))
             rehearsal = driver.rehearsal(self, epoch, step)
             if rehearsal is not None:
-                batches = yield from rehearsal.hold(self.plan.micro_batches(epoch, step), batches, body)
+                held = yield from rehearsal.hold(self.plan.micro_batches(epoch, step), batches, body)
+                if held is None:
+                    yield None, None
+                    return
+                batches = held
             body = None  # a frame keeps everything alive that its function has
             for micro_batch, batch in zip(self.plan.micro_batches(epoch, step), batches):
                 driver.before(micro_batch)
