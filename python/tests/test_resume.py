@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from loop import main
+from resume_loop import main
 
 UPDATES = 8
 
@@ -65,7 +65,7 @@ def test_an_interrupt_saves_and_raises(straight: dict[str, str], tmp_path: Path)
 
 def test_killed(straight: dict[str, str], tmp_path: Path) -> None:
     for kill_at in (2, 5, 7):
-        process = subprocess.run([sys.executable, Path(__file__).with_name("loop.py"), tmp_path, f"kill_at={kill_at}"])
+        process = subprocess.run([sys.executable, Path(__file__).with_name("resume_loop.py"), tmp_path, f"kill_at={kill_at}"])
         assert process.returncode == -9
     assert main(str(tmp_path)) == 0
     assert files(tmp_path) == straight

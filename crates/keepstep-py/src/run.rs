@@ -174,10 +174,13 @@ pub(crate) struct Run {
     ended: Mutex<Ended>,
 }
 
+/// Paths of files that have been saved, with seconds.
+type Files = Vec<(PathBuf, f64)>;
+
 /// What has become of saves since Python asked last.
 #[derive(Default)]
 struct Ended {
-    files: Vec<(PathBuf, f64)>,
+    files: Files,
     failure: Option<String>,
 }
 
@@ -338,7 +341,7 @@ impl Run {
     /// What has become of saves since this was last asked: pairs of a path and seconds, and why one failed. With `wait`,
     /// once none is under way any more.
     #[pyo3(signature = (*, wait=false))]
-    fn saved(&self, py: Python<'_>, wait: bool) -> PyResult<(Vec<(PathBuf, f64)>, Option<String>)> {
+    fn saved(&self, py: Python<'_>, wait: bool) -> PyResult<(Files, Option<String>)> {
         let ask = |run: &mut keepstep::Run| if wait { run.wait_for_saves() } else { run.saves() };
         self.keep(py.detach(|| self.with(ask))?);
         let Ended { files, failure } = std::mem::take(&mut *lock(&self.ended));

@@ -47,7 +47,7 @@ impl Tensor {
         let dtype = Dtype::ALL.iter().copied().find(|known| known.name() == dtype);
         let dtype =
             dtype.ok_or_else(|| PyValueError::new_err("a .pt file cannot hold this type of elements"))?;
-        if num_bytes % dtype.size() != 0 || (address == 0 && num_bytes > 0) {
+        if !num_bytes.is_multiple_of(dtype.size()) || (address == 0 && num_bytes > 0) {
             return Err(PyValueError::new_err("the memory is no whole number of elements"));
         }
         let memory = Arc::new(Memory { address, len: num_bytes, _owner: owner });

@@ -84,7 +84,7 @@ impl<'py> ToValue<'py> {
         if let Ok(tensor) = converted.cast::<Tensor>() {
             return Ok(Value::Tensor(tensor.get().0.clone()));
         }
-        if converted.get_type().is(&object.get_type()) {
+        if converted.get_type().is(object.get_type()) {
             return Err(self.refuse("an object that cannot be converted"));
         }
         self.walk(&converted)

@@ -1,4 +1,4 @@
-"""The loop that the tests run, in a process of its own: ``python loop.py FOLDER [key=value]...``.
+"""The loop that the tests run, in a process of its own: ``python resume_loop.py FOLDER [key=value]...``.
 
 It has everything that people forget to save: dropout, random augmentations from all three generators, EMA, a scheduler,
 clipping, a moving best, a ragged last window.
