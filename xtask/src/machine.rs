@@ -72,6 +72,47 @@ pub(crate) fn torch_python() -> Result<PathBuf, String> {
     environment(&format!("torch-{TORCH}-transformers-{TRANSFORMERS}"), &probe, &packages)
 }
 
+/// What builds, tests and checks the Python package.
+const PACKAGE_TOOLS: [&str; 9] = [
+    "maturin==1.16.0",
+    "ziglang==0.17.1",
+    "auditwheel==6.8.2",
+    "pytest==9.2.0",
+    "pyright[nodejs]==1.1.414",
+    "mypy==2.4.1",
+    "nbclient==0.11.0",
+    "ipykernel==7.4.0",
+    "tqdm",
+];
+
+/// The Python of an environment that builds and tests the Python package, made at the first call. It sees the packages of
+/// the environment that has PyTorch, so that those are there once.
+pub(crate) fn package_python() -> Result<PathBuf, String> {
+    let torch = torch_python()?;
+    let folder = cache().join(format!("package-torch-{TORCH}-1"));
+    let python = folder.join("bin/python");
+    let probe =
+        "import torch, maturin, ziglang, auditwheel, pytest, pyright, mypy, nbclient, ipykernel, tqdm";
+    if python.exists() && succeeds(Command::new(&python).args(["-c", probe])) {
+        return Ok(python);
+    }
+    run(Command::new(&torch).args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let see =
+        "import pathlib, sysconfig, sys; pathlib.Path(sys.argv[1]).write_text(sysconfig.get_path('purelib'))";
+    let purelib = "import sysconfig; print(sysconfig.get_path('purelib'))";
+    let output = Command::new(&python).args(["-c", purelib]).output().map_err(|error| error.to_string())?;
+    let site = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    run(Command::new(&torch).args(["-c", see]).arg(site.join("torch.pth")))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(PACKAGE_TOOLS))?;
+    if succeeds(Command::new(&python).args(["-c", probe])) {
+        Ok(python)
+    } else {
+        Err(format!("the Python environment in {} lacks {}", folder.display(), PACKAGE_TOOLS.join(", ")))
+    }
+}
+
 /// The TensorBoard that the tests read event files with.
 pub(crate) const TENSORBOARD: &str = "2.21.0";
 

@@ -3,6 +3,7 @@
 //! - `test` is everything that a change must pass; `.ci/run` calls it and nothing else.
 //! - `bench` measures, side by side in one run.
 //! - `soak` runs the long forms of the store's tests.
+//! - `wheel` builds the Python package for other machines.
 //! - `fuzz` and `differential` search for files that the `.pt` reader takes wrongly.
 //! - `quickstart` regenerates the quickstart's list of crates and the figures that the README shows.
 
@@ -11,6 +12,7 @@ mod bench;
 mod command;
 mod fuzz;
 mod machine;
+mod python;
 mod quickstart;
 mod soak;
 mod test;
@@ -32,6 +34,7 @@ usage: cargo xtask COMMAND
                          SIGKILL, 10,000 times, of a process that saves, rotates and moves the best
   soak crash-states [--states N] [--seed N] [--round N]
                          a million distinct states in which a crash may leave the disk (--round replays one)
+  wheel [--here]         wheels of the Python package for x86-64 and aarch64 (--here: x86-64 alone), manylinux_2_28
   fuzz [--minutes N]     the fuzz targets of the .pt reader, all at once, for N minutes each (10)
   differential [FILES]   what the .pt reader makes of generated files (10000), against torch.load
   quickstart --update    the quickstart's list of crates at the versions of Cargo.lock, and the README's figures
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Some("test") => test::run(rest),
         Some("bench") => bench::main(rest),
         Some("soak") => soak::main(rest),
+        Some("wheel") => python::wheels(rest),
         Some("fuzz") => fuzz::run(rest),
         Some("differential") => fuzz::differential(rest),
         Some("quickstart") => quickstart::run(rest),

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that a change must pass.
 
 use crate::command::{self, cargo, describe};
-use crate::{arm, machine};
+use crate::{arm, machine, python};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     tests.args(["test", "--workspace", "--no-fail-fast"]);
     if quick {
         eprintln!(
-            "xtask: --quick: the tests against PyTorch, TensorBoard, a browser and emulated ARM are left out; those of the \
+            "xtask: --quick: the tests of the Python package and those against PyTorch, TensorBoard, a browser and emulated ARM are left out; those of the \
              workspace count as skipped"
         );
     } else {
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut tally = Tally::of(&mut tests)?;
     if !quick {
         tally.add_all(&Tally::of(&mut arm::tests())?);
+        tally.add_all(&Tally::of(&mut python::tests(&machine::package_python()?)?)?);
     }
     say_what_this_processor_lacks();
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.ignored);
@@ -113,6 +114,11 @@ impl Tally {
 
     /// Counts one line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
     fn add(&mut self, line: &str) {
+        if let Some([passed, failed, skipped]) = python::counts(line) {
+            self.passed += passed;
+            self.failed += failed;
+            self.ignored += skipped;
+        }
         let Some(summary) = line.strip_prefix("test result: ") else {
             return;
         };

@@ -6,6 +6,7 @@
 mod adopt;
 mod errors;
 mod keys;
+mod program;
 mod run;
 mod search;
 mod tensor;
@@ -22,6 +23,8 @@ mod _core {
     use super::errors::{Error, LockedError, MismatchError, SaveError, StateError};
     #[pymodule_export]
     use super::keys::{Order, key, order, words};
+    #[pymodule_export]
+    use super::program::main;
     #[pymodule_export]
     use super::run::{Look, Run, check_storable, look, search_tree, write_pt};
     #[pymodule_export]

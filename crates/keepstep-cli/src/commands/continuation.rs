@@ -4,7 +4,7 @@ use super::quoted;
 
 /// The command line of this process without what would begin anew, go back again or stop again.
 pub(super) fn command() -> String {
-    of(std::env::args())
+    of(crate::invocation::command_line().into_iter())
 }
 
 fn of(arguments: impl Iterator<Item = String>) -> String {

@@ -5,7 +5,7 @@ use keepstep::name::Name;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -33,18 +33,17 @@ pub(super) struct Told {
 impl Session {
     /// Starts to train `config` into the folder `run`, up to the global step `stop_at`.
     pub(super) fn start(config: &Path, run: &Path, stop_at: u64) -> Result<Session, Failure> {
-        let program = std::env::current_exe()
+        let mut command = crate::invocation::program()
             .map_err(|error| Failure::new(1, format!("this program's own file is not known: {error}")))?;
-        let mut command = Command::new(&program);
         command.arg("train").arg(config).arg("--set").arg(format!("output_dir={}", run.display()));
         command.args(["--json-progress", "--stop-at", &stop_at.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A Ctrl-C is this process's to hear.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command
-            .spawn()
-            .map_err(|error| Failure::new(1, format!("{} does not start: {error}", program.display())))?;
+        let mut child = command.spawn().map_err(|error| {
+            Failure::new(1, format!("{} does not start: {error}", command.get_program().display()))
+        })?;
         let told = Arc::new(Mutex::new(Told::default()));
         let listener = child.stdout.take().map(|output| {
             let told = Arc::clone(&told);

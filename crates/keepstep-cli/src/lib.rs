@@ -1,0 +1,38 @@
+//! The `keepstep` program: reads the command line, calls the libraries, prints.
+//!
+//! Results go to standard output, everything else to standard error. The Python package carries the program as well, so
+//! it is a function here.
+
+mod arguments;
+mod banner;
+mod commands;
+mod invocation;
+mod progress;
+mod signals;
+mod table;
+
+use clap::Parser;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the program with its command line, whose first item is the program's name. Ends the process for `--help` and for
+/// a command line that cannot be used.
+pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    ExitCode::from(run(command_line, Vec::new()))
+}
+
+/// Like [`main`], but gives the exit status as a number. `program` is what starts the program: empty for this process's own
+/// file, or for example `python -m keepstep`.
+pub fn run(command_line: impl IntoIterator<Item = OsString>, program: Vec<OsString>) -> u8 {
+    let command_line: Vec<OsString> = command_line.into_iter().collect();
+    invocation::set(command_line.clone(), program);
+    // Where the handler cannot be installed, the system's default stays.
+    let _ = signals::report_large_files_as_errors();
+    match commands::run(arguments::Arguments::parse_from(command_line).command) {
+        Ok(status) => status,
+        Err(failure) => {
+            progress::say(&format!("keepstep: {failure}"));
+            failure.status()
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The Python package: its tests against the installed wheel, and wheels for other machines.
+
+use crate::command::{self, cargo, describe, root};
+use crate::machine;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Builds the wheel once, installs it away from the sources, and gives pytest over `python/tests`.
+pub(crate) fn tests(python: &Path) -> Result<Command, String> {
+    let wheel = build(python, &["--profile", "dev"], "test-wheel")?;
+    let site = root().join("target/test-site");
+    let _ = std::fs::remove_dir_all(&site);
+    command::run(
+        Command::new(python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
+            .arg(&site)
+            .arg(&wheel),
+    )?;
+    let mut tests = Command::new(python);
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", "python/tests"]);
+    tests.current_dir(root()).env("PYTHONPATH", &site).env("KEEPSTEP_WHEEL", &wheel);
+    Ok(tests)
+}
+
+/// `cargo xtask wheel`: release wheels that run on other machines as well.
+pub(crate) fn wheels(arguments: &[String]) -> Result<(), String> {
+    let targets: &[&str] = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => &["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"],
+        ["--here"] => &["x86_64-unknown-linux-gnu"],
+        _ => return Err(format!("wheel takes --here or nothing, not {arguments:?}")),
+    };
+    let python = machine::package_python()?;
+    for target in targets {
+        machine::rust_target(target)?;
+        let wheel = build(
+            &python,
+            &["--release", "--zig", "--compatibility", "manylinux_2_28", "--target", target],
+            &format!("wheels/{target}"),
+        )?;
+        // It compares the symbols that the wheel needs with those that the policy allows.
+        command::run(Command::new(&python).args(["-m", "auditwheel", "show"]).arg(&wheel))?;
+        println!("{}", wheel.display());
+    }
+    Ok(())
+}
+
+/// Builds a wheel into an empty folder below `target/`.
+fn build(python: &Path, arguments: &[&str], folder: &str) -> Result<PathBuf, String> {
+    let out = root().join("target").join(folder);
+    let _ = std::fs::remove_dir_all(&out);
+    let mut maturin = Command::new(python);
+    maturin
+        .args(["-m", "maturin", "build", "--quiet", "--locked", "--interpreter"])
+        .arg(python)
+        .args(arguments);
+    maturin.arg("--out").arg(&out).current_dir(root());
+    // maturin looks for `ziglang` and cargo on the path.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = python.parent().map(Path::to_path_buf).into_iter().chain(std::env::split_paths(&path));
+    maturin.env("PATH", std::env::join_paths(folders).map_err(|error| error.to_string())?);
+    if let Some(cargo) = cargo().get_program().to_str() {
+        maturin.env("CARGO", cargo);
+    }
+    command::run(&mut maturin)?;
+    let wheel = std::fs::read_dir(&out)
+        .map_err(|error| format!("{}: {error}", out.display()))?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    wheel.ok_or_else(|| format!("{} made no wheel", describe(&maturin)))
+}
+
+/// The numbers of pytest's last line, such as `3 failed, 41 passed, 2 skipped in 9.31s`.
+pub(crate) fn counts(line: &str) -> Option<[u64; 3]> {
+    let (counts, _) = line.trim_matches(['=', ' ']).split_once(" in ")?;
+    let mut found = [0; 3];
+    for count in counts.split(", ") {
+        let (number, what) = count.split_once(' ')?;
+        let number = number.parse::<u64>().ok()?;
+        match what {
+            "passed" => found[0] += number,
+            "failed" | "error" | "errors" => found[1] += number,
+            "skipped" => found[2] += number,
+            "warning" | "warnings" | "deselected" => {}
+            _ => return None,
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counts;
+
+    #[test]
+    fn the_last_line_of_pytest_is_counted() {
+        assert_eq!(counts("3 failed, 41 passed, 2 skipped, 1 warning in 9.31s (0:00:09)"), Some([41, 3, 2]));
+        assert_eq!(counts("===== 1 passed, 1 error in 0.1s ====="), Some([1, 1, 0]));
+        assert_eq!(counts("tests/test_x.py .... [100%]"), None);
+    }
+}
