@@ -7,6 +7,17 @@ pub(super) fn command() -> String {
     of(crate::invocation::command_line().into_iter())
 }
 
+/// The same without a source to resume from: for a new run.
+pub(super) fn command_without_resume() -> String {
+    let mut drop_value = false;
+    let arguments = std::env::args().filter(|argument| {
+        let drop = std::mem::take(&mut drop_value);
+        drop_value = argument == "--resume";
+        !drop && argument != "--resume" && argument != "--dry-run" && !argument.starts_with("--resume=")
+    });
+    of(arguments)
+}
+
 fn of(arguments: impl Iterator<Item = String>) -> String {
     let mut arguments = arguments.enumerate().peekable();
     let mut kept: Vec<String> = Vec::new();

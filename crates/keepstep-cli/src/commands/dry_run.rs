@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
     progress.finish();
     let planned = planned.map_err(|error| {
         signals.raise();
-        train::failure(&error)
+        train::failure_with_hint(&error, &config)
     })?;
     let mut notes = planned.notes.clone();
     notes.extend(planned.disk.missing());

@@ -12,7 +12,7 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     let place = arguments.checkpoint.display().to_string();
     let checkpoint = checkpoint(&arguments.checkpoint)?;
     let written = export(&checkpoint, &place, format, &arguments.out)
-        .map_err(|error| Failure::new(1, format!("{place}: {}", Failure::of(1, &error))))?;
+        .map_err(|error| Failure::about(1, &place, &error))?;
     let list: String = written.iter().map(|path| format!("{}\n", path.display())).collect();
     super::print(&list)
 }

@@ -15,25 +15,55 @@ impl Failure {
         Failure { status, message }
     }
 
-    /// The error and its chain of causes.
+    /// The error and its chain of causes, each name once.
     pub(crate) fn of(status: u8, error: &dyn Error) -> Failure {
-        let mut message = error.to_string();
-        let mut cause = error.source();
+        Failure::about(status, "", error)
+    }
+
+    /// The same, after the name of what it is about.
+    pub(crate) fn about(status: u8, place: &str, error: &dyn Error) -> Failure {
+        let mut message = place.to_owned();
+        let mut cause = Some(error);
         while let Some(error) = cause {
-            let text = error.to_string();
-            // Some libraries repeat their cause in their own words.
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
+            append(&mut message, &error.to_string());
             cause = error.source();
         }
         Failure { status, message }
     }
 
+    /// The failure with a further sentence.
+    pub(crate) fn with(mut self, sentence: &str) -> Failure {
+        self.message.push_str("; ");
+        self.message.push_str(sentence);
+        self
+    }
+
     pub(crate) fn status(&self) -> u8 {
         self.status
     }
+}
+
+/// Appends a cause without repeating what has been said: some libraries repeat their cause, and a cause often begins with
+/// the path that has just been named.
+fn append(message: &mut String, text: &str) {
+    if message.is_empty() || message.contains(text) {
+        if message.is_empty() {
+            message.push_str(text);
+        }
+        return;
+    }
+    let start = message.rfind(": ").map_or(0, |at| at + 2);
+    let last = &message[start..];
+    if text.strip_prefix(last).is_some_and(|rest| rest.starts_with([':', '/'])) {
+        message.truncate(start);
+        message.push_str(text);
+        return;
+    }
+    let rest = text.split_once(": ").filter(|(name, _)| {
+        message.starts_with(&format!("{name}: ")) || message.contains(&format!(" {name}: "))
+    });
+    message.push_str(": ");
+    message.push_str(rest.map_or(text, |(_, rest)| rest));
 }
 
 impl fmt::Display for Failure {
@@ -45,5 +75,29 @@ impl fmt::Display for Failure {
 impl From<keepstep_pt::ReadError> for Failure {
     fn from(error: keepstep_pt::ReadError) -> Failure {
         Failure::of(1, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::append;
+
+    #[test]
+    fn each_name_is_said_once() {
+        let joined = |parts: &[&str]| {
+            let mut message = String::new();
+            parts.iter().for_each(|part| append(&mut message, part));
+            message
+        };
+        for (parts, whole) in [
+            (&["a.pt", "a.pt: it is damaged"][..], "a.pt: it is damaged"),
+            (&["hub", "hub/config.json: it is not JSON"], "hub/config.json: it is not JSON"),
+            (&["a.pt: it cannot be used", "a.pt: it is damaged"], "a.pt: it cannot be used: it is damaged"),
+            (&["`init_from`: hub", "hub/x: no"], "`init_from`: hub/x: no"),
+            (&["a: b", "b"], "a: b"),
+            (&["a", "b: c"], "a: b: c"),
+        ] {
+            assert_eq!(joined(parts), whole);
+        }
     }
 }

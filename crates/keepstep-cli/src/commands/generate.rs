@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
         .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
     let checkpoint = checkpoint(&arguments.path)?;
     let place = arguments.path.display().to_string();
-    let unusable = |error| Failure::new(1, format!("{place}: {}", Failure::of(1, &error)));
+    let unusable = |error| Failure::about(1, &place, &error);
     let generator = Generator::from_checkpoint(&checkpoint, &place).map_err(unusable)?;
     drop(checkpoint);
     let options = GenerateOptions {
@@ -77,8 +77,7 @@ impl Output {
 /// A file is itself; a folder its best model, or else its newest valid checkpoint.
 pub(super) fn checkpoint(path: &Path) -> Result<keepstep::Checkpoint, Failure> {
     if !path.is_dir() {
-        return load(path)
-            .map_err(|error| Failure::new(1, format!("{}: {}", path.display(), Failure::of(1, &error))));
+        return load(path).map_err(|error| Failure::about(1, &path.display().to_string(), &error));
     }
     if let Ok(best) = load(&path.join(BEST_MODEL)) {
         return Ok(best);

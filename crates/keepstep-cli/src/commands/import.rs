@@ -1,6 +1,6 @@
 //! `keepstep import`: make a run of a checkpoint that a PyTorch loop saved.
 
-use super::{Failure, train::failure};
+use super::{Failure, train::failure_with_hint};
 use crate::arguments::{ImportArguments, StepIs};
 use crate::progress::Progress;
 use keepstep_lm::Config;
@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<(), Failure> {
     let mut progress = Progress::new();
     let made = import(&arguments.file, &config, &arguments.out, counting, &mut progress, &|| false);
     progress.finish();
-    let made = made.map_err(|error| failure(&error))?;
+    let made = made.map_err(|error| failure_with_hint(&error, &config))?;
     super::print(&format!(
         "Made {}\nGo on with:\n  keepstep train {} --set {}\n",
         made.display(),

@@ -7,6 +7,7 @@ mod dry_run;
 mod export;
 mod failure;
 mod generate;
+mod hints;
 mod history;
 mod import;
 mod inspect;

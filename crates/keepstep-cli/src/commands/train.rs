@@ -92,7 +92,7 @@ fn session(
         resume: resume(arguments, &config)?,
         started: Some(started),
     };
-    let outcome = train(&config, &control, observer).map_err(|error| failure(&error))?;
+    let outcome = train(&config, &control, observer).map_err(|error| failure_with_hint(&error, &config))?;
     Ok((config, outcome))
 }
 
@@ -133,6 +133,14 @@ pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Opti
         Some(text) => path(text)?,
     };
     Ok(Some(if arguments.rewind { Resume::Rewind(source) } else { Resume::Newest(source) }))
+}
+
+/// The failure with what can be done about it.
+pub(super) fn failure_with_hint(error: &TrainError, config: &Config) -> Failure {
+    match super::hints::hint(error, config) {
+        Some(hint) => failure(error).with(&hint),
+        None => failure(error),
+    }
 }
 
 pub(super) fn failure(error: &TrainError) -> Failure {

@@ -106,6 +106,14 @@ impl Config {
         keepstep_text::corpus::Sequences { block_size: self.model.block_size, batch_size: self.batch_size }
     }
 
+    /// The value of a key, as a config file has it; None where it is not set.
+    pub fn value_of(&self, key: &str) -> Option<String> {
+        let table = self.to_table();
+        let mut parts = key.split('.');
+        let first = table.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.get(part)).map(ToString::to_string)
+    }
+
     /// The config as a table, defaults included.
     pub fn to_table(&self) -> toml::Table {
         match toml::Value::try_from(self) {
@@ -126,13 +134,15 @@ pub fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), Config
         .and_then(|mut table| table.remove("value"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
     let mut table = table;
-    let mut parts: Vec<&str> = key.split('.').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
+    let (parents, last) = key.rsplit_once('.').map_or(("", key), |(parents, last)| (parents, last));
+    let mut end = 0;
+    for part in parents.split('.').filter(|part| !part.is_empty()) {
+        end += part.len() + usize::from(end > 0);
         let entry = table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        table = entry
-            .as_table_mut()
-            .ok_or_else(|| ConfigError::UnknownKey { key: key.to_owned(), nearest: Some(part.to_owned()) })?;
+        table = entry.as_table_mut().ok_or_else(|| ConfigError::UnknownKey {
+            key: key.to_owned(),
+            nearest: Some(parents[..end].to_owned()),
+        })?;
     }
     table.insert(last.to_owned(), value);
     Ok(())

@@ -53,9 +53,8 @@ pub enum HubError {
     /// The numbers can be read in several ways.
     #[error(
         "epoch {epoch}, step {step} and global step {global_step} can be read in more than one way with \
-         {steps_per_epoch} steps per epoch and gradient_accumulation_steps = {gradient_accumulation_steps}: say with \
-         `keepstep import` whether epochs begin at 0 or 1 (--epoch-base) and whether `step` counts completed \
-         micro-batches or is the index of the last one (--step-is count|index)"
+         {steps_per_epoch} steps per epoch and gradient_accumulation_steps = {gradient_accumulation_steps}: epochs may begin \
+         at 0 or 1, and `step` may count completed micro-batches or be the index of the last one"
     )]
     Ambiguous {
         /// As the file says.
@@ -72,7 +71,7 @@ pub enum HubError {
     /// The position lies inside an accumulation window.
     #[error(
         "step {step} of epoch {epoch} lies inside an accumulation window of {gradient_accumulation_steps} \
-         micro-batches, whose gradients the file does not hold: --round-down moves to the last boundary"
+         micro-batches, whose gradients the file does not hold"
     )]
     InsideWindow {
         /// The epoch.

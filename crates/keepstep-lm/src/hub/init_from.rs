@@ -114,6 +114,10 @@ impl InitialWeights {
 /// # Errors
 /// A `config.json` of another model, or a file that is no checkpoint.
 pub fn settings_from_hub(path: &Path) -> Result<toml::Table, HubError> {
+    if !path.exists() {
+        let message = "`init_from` names a folder or file that is not there".to_owned();
+        return Err(HubError::Content { path: path.to_path_buf(), message });
+    }
     let (mut model, mut data) = (toml::Table::new(), toml::Table::new());
     if path.is_dir() {
         let config = read_config_json(path)?;

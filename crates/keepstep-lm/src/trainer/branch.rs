@@ -4,9 +4,10 @@ use super::error::TrainError;
 use super::groups;
 use super::observer::Silent;
 use super::run_spec::{self, RunSpec};
-use crate::config::{Config, StoredConfig};
+use crate::config::{Config, StoredConfig, TokenizerSpec};
 use keepstep::Checkpoint;
-use keepstep::identity::{TOKENIZER, differences};
+use keepstep::branch::BranchError;
+use keepstep::identity::{CORPUS_FINGERPRINT, TOKENIZER, differences};
 use keepstep::position::{Length, Plan, Position};
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_model::train::train_state::TrainState;
@@ -38,11 +39,21 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
     identity.seed = new.seed;
     for difference in differences(&StoredConfig::new(&old).into_dict(), &StoredConfig::new(&new).into_dict())
     {
-        if let Some(why) = fixed(&difference.key) {
+        if let Some(why) = branch_keeps(&difference.key) {
             return Err(TrainError::Fixed { key: difference.key, why });
         }
     }
-    let plan = plan(&new, &old, (path, &parent), changed)?;
+    let corpus = other_corpus(&new, (path, &parent), changed)?;
+    if let Some((fingerprint, _)) = &corpus
+        && Some(fingerprint.as_str()) != identity.input(CORPUS_FINGERPRINT)
+    {
+        if parent.position.step != parent.plan.steps_per_epoch {
+            let source = BranchError::WithinEpoch { position: parent.position };
+            return Err(TrainError::Branch { path: path.to_path_buf(), source });
+        }
+        identity = identity.with_input(CORPUS_FINGERPRINT, fingerprint.as_str());
+    }
+    let plan = plan(&new, &old, &parent, changed, corpus.map(|(_, steps)| steps))?;
     let layout = new.model_config(num_tokens)?.layout();
     let mut weights = TrainState::zeros(layout);
     let state = |source: StateDictError| TrainError::State { path: path.to_path_buf(), source };
@@ -58,36 +69,54 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
         .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })
 }
 
-/// Why a key cannot change: weights of another shape are another model.
-fn fixed(key: &str) -> Option<&'static str> {
+/// Why a branch keeps a key as it is; None where it can change.
+pub fn branch_keeps(key: &str) -> Option<&'static str> {
     match key {
         "model.dropout" | "model.layer_norm_epsilon" => None,
         key if key.starts_with("model.") => Some("the weights would have other shapes; begin a new run"),
         "data.tokenizer" => Some("the weights belong to the old tokens; begin a new run"),
         "data.validation_fraction" => Some("text that was trained on would be held out; begin a new run"),
+        "init_from" => Some("the run has begun with its weights; begin a new run"),
         _ => None,
     }
+}
+
+/// The fingerprint of the corpus that the change names, and its steps per epoch.
+fn other_corpus(
+    new: &Config,
+    (path, parent): (&Path, &Checkpoint),
+    changed: &[(String, String)],
+) -> Result<Option<(String, u64)>, TrainError> {
+    if !changed.iter().any(|(name, _)| name == "data.paths" || name == "data.cargo_packages") {
+        return Ok(None);
+    }
+    // The precision changes no size, so any processor may count.
+    let precision = StoredConfig::from_checkpoint(parent).precision().into();
+    let mut counted = Config { precision, emulate_bf16: true, init_from: None, ..new.clone() };
+    if let TokenizerSpec::File(file) = &mut counted.data.tokenizer {
+        *file = path.display().to_string();
+    }
+    let spec = RunSpec::find(&counted, Some((path, parent)), &mut Silent, &|| false)?;
+    Ok(Some((spec.corpus_sizes.fingerprint, spec.sizes.steps_per_epoch)))
 }
 
 /// The sizes of the new run: the old ones, with what the changed keys make of them.
 fn plan(
     new: &Config,
     old: &Config,
-    (path, parent): (&Path, &Checkpoint),
+    parent: &Checkpoint,
     changed: &[(String, String)],
+    steps_of_corpus: Option<u64>,
 ) -> Result<Plan, TrainError> {
     let is_changed = |key: &str| changed.iter().any(|(name, _)| name == key);
-    let steps_per_epoch = if new.batch_size == old.batch_size {
+    let steps_per_epoch = if let Some(steps) = steps_of_corpus {
+        steps
+    } else if new.batch_size == old.batch_size {
         parent.plan.steps_per_epoch
-    } else if is_changed("data.paths") || is_changed("data.cargo_packages") {
-        // The precision changes no size, so that any processor may count.
-        let precision = StoredConfig::from_checkpoint(parent).precision().into();
-        let counted = Config { precision, emulate_bf16: true, init_from: None, ..new.clone() };
-        RunSpec::find(&counted, Some((path, parent)), &mut Silent, &|| false)?.sizes.steps_per_epoch
     } else {
         return Err(TrainError::Fixed {
             key: "batch_size".to_owned(),
-            why: "the corpus is needed to count the steps of an epoch: add --set data.paths=[...] as in the config",
+            why: "the corpus is needed to count the steps of an epoch: data.paths (or data.cargo_packages) must be given as in the config",
         });
     };
     let same_sizes = steps_per_epoch == parent.plan.steps_per_epoch

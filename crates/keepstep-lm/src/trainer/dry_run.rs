@@ -140,9 +140,9 @@ fn plan(
     let checkpoint = opening.checkpoint();
     let config = &*config.with_saved(checkpoint.map(|checkpoint| &checkpoint.identity.config));
     let spec = RunSpec::measure(config, opening.path().zip(checkpoint), *observer, stop)?;
+    let plan = spec.check(&opening, &folder)?;
     let CorpusSizes { num_tokens, num_train_windows, num_validation_windows, .. } = spec.corpus_sizes;
     let (identity, model) = (spec.identity(), spec.model);
-    let plan = opening.check(&identity, spec.sizes)?;
     let position = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position);
     let updates_left = plan.total_steps.saturating_sub(position.global_step);
     let pending = checkpoint.is_some_and(|checkpoint| checkpoint.pending);

@@ -59,11 +59,7 @@ pub enum TrainError {
         support: Support,
     },
     /// The config does not allow the precision of a run that has begun.
-    #[error(
-        "{path}: this run computes in {saved}, and `precision` is {allowed} in the config; allow {saved} to go on, or make \
-         a new run from here with the change: keepstep branch {} --out NEW_RUN --set precision={}",
-        path.display(), allowed.preferred()
-    )]
+    #[error("{path}: this run computes in {saved}, and `precision` is {allowed} in the config")]
     OtherPrecision {
         /// The checkpoint.
         path: PathBuf,
@@ -143,6 +139,14 @@ pub enum TrainError {
         /// Why not.
         source: crate::hub::HubError,
     },
+    /// The checkpoint belongs to another corpus.
+    #[error("{path}: the corpus is not the one that this run began with: {change}")]
+    OtherCorpus {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What has changed, as far as it can be told.
+        change: String,
+    },
     /// A file to resume from that holds weights alone.
     #[error(
         "{path}: it holds weights alone, without an optimizer and a position, so no run can go on from it"
@@ -179,6 +183,7 @@ impl TrainError {
             | TrainError::State { .. }
             | TrainError::Foreign { .. }
             | TrainError::WeightsAlone { .. }
+            | TrainError::OtherCorpus { .. }
             | TrainError::Precision { .. }
             | TrainError::PrecisionOfRun { .. }
             | TrainError::OtherPrecision { .. }

@@ -2,6 +2,7 @@
 
 mod branch;
 mod clock;
+mod corpus_record;
 mod disk_need;
 mod dry_run;
 mod error;
@@ -15,7 +16,7 @@ mod session;
 #[cfg(test)]
 mod slow_disk;
 
-pub use branch::branch;
+pub use branch::{branch, branch_keeps};
 pub use disk_need::DiskNeed;
 pub use dry_run::{DryRun, Estimate, Memory, dry_run};
 pub use error::TrainError;

@@ -1,5 +1,6 @@
 //! Everything that a run is a function of, found from its config in one place.
 
+use super::corpus_record;
 use super::error::TrainError;
 use super::observer::Observer;
 use super::precision;
@@ -7,7 +8,7 @@ use crate::config::{Config, ConfigError, DataConfig, Precision, StoredConfig, To
 use crate::hub::{InitialWeights, settings_from_hub};
 use keepstep::identity::{CORPUS_FINGERPRINT, Identity, TOKENIZER};
 use keepstep::position::{Length, Plan};
-use keepstep::run::{Policy, Resume, Sizes};
+use keepstep::run::{Opening, Policy, Resume, RunError, Sizes};
 use keepstep::{Checkpoint, store::Source};
 use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::train::schedule::Schedule;
@@ -24,6 +25,8 @@ pub(crate) struct RunSpec<C> {
     pub(crate) precision: Precision,
     /// What this processor can do in bf16.
     pub(crate) support: Support,
+    /// The files of the corpus.
+    pub(crate) files: Vec<SourceFile>,
     /// How text becomes tokens.
     pub(crate) tokenizer: Tokenizer,
     /// The corpus, or nothing where it was measured only.
@@ -94,10 +97,10 @@ impl<C> RunSpec<C> {
         let support = Support::detect();
         let precision = precision::of_run(config, saved, support)?;
         let checkpoint = saved.map(|(_, checkpoint)| checkpoint);
+        let (initial, init_from) = initial(config, checkpoint, observer)?;
         let files = files(config, observer, stop)?;
         let tokenizer = tokenizer(config, &files, checkpoint, observer, stop)?;
         let (corpus, corpus_sizes) = read(&files, &tokenizer, observer)?;
-        let (initial, init_from) = initial(config, checkpoint, observer)?;
         let result =
             Config { precision: precision.into(), ..config.without_default_rows(tokenizer.vocab_size()) };
         let mut stored = StoredConfig::new(&result);
@@ -114,6 +117,7 @@ impl<C> RunSpec<C> {
             support,
             model: config.model_config(tokenizer.vocab_size())?,
             tokenizer,
+            files,
             corpus,
             sizes: sizes(config, corpus_sizes.num_train_windows),
             corpus_sizes,
@@ -130,6 +134,35 @@ impl<C> RunSpec<C> {
             .with_config(self.stored.clone().into_dict())
             .with_input(CORPUS_FINGERPRINT, self.corpus_sizes.fingerprint.as_str())
             .with_input(TOKENIZER, self.tokenizer.json())
+    }
+}
+
+impl<C> RunSpec<C> {
+    /// Checks that the checkpoint is one of this run; a changed corpus is told file by file.
+    ///
+    /// # Errors
+    /// The checkpoint belongs to another run.
+    pub(crate) fn check(&self, opening: &Opening, folder: &Path) -> Result<Plan, TrainError> {
+        opening.check(&self.identity(), self.sizes).map_err(|error| match error {
+            RunError::Input { path, difference } if difference.key == CORPUS_FINGERPRINT => {
+                let saved = opening.checkpoint().map(saved_tokenizer);
+                let change = if saved.is_some_and(|saved| saved != self.tokenizer.json()) {
+                    "the tokenizer is another one".to_owned()
+                } else {
+                    let folders = [path.parent().unwrap_or(folder), folder];
+                    corpus_record::change(&folders, &self.files).unwrap_or_else(|| {
+                        let value = |value: Option<String>| value.unwrap_or_else(|| "not there".to_owned());
+                        format!(
+                            "its fingerprint is {} in the checkpoint and {} now",
+                            value(difference.saved),
+                            value(difference.configured)
+                        )
+                    })
+                };
+                TrainError::OtherCorpus { path, change }
+            }
+            error => error.into(),
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! One session of a run: from wherever it stands to its end, or to the request to stop.
 
 use super::clock::Clock;
+use super::corpus_record;
 use super::disk_need::{DiskNeed, check_file_size};
 use super::dry_run::checkpoint_bytes;
 use super::error::TrainError;
@@ -167,9 +168,10 @@ impl<'a> Session<'a> {
         let completed = config.with_saved(saved.as_ref());
         let config: &Config = &completed;
         let spec = RunSpec::find(config, opening.path().zip(opening.checkpoint()), observer, &stop)?;
+        let plan = spec.check(&opening, &folder)?;
         let identity = spec.identity();
-        let plan = opening.check(&identity, spec.sizes)?;
-        let RunSpec { precision, support, tokenizer, corpus, initial, stored, model, sizes, .. } = spec;
+        let RunSpec { precision, support, files, tokenizer, corpus, initial, stored, model, sizes, .. } =
+            spec;
         let layout = model.layout();
         let is_new = opening.checkpoint().is_none();
         let mut weights = if is_new && initial.is_none() {
@@ -204,6 +206,8 @@ impl<'a> Session<'a> {
         let beside = folder.clone();
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));
         run_spec::publish_tokenizer(&folder, &tokenizer)?;
+        // Without it a changed corpus is noticed all the same, and not which file it is.
+        let _ = corpus_record::write(&folder, &files);
 
         run.notes().iter().for_each(|note| observer.note(note));
         if let Some(text) = precision::note(precision, support) {

@@ -37,7 +37,8 @@ impl SourceFile {
         self.stamp.size()
     }
 
-    pub(super) fn hash(&self) -> &[u8; 32] {
+    /// The SHA-256 of its content.
+    pub fn hash(&self) -> &[u8; 32] {
         &self.hash
     }
 

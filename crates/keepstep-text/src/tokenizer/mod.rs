@@ -7,6 +7,7 @@ mod merges;
 mod pairs;
 mod symbols;
 mod train;
+mod vocab_and_merges;
 mod words;
 
 pub use counts::{Characters, WordCounts};
@@ -187,13 +188,16 @@ impl Tokenizer {
         Ok(Tokenizer { json: json.to_owned(), kind, vocab_size, end_of_text })
     }
 
-    /// Of a `tokenizer.json`.
+    /// Reads a `tokenizer.json`, or a `vocab.json` with `merges.txt` next to it.
     ///
     /// # Errors
     /// The file cannot be read, or is none.
     pub fn from_file(path: &Path) -> Result<Tokenizer, TokenizerError> {
         let json = std::fs::read_to_string(path)
             .map_err(|source| TokenizerError::Unreadable { path: path.to_path_buf(), source })?;
+        if vocab_and_merges::is_vocabulary(&json) {
+            return vocab_and_merges::read(path);
+        }
         Tokenizer::from_json(&json, &path.display().to_string())
     }
 

@@ -32,7 +32,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// The checkpoint belongs to another function.
-    #[error("{path}: {}", differing(path, differences))]
+    #[error("{path}: {}", differing(differences))]
     Config {
         /// The checkpoint.
         path: PathBuf,
@@ -93,8 +93,7 @@ pub enum RunError {
     /// A number that is not finite; nothing was changed or saved.
     #[error(
         "the {what} is not finite ({value}) in the update at {position}; nothing was changed by it. The last good \
-         checkpoint is {}. A lower learning rate usually helps: `keepstep branch` makes a new run from there with \
-         another one", last.as_ref().map_or("none: the run had not saved yet".to_owned(), |path| path.display().to_string())
+         checkpoint is {}. A lower learning rate usually helps", last.as_ref().map_or("none: the run had not saved yet".to_owned(), |path| path.display().to_string())
     )]
     NotFinite {
         /// "loss" or "gradient norm".
@@ -141,7 +140,7 @@ fn other_input(difference: &Difference) -> String {
     )
 }
 
-fn differing(path: &std::path::Path, differences: &[Difference]) -> String {
+fn differing(differences: &[Difference]) -> String {
     let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
     let list: Vec<String> = differences
         .iter()
@@ -150,16 +149,5 @@ fn differing(path: &std::path::Path, differences: &[Difference]) -> String {
             format!("`{}` is {saved} in the checkpoint and {configured} in the config", difference.key)
         })
         .collect();
-    let set: Vec<String> = differences
-        .iter()
-        .filter_map(|difference| {
-            Some(format!(" --set {}={}", difference.key, difference.configured.as_ref()?))
-        })
-        .collect();
-    format!(
-        "{}; set it back to go on, or make a new run from here with the change: keepstep branch {} --out NEW_RUN{}",
-        list.join("; "),
-        path.display(),
-        set.concat()
-    )
+    list.join("; ")
 }

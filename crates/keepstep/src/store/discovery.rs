@@ -49,6 +49,16 @@ pub struct Passed {
     pub reason: String,
 }
 
+impl Passed {
+    /// The reason without the path, which is shown next to it.
+    fn new(path: PathBuf, error: &dyn Error) -> Passed {
+        let text = chain(error);
+        let name = format!("{}: ", path.display());
+        let reason = text.strip_prefix(&name).unwrap_or(&text).to_owned();
+        Passed { path, reason }
+    }
+}
+
 /// Nothing to continue from where there should be.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -85,7 +95,7 @@ fn nothing_valid(passed: &[Passed]) -> String {
     let list: Vec<String> =
         passed.iter().map(|file| format!("{} ({})", file.path.display(), file.reason)).collect();
     format!(
-        "every checkpoint is damaged, so there is nothing to continue from: {}; put a good copy in their place, or \
+        "no checkpoint can be used, so there is nothing to continue from: {}; put a good copy in their place, or \
          choose another output_dir to begin anew",
         list.join("; ")
     )
@@ -120,7 +130,7 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
     for path in files {
         match open(storage, &path) {
             Ok((file, checkpoint)) => opened.push((path, file, checkpoint)),
-            Err(error) => passed.push(Passed { path, reason: chain(&error) }),
+            Err(error) => passed.push(Passed::new(path, &error)),
         }
     }
     // Best models last; then by what the file says; on ties the folder's own, which came first.
@@ -131,7 +141,7 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
     for (path, file, checkpoint) in opened {
         match file.verify_at_once() {
             Ok(_) => return Ok(Some(Found { path, checkpoint, passed })),
-            Err(error) => passed.push(Passed { path, reason: chain(&error) }),
+            Err(error) => passed.push(Passed::new(path, &error)),
         }
     }
     if passed.is_empty() { Ok(None) } else { Err(SourceError::NothingValid { passed }) }

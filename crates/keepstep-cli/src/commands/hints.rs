@@ -1,0 +1,120 @@
+//! What people can do about an error: commands that can be pasted into a shell.
+
+use super::{continuation, quoted};
+use keepstep::identity::Difference;
+use keepstep::name::Name;
+use keepstep::run::RunError;
+use keepstep_lm::Config;
+use keepstep_lm::config::TokenizerSpec;
+use keepstep_lm::hub::HubError;
+use keepstep_lm::trainer::{TrainError, branch_keeps};
+use std::path::Path;
+
+/// A sentence that follows the error's own.
+pub(super) fn hint(error: &TrainError, config: &Config) -> Option<String> {
+    match error {
+        TrainError::Run(RunError::Config { path, differences }) => {
+            Some(other_config(path, differences, config))
+        }
+        TrainError::OtherPrecision { path, allowed, .. } => {
+            let set = [("precision".to_owned(), allowed.preferred().to_string())];
+            Some(format!("allow it in the config to go on, or {}", branch(path, &set)))
+        }
+        TrainError::OtherCorpus { path, .. } => Some(other_corpus(path, config)),
+        TrainError::WeightsAlone { path } => {
+            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+            let set = set_text("init_from", &folder.display().to_string());
+            Some(format!(
+                "to begin a new run with them, set init_from to their folder: {}{set}",
+                continuation::command_without_resume()
+            ))
+        }
+        TrainError::Run(RunError::NotFinite { last: Some(path), .. }) => {
+            let rate = format!("{:?}", config.optimizer.learning_rate / 2.0);
+            Some(branch(path, &[("optimizer.learning_rate".to_owned(), rate)]))
+        }
+        TrainError::Foreign { source: HubError::Ambiguous { .. }, .. } => Some(
+            "`keepstep import` takes --epoch-base 0|1 and --step-is count|index, which say what the file does not"
+                .to_owned(),
+        ),
+        TrainError::Foreign { source: HubError::InsideWindow { .. }, .. } => {
+            Some("`keepstep import` with --round-down goes back to the last boundary".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// The way back, and the way on with the change.
+fn other_config(path: &Path, differences: &[Difference], config: &Config) -> String {
+    const BACK: &str = "set it back to go on with this run, ";
+    let anew = || {
+        let set = set_text("output_dir", "NEW_RUN");
+        format!("begin a new run with the change: {}{set}", continuation::command_without_resume())
+    };
+    let changed = |key: &str| differences.iter().any(|difference| difference.key == key);
+    if differences.iter().any(|difference| branch_keeps(&difference.key).is_some()) {
+        return format!("{BACK}or {}", anew());
+    }
+    let values: Option<Vec<(String, String)>> = differences
+        .iter()
+        .map(|difference| Some((difference.key.clone(), config.value_of(&difference.key)?)))
+        .collect();
+    // What is no longer set, a branch cannot take back.
+    let Some(mut set) = values else { return format!("{BACK}or {}", anew()) };
+    let is_pending = |checkpoint: keepstep::Checkpoint| checkpoint.pending;
+    if keepstep::store::load(path).is_ok_and(is_pending) {
+        return format!(
+            "{BACK}use `keepstep branch` on another checkpoint, as this one waits for an evaluation, or {}",
+            anew()
+        );
+    }
+    let name = path.file_name().and_then(|name| Name::parse(name.to_str()?));
+    let step = name.and_then(|name| name.step);
+    if changed("batch_size") {
+        if step.is_some() {
+            return format!(
+                "{BACK}use `keepstep branch` on an epoch's last checkpoint, from which it can make this change, or {}",
+                anew()
+            );
+        }
+        for key in ["data.paths", "data.cargo_packages"] {
+            set.extend(
+                config.value_of(key).filter(|value| value != "[]").map(|value| (key.to_owned(), value)),
+            );
+        }
+    }
+    if step.is_some_and(|step| step % config.gradient_accumulation_steps != 0) {
+        return format!(
+            "{BACK}use `keepstep branch` on a checkpoint at a whole accumulation window, from which it can make this \
+             change, or {}",
+            anew()
+        );
+    }
+    format!("{BACK}or {}", branch(path, &set))
+}
+
+/// The two ways on after the corpus has changed.
+fn other_corpus(path: &Path, config: &Config) -> String {
+    let mut set = set_text("output_dir", "NEW_RUN");
+    set.push_str(&set_text("init_from", &path.display().to_string()));
+    // The weights belong to the old tokens.
+    if config.data.tokenizer != TokenizerSpec::Bytes {
+        set.push_str(&set_text("data.tokenizer", &path.display().to_string()));
+    }
+    format!(
+        "put it back to go on with this run, or begin a new run on this corpus with the weights so far: {}{set}",
+        continuation::command_without_resume()
+    )
+}
+
+fn branch(path: &Path, set: &[(String, String)]) -> String {
+    let set: String = set.iter().map(|(key, value)| set_text(key, value)).collect();
+    format!(
+        "make a new run from here with the change: keepstep branch {} --out NEW_RUN{set}",
+        quoted(&path.display().to_string())
+    )
+}
+
+fn set_text(key: &str, value: &str) -> String {
+    format!(" --set {}", quoted(&format!("{key}={value}")))
+}
