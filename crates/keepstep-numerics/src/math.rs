@@ -1,7 +1,6 @@
-//! Elementary functions with the same bits everywhere: no libm, every fused operation explicit.
+//! Elementary functions with the same bits everywhere. They use no system library, and every fused operation is explicit.
 
-/// e^x in float32, within 2 units in the last place over [-87, 88]; below it is the smallest normal number's order, above
-/// it is the largest power.
+/// e^x in float32, within 2 units in the last place over [-87, 88]. Arguments outside are clamped to that range.
 ///
 /// Range reduction by ln 2 in two parts (Cody and Waite) and a polynomial of degree 6 (Taylor's coefficients with the
 /// reduced argument at most ln 2 / 2).
@@ -9,7 +8,7 @@
 pub fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    // Rounds to the nearest integer by pushing the fraction out of the significand, whose low bits then hold it.
+    // Adding a large number shifts the fraction out of the significand, so its low bits hold the nearest integer.
     let shifted = x.mul_add(std::f32::consts::LOG2_E, MAGIC);
     let n = shifted - MAGIC;
     let r = n.mul_add(-0.693_359_4, x);
@@ -21,8 +20,8 @@ pub fn exp(x: f32) -> f32 {
     p * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
 
-/// The natural logarithm in float64 of a positive, finite, normal number, within 2 units in the last place or so; NaN
-/// of anything else.
+/// The natural logarithm in float64, within about 2 units in the last place. NaN unless `x` is positive, finite and
+/// normal.
 ///
 /// ln m = 2 artanh((m - 1) / (m + 1)) with m in [sqrt(1/2), sqrt(2)), by its power series.
 #[inline]
@@ -62,12 +61,12 @@ pub fn cos_pi(x: f64) -> f64 {
     if x > 0.25 { sign * sin_kernel(angle(0.5 - x)) } else { sign * cos_kernel(angle(x)) }
 }
 
-/// cos(x) in float64 for |x| up to 2^20, within 0.51 units in the last place or so: as a good libm has it, so that what is
-/// computed of it in Python is computed here too.
+/// cos(x) in float64 for |x| up to 2^20, within about 0.51 units in the last place. A good libm is as exact, so results agree
+/// with Python's nearly always.
 #[inline]
 pub fn cos(x: f64) -> f64 {
     let quadrant = (x * std::f64::consts::FRAC_2_PI).round();
-    // The product is exact inside the fused operation, and so is the difference of what lies close together.
+    // The product inside a fused operation is exact, and so is the difference of two close numbers.
     let rest = f64::mul_add(-quadrant, std::f64::consts::FRAC_PI_2, x);
     let high = f64::mul_add(-quadrant, HALF_PI_LOW, rest);
     let low = f64::mul_add(-quadrant, HALF_PI_LOW, rest - high);
@@ -80,10 +79,10 @@ pub fn cos(x: f64) -> f64 {
     }
 }
 
-/// What pi / 2 has beyond a float64.
+/// The difference between pi / 2 and its float64.
 const HALF_PI_LOW: f64 = 6.123_233_995_736_766e-17;
 
-/// sin(high + low) for |high| at most pi / 4 or so: the first terms of the power series in twice the precision.
+/// sin(high + low) for |high| up to about pi / 4. The first terms of the power series have twice the precision.
 fn sin_kernel((high, low): (f64, f64)) -> f64 {
     const SIXTH: f64 = 1.0 / 6.0;
     const SIXTH_LOW: f64 = 9.251_858_538_542_97e-18;
@@ -99,7 +98,7 @@ fn sin_kernel((high, low): (f64, f64)) -> f64 {
     sum + (lost - term_low + (tail + low * (1.0 - 0.5 * square)))
 }
 
-/// cos(high + low), likewise.
+/// cos(high + low) for |high| up to about pi / 4. The first terms of the power series have twice the precision.
 fn cos_kernel((high, low): (f64, f64)) -> f64 {
     const PART: f64 = 1.0 / 24.0;
     const PART_LOW: f64 = 2.312_964_634_635_742_4e-18;
@@ -119,7 +118,7 @@ fn cos_kernel((high, low): (f64, f64)) -> f64 {
         + (tail - high * low * (1.0 - square * (1.0 / 6.0))))
 }
 
-/// 1/first - x/(first (n+1)(n+2)) + …: what follows a power series' leading terms.
+/// 1/first - x/(first (n+1)(n+2)) + …: a power series without its leading terms.
 fn tail_series(x: f64, first: f64, n: u32) -> f64 {
     let mut series = 1.0;
     for n in (n + 2..=n + 14).rev().step_by(2) {

@@ -1,16 +1,16 @@
-//! In which precision matrix products are computed.
+//! The precision of a model's matmuls.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The precision of the linear layers' products and the head's. Everything else, the weights themselves included, is
-/// float32.
+/// The precision in which the matmuls of linear layers and of the head are computed. Everything else is float32, the
+/// weights included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// float32 throughout.
+    /// Factors and sums in float32.
     Float32,
-    /// Factors rounded to bfloat16, sums in float32: see [`numerics::bf16`](keepstep_numerics::bf16).
+    /// Factors rounded to bfloat16, sums in float32: see [`bf16`](crate::bf16).
     Bf16,
 }
 

@@ -1,9 +1,10 @@
-//! Sums of a fixed shape: which numbers are added in which order depends on their count alone.
+//! Sums and maxima in a fixed order, which depends on nothing but the count of the numbers.
 
-/// Partial sums that run side by side; element `i` belongs to sum `i % LANES`.
+/// The number of partial sums. Element `i` belongs to sum `i % LANES`.
 pub const LANES: usize = 16;
 
-/// The sum of `term(i)` for `i` in `0..len`: sixteen interleaved partial sums, which are then added in halves.
+/// The sum of `term(i)` for `i` in `0..len`: sixteen interleaved partial sums, then the upper half added to the lower half
+/// until one sum is left.
 #[inline(always)]
 pub fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
@@ -19,7 +20,7 @@ pub fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     halve(lanes)
 }
 
-/// The largest number; NaN is passed over.
+/// The largest number. NaNs are ignored.
 #[inline(always)]
 pub fn max(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
