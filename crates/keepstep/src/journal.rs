@@ -99,9 +99,9 @@ impl Syncer {
 
 /// What a journal has of one update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Made {
-    /// The bits of the mean loss.
-    pub(crate) loss: u64,
+pub(crate) struct JournaledUpdate {
+    /// The bits of the mean loss, where the line has it.
+    pub(crate) loss: Option<u64>,
     /// The bits of the gradient's norm, where the line has it.
     pub(crate) grad_norm: Option<u64>,
 }
@@ -110,7 +110,7 @@ pub(crate) struct Made {
 ///
 /// Lines that are not whole, or not of an update, are passed over. The update that a session ended at because it was not
 /// what the journal had counts for nothing: what was there before it still holds.
-pub(crate) fn made_after(folder: &Path, global_step: u64, digest: &str) -> BTreeMap<u64, Made> {
+pub(crate) fn made_after(folder: &Path, global_step: u64, digest: &str) -> BTreeMap<u64, JournaledUpdate> {
     let mut made = BTreeMap::new();
     let Ok(file) = File::open(folder.join(JOURNAL)) else { return made };
     let (mut is_ours, mut replaced) = (true, None);
@@ -128,9 +128,9 @@ pub(crate) fn made_after(folder: &Path, global_step: u64, digest: &str) -> BTree
                     continue;
                 };
                 let bits = |key: &str| line[key].as_str().and_then(|bits| u64::from_str_radix(bits, 16).ok());
-                let Some(loss) = bits("loss_bits") else { continue };
+                let loss = bits("loss_bits");
                 let grad_norm = line["grad_norm"].as_f64().map(f64::to_bits);
-                replaced = Some((step, made.insert(step, Made { loss, grad_norm })));
+                replaced = Some((step, made.insert(step, JournaledUpdate { loss, grad_norm })));
             }
             _ => {}
         }
@@ -284,7 +284,10 @@ mod tests {
         let stop = |reason: &str| format!("{{\"event\":\"stop\",\"reason\":\"{reason}\"}}\n");
         let losses = |parts: &[String]| -> Vec<(u64, u64)> {
             std::fs::write(folder.path().join(JOURNAL), parts.concat()).expect("a journal");
-            made_after(folder.path(), 1, "a").into_iter().map(|(step, made)| (step, made.loss)).collect()
+            made_after(folder.path(), 1, "a")
+                .into_iter()
+                .map(|(step, made)| (step, made.loss.unwrap_or_default()))
+                .collect()
         };
         let first = [start("a"), update(1, 1), update(2, 2), update(3, 3), stop("SIGTERM")];
         assert_eq!(losses(&first), [(2, 2), (3, 3)]);

@@ -11,7 +11,7 @@
 //! It learns one number from samples, saves every third update, and may be killed at any instant:
 //!
 //! ```
-//! use keepstep::run::{Policy, Progress, Run, Sizes};
+//! use keepstep::run::{Policy, Run, Sizes, UpdateStats};
 //! use keepstep::{State, identity::Identity};
 //! use keepstep_pt::{Dict, Tensor};
 //!
@@ -34,21 +34,22 @@
 //!         run.check_finite(f64::from(error * error), f64::from(error))?;
 //!         weight[0] -= 0.1 * error;
 //!         let loss_sum = f64::from(error * error);
-//!         run.complete(&update, Progress { loss_sum, num_tokens: 1, learning_rate: 0.1, grad_norm: f64::from(error) });
+//!         run.record_update(&update, UpdateStats::new(loss_sum, 1).with_grad_norm(f64::from(error)));
 //!     }
 //!     let mut model = Dict::new();
 //!     model.insert("weight", Tensor::from_slice(&weight, vec![1]));
-//!     run.settle(|| State::new(model))?;
+//!     run.save_if_due(|| State::new(model))?;
 //! }
 //! # assert!(folder.join("checkpoint_epoch2_final_global16.pt").exists());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`Run::settle_in_background`] in the place of `settle` lets the loop go on while the disk works: `.check()` on what it
-//! gives, and on [`Run::wait_for_saves`] at the end, says what has been saved and what has failed.
+//! With [`Run::save_if_due_in_background`] the loop continues while the disk works. `.check()` on its result, and on that
+//! of [`Run::wait_for_saves`] at the end, reports what has been saved and what has failed.
 
 pub mod branch;
+pub mod cadence;
 pub mod checkpoint;
 mod display;
 pub mod history;

@@ -28,6 +28,12 @@ pub struct Name {
 }
 
 impl Name {
+    /// What the name of the checkpoint at `position` states.
+    pub fn at(plan: &Plan, position: Position) -> Name {
+        let step = (position.step != plan.steps_per_epoch).then_some(position.step);
+        Name { epoch: position.epoch, step, global_step: position.global_step }
+    }
+
     /// Reads a name; None for anything that [`checkpoint_name`] does not write.
     pub fn parse(name: &str) -> Option<Name> {
         let rest = name.strip_prefix("checkpoint_epoch")?.strip_suffix(".pt")?;

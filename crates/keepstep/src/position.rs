@@ -104,7 +104,12 @@ impl Plan {
         origin: Position,
     ) -> Plan {
         let mut plan = Plan { steps_per_epoch, gradient_accumulation_steps, total_steps: 0 };
-        let end = plan.global_step(origin, length.epochs, steps_per_epoch).unwrap_or(origin.global_step);
+        let end = match plan.global_step(origin, length.epochs, steps_per_epoch) {
+            Some(end) => end,
+            // Longer than can be counted, or over before it begins.
+            None if length.epochs > origin.epoch => u64::MAX,
+            None => origin.global_step,
+        };
         plan.total_steps = length.total_steps.map_or(end, |total| end.min(total));
         plan
     }

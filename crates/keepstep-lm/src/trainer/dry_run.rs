@@ -8,7 +8,7 @@ use crate::config::{Config, Precision};
 use crate::import::resume::{Taken, look};
 use keepstep::identity::Identity;
 use keepstep::position::{Plan, Position};
-use keepstep::run::{Opening, Resume};
+use keepstep::run::{Resume, RunBuilder};
 use keepstep::store::{Room, Source};
 use keepstep_model::engine::{DropoutKey, Engine};
 use keepstep_model::gpt2::CpuEngine;
@@ -136,11 +136,11 @@ fn plan(
         (Taken::Imported, _) => Resume::Newest(Source::None),
         (_, resume) => resume,
     };
-    let opening = Opening::only_look(&folder, run_spec::policy(config, resume))?;
-    let checkpoint = opening.checkpoint();
+    let builder = RunBuilder::inspect(&folder, run_spec::policy(config, resume))?;
+    let checkpoint = builder.checkpoint();
     let config = &*config.with_saved(checkpoint.map(|checkpoint| &checkpoint.identity.config));
-    let spec = RunSpec::measure(config, opening.path().zip(checkpoint), *observer, stop)?;
-    let plan = spec.check(&opening, &folder)?;
+    let spec = RunSpec::measure(config, builder.path().zip(checkpoint), *observer, stop)?;
+    let plan = spec.check(&builder, &folder)?;
     let CorpusSizes { num_tokens, num_train_windows, num_validation_windows, .. } = spec.corpus_sizes;
     let (identity, model) = (spec.identity(), spec.model);
     let position = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position);
@@ -150,7 +150,7 @@ fn plan(
         0 => 0,
         _ => evaluations(&plan, position, config.eval_steps) + u64::from(pending),
     };
-    notes.extend(opening.notes().iter().cloned());
+    notes.extend(builder.notes().iter().cloned());
     if let (Some(initial), None) = (&spec.initial, checkpoint) {
         let wrong = |source| TrainError::Foreign { path: initial.path().to_path_buf(), source };
         notes.extend(initial.notes(config, &spec.tokenizer).map_err(wrong)?);
@@ -168,7 +168,7 @@ fn plan(
         Estimate { update, evaluation, total }
     });
     Ok(DryRun {
-        resume: opening
+        resume: builder
             .path()
             .zip(checkpoint)
             .map(|(path, checkpoint)| ResumeReport::new(path, checkpoint, &plan)),

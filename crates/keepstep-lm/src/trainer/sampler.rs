@@ -25,7 +25,7 @@ impl Sampler {
         let max_new_tokens = config.sample.at_evaluation.min(config.model.block_size);
         let position = run.position();
         let is_evaluated = run.metrics().val_loss.is_some()
-            && !run.evaluation_due()
+            && !run.evaluation_is_due()
             && (position.global_step.is_multiple_of(config.eval_steps)
                 || position.step == run.plan().steps_per_epoch);
         let due = max_new_tokens > 0 && is_evaluated && !has_sample(folder, position.global_step);

@@ -13,7 +13,7 @@ use super::{groups, precision};
 use crate::config::{Config, OnDivergence, OnSaveError};
 use crate::import::resume::take_over;
 use keepstep::position::{Plan, Position};
-use keepstep::run::{Opening, Progress, Replayed, Resume, Run, RunError, Save, Saves};
+use keepstep::run::{Replayed, Resume, Run, RunBuilder, RunError, Save, Saves, UpdateStats};
 use keepstep::store::{Disk, Storage};
 use keepstep_model::gpt2::layout::initial_parameters;
 use keepstep_model::train::train_state::TrainState;
@@ -163,23 +163,23 @@ impl<'a> Session<'a> {
             None => Resume::Newest(run_spec::source(config)?),
         };
         let resume = take_over(resume, config, &folder, observer, &stop)?;
-        let opening = Opening::look_in(&folder, run_spec::policy(config, resume), storage)?;
-        let saved = opening.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
+        let builder = RunBuilder::open_on(&folder, run_spec::policy(config, resume), storage)?;
+        let saved = builder.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
         let completed = config.with_saved(saved.as_ref());
         let config: &Config = &completed;
-        let spec = RunSpec::find(config, opening.path().zip(opening.checkpoint()), observer, &stop)?;
-        let plan = spec.check(&opening, &folder)?;
+        let spec = RunSpec::find(config, builder.path().zip(builder.checkpoint()), observer, &stop)?;
+        let plan = spec.check(&builder, &folder)?;
         let identity = spec.identity();
         let RunSpec { precision, support, files, tokenizer, corpus, initial, stored, model, sizes, .. } =
             spec;
         let layout = model.layout();
-        let is_new = opening.checkpoint().is_none();
+        let is_new = builder.checkpoint().is_none();
         let mut weights = if is_new && initial.is_none() {
             TrainState::new(layout, initial_parameters(&model, config.seed))
         } else {
             TrainState::zeros(layout)
         };
-        let path = opening.path().unwrap_or(&folder).to_path_buf();
+        let path = builder.path().unwrap_or(&folder).to_path_buf();
         let state = |source| TrainError::State { path: path.clone(), source };
         let groups = groups::of(Some(&stored), &config.optimizer, &weights.layout).map_err(state)?;
         if let (Some(initial), true) = (&initial, is_new) {
@@ -193,7 +193,7 @@ impl<'a> Session<'a> {
         }
         let schedule = run_spec::schedule(config, &plan);
         let mut learner = Learner::new(config, precision, &model, schedule, groups, weights);
-        if let Some(checkpoint) = opening.checkpoint() {
+        if let Some(checkpoint) = builder.checkpoint() {
             learner.restore(checkpoint).map_err(state)?;
         }
         if config.background_saving {
@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
         let len_bytes = checkpoint_bytes(config, &model, &identity, &plan);
         check_file_size(len_bytes)?;
         clock.expect_saves_of(len_bytes);
-        let mut run = opening.begin(identity, sizes)?;
+        let mut run = builder.start(identity, sizes)?;
         let beside = folder.clone();
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));
         run_spec::publish_tokenizer(&folder, &tokenizer)?;
@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
         if let Some((path, checkpoint)) = run.resumed() {
             observer.resumed(&ResumeReport::new(path, checkpoint, run.plan()));
         }
-        run.loaded();
+        run.release_checkpoint();
         let needed = DiskNeed::new(config, run.plan(), run.position(), len_bytes, run.room());
         needed.missing().iter().for_each(|text| observer.note(text));
         let sampler = Sampler::new(config, &beside, &run);
@@ -247,7 +247,7 @@ impl<'a> Session<'a> {
         let ended = self.train();
         let saves = self.run.wait_for_saves();
         if let Err(error) = &ended {
-            self.run.stop(ended_by(error));
+            self.run.end_session(ended_by(error));
         }
         match (ended, self.report(saves)) {
             (Ok(outcome), reported) => reported.map(|()| outcome),
@@ -262,12 +262,12 @@ impl<'a> Session<'a> {
 
     fn train(&mut self) -> Result<Outcome, TrainError> {
         loop {
-            if self.run.evaluation_due()
+            if self.run.evaluation_is_due()
                 && let Some(reason) = self.evaluate()?
             {
                 return self.stop(reason);
             }
-            self.settle()?;
+            self.save_if_due()?;
             self.write_sample();
             self.say_tensorboard();
             let Some(update) = self.run.next_update() else { break };
@@ -297,13 +297,10 @@ impl<'a> Session<'a> {
                 }
                 outcome => outcome?,
             };
-            let progress = Progress {
-                loss_sum: outcome.loss.sum,
-                num_tokens: outcome.loss.num_tokens,
-                learning_rate: outcome.learning_rate,
-                grad_norm: outcome.grad_norm,
-            };
-            self.run.complete(&update, progress);
+            let stats = UpdateStats::new(outcome.loss.sum, outcome.loss.num_tokens)
+                .with_learning_rate(outcome.learning_rate)
+                .with_grad_norm(outcome.grad_norm);
+            self.run.record_update(&update, stats);
             self.say_journal();
             self.say_replayed()?;
             self.updates += 1;
@@ -325,7 +322,7 @@ impl<'a> Session<'a> {
         }
         let saves = self.run.wait_for_saves();
         self.report(saves)?;
-        self.run.stop("finished");
+        self.run.end_session("finished");
         self.say_replayed()?;
         let sample = self.sample();
         Ok(Outcome::Finished { sample })
@@ -383,7 +380,7 @@ impl<'a> Session<'a> {
         })?;
         let Some(val_loss) = val_loss else { return Ok(reason.or(Some(StopReason::Signal))) };
         self.evaluations += 1;
-        let is_best = run.evaluated(val_loss);
+        let is_best = run.record_evaluation(val_loss)?;
         clock.evaluated(started);
         sampler.evaluated();
         observer.evaluated(&EvaluationReport { global_step: run.position().global_step, val_loss, is_best });
@@ -399,12 +396,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn settle(&mut self) -> Result<(), TrainError> {
+    fn save_if_due(&mut self) -> Result<(), TrainError> {
         let saves = self.run.saves();
         self.report(saves)?;
         let began = Instant::now();
         let (learner, global_step) = (&self.learner, self.run.position().global_step);
-        let saves = self.run.settle_in_background(|| learner.state(global_step));
+        let saves = self.run.save_if_due_in_background(|| learner.state(global_step));
         self.begun(began, saves)
     }
 
@@ -458,7 +455,7 @@ impl<'a> Session<'a> {
             let what = if save.files.is_empty() { "NOT SAVED" } else { "NOT ALL SAVED" };
             self.observer.note(&format!("{what} ({} in a row): {text}", self.save_failures));
         }
-        if let Some(so_far) = self.run.is_saving() {
+        if let Some(so_far) = self.run.saving_for() {
             self.clock.saving_for(so_far);
         }
         self.say_journal();
@@ -485,7 +482,7 @@ impl<'a> Session<'a> {
         saves.ended.extend(self.run.wait_for_saves().ended);
         saves.ended.iter().for_each(|save| self.say_saved(save));
         saves.check().map_err(RunError::Store)?;
-        self.run.stop(reason.text(self.control.stopped_by.load(Ordering::SeqCst)));
+        self.run.end_session(reason.text(self.control.stopped_by.load(Ordering::SeqCst)));
         self.say_replayed()?;
         Ok(Outcome::Stopped {
             reason,
@@ -513,7 +510,7 @@ impl<'a> Session<'a> {
         match sampler.write(config, learner.parameters(), tokenizer, &stop) {
             Some(Ok(text)) => {
                 let prompt = config.sample.prompt.clone();
-                self.run.sampled(&prompt, &text);
+                self.run.record_sample(&prompt, &text);
                 let global_step = self.run.position().global_step;
                 self.observer.sampled(&SampleReport { global_step, prompt, text });
             }

@@ -90,6 +90,12 @@ pub enum RunError {
     /// A rewind without saying where to.
     #[error("--rewind needs --resume PATH, the checkpoint to go back to")]
     RewindWhere,
+    /// An evaluation does not have the metric that decides the best.
+    #[error("the evaluation does not have `{metric}`, the metric that decides the best model")]
+    Metric {
+        /// The metric.
+        metric: String,
+    },
     /// A number that is not finite; nothing was changed or saved.
     #[error(
         "the {what} is not finite ({value}) in the update at {position}; nothing was changed by it. The last good \

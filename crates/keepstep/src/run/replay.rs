@@ -1,12 +1,12 @@
 //! Updates that are made again after resuming from an older checkpoint, compared with what the journal has of them.
 
-use crate::journal::Made;
+use crate::journal::JournaledUpdate;
 use std::collections::BTreeMap;
 
 /// What the journal has beyond the place that a run continues from.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    made: BTreeMap<u64, Made>,
+    made: BTreeMap<u64, JournaledUpdate>,
     identical: u64,
     diverged: bool,
     is_said: bool,
@@ -39,17 +39,22 @@ pub enum Replayed {
 }
 
 impl Replay {
-    pub(super) fn new(made: BTreeMap<u64, Made>) -> Replay {
+    pub(super) fn new(made: BTreeMap<u64, JournaledUpdate>) -> Replay {
         Replay { made, ..Replay::default() }
     }
 
     /// Compares one update; says something at the first difference, or once all are compared.
-    pub(super) fn compare(&mut self, global_step: u64, loss: f64, norm: f64) -> (bool, Option<Replayed>) {
+    pub(super) fn compare(
+        &mut self,
+        global_step: u64,
+        loss: Option<f64>,
+        norm: Option<f64>,
+    ) -> (bool, Option<Replayed>) {
         let Some(made) = self.made.remove(&global_step) else { return (false, None) };
-        let numbers = [("loss", Some(made.loss), loss), ("gradient norm", made.grad_norm, norm)];
-        let different =
-            numbers.into_iter().find(|(_, journal, now)| journal.is_some_and(|bits| bits != now.to_bits()));
-        if let Some((what, Some(bits), now)) = different {
+        let numbers = [("loss", made.loss, loss), ("gradient norm", made.grad_norm, norm)];
+        // Only what is known of both can differ.
+        let known = numbers.into_iter().filter_map(|(what, journal, now)| Some((what, journal?, now?)));
+        if let Some((what, bits, now)) = known.into_iter().find(|(_, bits, now)| *bits != now.to_bits()) {
             let first = !std::mem::replace(&mut self.diverged, true);
             let (journal, identical) = (f64::from_bits(bits), self.identical);
             return (
@@ -74,16 +79,20 @@ mod tests {
 
     #[test]
     fn agreement_is_said_once_and_a_difference_first() {
-        let made = |loss: f64| Made { loss: loss.to_bits(), grad_norm: Some(0.5_f64.to_bits()) };
+        let made =
+            |loss: f64| JournaledUpdate { loss: Some(loss.to_bits()), grad_norm: Some(0.5_f64.to_bits()) };
         let replay = || Replay::new([(3, made(1.0)), (4, made(2.0))].into());
         let mut whole = replay();
-        assert_eq!(whole.compare(3, 1.0, 0.5), (true, None));
-        assert_eq!(whole.compare(4, 2.0, 0.5), (true, Some(Replayed::Identical { updates: 2, left: 0 })));
-        assert_eq!(whole.compare(5, 2.0, 0.5), (false, None));
+        assert_eq!(whole.compare(3, Some(1.0), Some(0.5)), (true, None));
+        assert_eq!(
+            whole.compare(4, Some(2.0), Some(0.5)),
+            (true, Some(Replayed::Identical { updates: 2, left: 0 }))
+        );
+        assert_eq!(whole.compare(5, Some(2.0), Some(0.5)), (false, None));
         assert_eq!(whole.end(), None);
 
         let mut cut = replay();
-        assert_eq!(cut.compare(3, 1.0, 0.5), (true, None));
+        assert_eq!(cut.compare(3, Some(1.0), Some(0.5)), (true, None));
         assert_eq!(cut.end(), Some(Replayed::Identical { updates: 1, left: 1 }));
         assert_eq!(cut.end(), None);
 
@@ -92,12 +101,12 @@ mod tests {
         {
             let mut replay = replay();
             let diverged = Replayed::Diverged { what, global_step: 3, journal, now, identical: 0 };
-            assert_eq!(replay.compare(3, loss, norm), (true, Some(diverged)));
-            assert_eq!(replay.compare(4, 2.5, 0.5), (true, None));
+            assert_eq!(replay.compare(3, Some(loss), Some(norm)), (true, Some(diverged)));
+            assert_eq!(replay.compare(4, Some(2.5), Some(0.5)), (true, None));
             assert_eq!(replay.end(), None);
         }
         // Lines of older versions have no norm that could be compared.
-        let mut old = Replay::new([(3, Made { grad_norm: None, ..made(1.0) })].into());
-        assert_eq!(old.compare(3, 1.0, 9.0).1, Some(Replayed::Identical { updates: 1, left: 0 }));
+        let mut old = Replay::new([(3, JournaledUpdate { grad_norm: None, ..made(1.0) })].into());
+        assert_eq!(old.compare(3, Some(1.0), Some(9.0)).1, Some(Replayed::Identical { updates: 1, left: 0 }));
     }
 }

@@ -24,9 +24,9 @@ pub struct Save {
 /// The saves that have ended since this was last asked.
 ///
 /// # Durability
-/// What a [`Save`] names outlives the loss of power. What is still being written does not yet: see [`Run::is_saving`].
+/// What a [`Save`] names outlives the loss of power. What is still being written does not yet: see [`Run::saving_for`].
 ///
-/// [`Run::is_saving`]: super::Run::is_saving
+/// [`Run::saving_for`]: super::Run::saving_for
 #[must_use = "a save in the background may have failed: `check` says so"]
 #[derive(Debug, Default)]
 pub struct Saves {

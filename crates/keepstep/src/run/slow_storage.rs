@@ -1,6 +1,6 @@
 //! Saving in the background on a storage that is slow, fails or breaks.
 
-use super::{Opening, Policy, Progress, Run, RunError, Sizes};
+use super::{Policy, Run, RunBuilder, RunError, Sizes, UpdateStats};
 use crate::checkpoint::State;
 use crate::identity::Identity;
 use crate::name::BEST_MODEL;
@@ -110,8 +110,8 @@ impl Storage for Slow {
 /// A run of 12 updates in two epochs that saves every second.
 fn open(folder: &Path, storage: &Slow) -> Run {
     let policy = Policy { save_steps: 2, eval_steps: Some(3), ..Policy::default() };
-    Opening::look_in(folder, policy, Arc::new(storage.clone()))
-        .and_then(|opening| opening.begin(Identity::new(1), Sizes::new(6, 2)))
+    RunBuilder::open_on(folder, policy, Arc::new(storage.clone()))
+        .and_then(|builder| builder.start(Identity::new(1), Sizes::new(6, 2)))
         .expect("a run")
 }
 
@@ -124,11 +124,10 @@ fn state(run: &Run) -> State {
 /// One update, and an evaluation where one is due: better each time.
 fn advance(run: &mut Run) {
     let update = run.next_update().expect("an update");
-    let progress = Progress { loss_sum: 1.0, num_tokens: 1, learning_rate: 0.1, grad_norm: 1.0 };
-    run.complete(&update, progress);
-    if run.evaluation_due() {
+    run.record_update(&update, UpdateStats::new(1.0, 1).with_learning_rate(0.1).with_grad_norm(1.0));
+    if run.evaluation_is_due() {
         let val_loss = 1.0 / run.position().global_step as f64;
-        assert!(run.evaluated(val_loss));
+        assert!(run.record_evaluation(val_loss).expect("the metric"));
     }
 }
 
@@ -156,15 +155,15 @@ fn training_goes_on_while_a_save_is_under_way_and_the_next_save_waits() {
     advance(&mut run);
     let saved = state(&run);
     assert!(run.save_is_due());
-    let begun = run.settle_in_background(|| saved);
+    let begun = run.save_if_due_in_background(|| saved);
     assert!(begun.begun && begun.waited.is_none() && begun.ended.is_empty());
     // An update while the disk hangs.
     advance(&mut run);
-    assert!(run.is_saving().is_some() && run.saves().ended.is_empty());
+    assert!(run.saving_for().is_some() && run.saves().ended.is_empty());
     assert!(hashes(folder.path()).is_empty(), "a name before the content is durable");
     storage.set_soon(Syncs::Work);
     let saved = state(&run);
-    let next = run.settle_in_background(|| saved);
+    let next = run.save_if_due_in_background(|| saved);
     assert!(next.begun && next.waited.is_some());
     assert_eq!(names(&next.check().expect("the first")), ["checkpoint_epoch1_step2_global2.pt"]);
     assert_eq!(names(&run.wait_for_saves().check().expect("the second")), [BEST_MODEL]);
@@ -172,7 +171,7 @@ fn training_goes_on_while_a_save_is_under_way_and_the_next_save_waits() {
     let values =
         first.state.get("model").and_then(|model| model.as_dict()?.get("weight")?.as_tensor()).cloned();
     assert_eq!(values.expect("the weight").to_vec::<f32>().expect("its values"), [2.0; 8]);
-    assert!(run.is_saving().is_none());
+    assert!(run.saving_for().is_none());
 }
 
 #[test]
@@ -183,7 +182,7 @@ fn dropping_a_run_finishes_its_save() {
     advance(&mut run);
     advance(&mut run);
     let saved = state(&run);
-    let _ = run.settle_in_background(|| saved);
+    let _ = run.save_if_due_in_background(|| saved);
     storage.set_soon(Syncs::Work);
     drop(run);
     load(&folder.path().join("checkpoint_epoch1_step2_global2.pt")).expect("a checkpoint");
@@ -200,9 +199,9 @@ fn the_files_are_those_of_saving_in_the_foreground() {
             advance(&mut run);
             let saved = state(&run);
             if background {
-                run.settle_in_background(|| saved).check().expect("what has ended");
+                run.save_if_due_in_background(|| saved).check().expect("what has ended");
             } else {
-                run.settle(|| saved).expect("a save");
+                run.save_if_due(|| saved).expect("a save");
             }
         }
         run.wait_for_saves().check().expect("the last");
@@ -222,14 +221,14 @@ fn a_best_that_could_not_be_saved_comes_before_any_later_checkpoint() {
             storage.set(Syncs::Fail);
         }
         let saved = state(&run);
-        let result = run.settle(|| saved);
+        let result = run.save_if_due(|| saved);
         assert_eq!(result.is_err(), step == 3);
     }
     assert_eq!(run.metrics().best.expect("a best").position.global_step, 3);
     // The best is owed, and the checkpoint that would speak of it is not published while it is.
     advance(&mut run);
     let saved = state(&run);
-    let error = run.settle(|| saved).expect_err("the disk fails");
+    let error = run.save_if_due(|| saved).expect_err("the disk fails");
     assert!(error.to_string().contains(BEST_MODEL), "{error}");
     assert!(!folder.path().join("checkpoint_epoch1_step4_global4.pt").exists());
     // The disk works again: first the best of step 3, then the checkpoint of step 4.
@@ -249,7 +248,7 @@ fn the_save_under_way_is_the_last_good_checkpoint() {
     advance(&mut run);
     advance(&mut run);
     let saved = state(&run);
-    let _ = run.settle_in_background(|| saved);
+    let _ = run.save_if_due_in_background(|| saved);
     storage.set_soon(Syncs::Work);
     let error = run.check_finite(f64::NAN, 1.0).expect_err("not finite");
     let RunError::NotFinite { last: Some(last), .. } = error else { panic!("{error}") };
@@ -265,7 +264,7 @@ fn a_panic_of_the_writer_is_the_run_s() {
     advance(&mut run);
     advance(&mut run);
     let saved = state(&run);
-    let _ = run.settle_in_background(|| saved);
+    let _ = run.save_if_due_in_background(|| saved);
     let panic = catch_unwind(AssertUnwindSafe(|| run.wait_for_saves())).expect_err("a panic");
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"the writer breaks"));
 }
@@ -281,7 +280,7 @@ fn a_best_that_is_not_the_run_s_is_put_right_or_said() {
     for step in 1..=8 {
         advance(&mut run);
         let saved = state(&run);
-        run.settle(|| saved).expect("a save");
+        run.save_if_due(|| saved).expect("a save");
         match step {
             3 => older = std::fs::read(&best).expect("the best of step 3"),
             6 | 8 => {

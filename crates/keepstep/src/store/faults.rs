@@ -3,6 +3,7 @@
 use super::{
     Candidates, Disk, Lock, Metadata, Retention, Source, Storage, StorageFile, Store, StoreError, find,
 };
+use crate::cadence::Cadence;
 use crate::checkpoint::{Checkpoint, State};
 use crate::identity::Identity;
 use crate::name::{BEST_MODEL, checkpoint_name};
@@ -139,7 +140,7 @@ fn save(store: &mut Store, step: u64) -> Result<(), StoreError> {
     } else {
         store.publish(&name, &archive(step))?;
     }
-    store.rotate(&Retention { max_checkpoints: 2, save_steps: 1, total_steps: 100 }, step)
+    store.rotate(&Retention { max_checkpoints: 2, cadence: Cadence::new(1, None), end: 100 }, step)
 }
 
 /// The newest valid checkpoint of the folder, as the next process finds it.

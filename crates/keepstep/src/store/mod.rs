@@ -24,6 +24,7 @@ pub use lock::Lock;
 pub use storage::{Disk, Metadata, Storage, StorageFile};
 pub use write_whole::write_whole;
 
+use crate::cadence::Cadence;
 use crate::name::{BEST_MODEL, Name};
 use keepstep_pt::{Archive, ReadAt};
 use patient::Patient;
@@ -52,18 +53,16 @@ pub struct Store {
 pub struct Retention {
     /// How many of the newest, at least 1.
     pub max_checkpoints: usize,
-    /// Scheduled are the multiples of this, ends of epochs, and the end of the run.
-    pub save_steps: u64,
-    /// The end of the run.
-    pub total_steps: u64,
+    /// Which checkpoints are scheduled ones.
+    pub cadence: Cadence,
+    /// The global step at which the run ends.
+    pub end: u64,
 }
 
 impl Retention {
     /// Whether a checkpoint of this name is one of the scheduled ones.
     pub fn is_scheduled(&self, name: &Name) -> bool {
-        name.step.is_none()
-            || name.global_step.is_multiple_of(self.save_steps)
-            || name.global_step == self.total_steps
+        self.cadence.is_scheduled(name, self.end)
     }
 }
 

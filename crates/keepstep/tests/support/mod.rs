@@ -5,6 +5,7 @@
 pub mod memory;
 pub mod random;
 
+use keepstep::cadence::Cadence;
 use keepstep::checkpoint::{Best, Checkpoint, State};
 use keepstep::identity::Identity;
 use keepstep::name::{BEST_MODEL, checkpoint_name};
@@ -49,7 +50,7 @@ pub fn bytes(archive: &Archive) -> Vec<u8> {
 }
 
 pub fn retention(max_checkpoints: usize, save_steps: u64) -> Retention {
-    Retention { max_checkpoints, save_steps, total_steps: PLAN.total_steps }
+    Retention { max_checkpoints, cadence: Cadence::new(save_steps, None), end: PLAN.total_steps }
 }
 
 /// One save, in the order in which a run makes it: the best, the checkpoint, and only then what is no longer kept.
@@ -67,7 +68,7 @@ pub fn save(
     } else {
         store.publish(&name, archive)?;
     }
-    if global_step.is_multiple_of(retention.save_steps) || global_step == retention.total_steps {
+    if global_step.is_multiple_of(retention.cadence.save_steps) || global_step == retention.end {
         store.rotate(retention, global_step)
     } else {
         store.rotate(&Retention { max_checkpoints: usize::MAX, ..*retention }, global_step)

@@ -3,8 +3,8 @@
 use super::replay::Replay;
 use super::saver::Saver;
 use super::writer::Writer;
-use super::{Policy, Resume, Run, RunError};
-use crate::checkpoint::{Checkpoint, Metrics};
+use super::{Policy, Resume, Run, RunError, Status};
+use crate::checkpoint::{Ancestor, Checkpoint, Metrics};
 use crate::identity::{Identity, differences};
 use crate::journal::{self, JOURNAL, Journal};
 use crate::name::BEST_MODEL;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// A folder that has been looked at: what the run would continue from is known, and nothing has been written.
 #[derive(Debug)]
-pub struct Opening {
+pub struct RunBuilder {
     folder: PathBuf,
     policy: Policy,
     storage: Arc<dyn Storage>,
@@ -44,34 +44,34 @@ impl Sizes {
     }
 }
 
-impl Opening {
+impl RunBuilder {
     /// Looks for the checkpoint to continue from. A folder that exists is locked from here on.
     ///
     /// # Errors
     /// Another process trains into the folder, the source is missing, or nothing but damaged files is there.
-    pub fn look(folder: &Path, policy: Policy) -> Result<Opening, RunError> {
-        Opening::look_in(folder, policy, Arc::new(Disk))
+    pub fn open(folder: &Path, policy: Policy) -> Result<RunBuilder, RunError> {
+        RunBuilder::open_on(folder, policy, Arc::new(Disk))
     }
 
     /// Looks without locking the folder or tidying it up, so that nothing at all is written. For those who only ask.
     ///
     /// # Errors
-    /// As [`Opening::look`].
-    pub fn only_look(folder: &Path, policy: Policy) -> Result<Opening, RunError> {
-        Opening::with_store(folder, policy, Arc::new(Disk), None)
+    /// As [`RunBuilder::open`].
+    pub fn inspect(folder: &Path, policy: Policy) -> Result<RunBuilder, RunError> {
+        RunBuilder::with_store(folder, policy, Arc::new(Disk), None)
     }
 
-    /// As [`Opening::look`], on another storage than the disk.
+    /// As [`RunBuilder::open`], on another storage than the disk.
     ///
     /// # Errors
-    /// As [`Opening::look`].
-    pub fn look_in(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<Opening, RunError> {
+    /// As [`RunBuilder::open`].
+    pub fn open_on(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<RunBuilder, RunError> {
         let store = if storage.metadata(folder).is_ok() {
             Some(Store::open(folder, Arc::clone(&storage))?)
         } else {
             None
         };
-        Opening::with_store(folder, policy, storage, store)
+        RunBuilder::with_store(folder, policy, storage, store)
     }
 
     fn with_store(
@@ -79,7 +79,7 @@ impl Opening {
         policy: Policy,
         storage: Arc<dyn Storage>,
         store: Option<Store>,
-    ) -> Result<Opening, RunError> {
+    ) -> Result<RunBuilder, RunError> {
         let (source, source_only) = match &policy.resume {
             Resume::Newest(source) => (source.clone(), false),
             Resume::Rewind(Source::None) => return Err(RunError::RewindWhere),
@@ -108,7 +108,7 @@ impl Opening {
                 ));
             }
         }
-        Ok(Opening { folder: folder.to_path_buf(), policy, storage, store, found, notes })
+        Ok(RunBuilder { folder: folder.to_path_buf(), policy, storage, store, found, notes })
     }
 
     /// What the run would continue from.
@@ -144,8 +144,8 @@ impl Opening {
     ///
     /// # Errors
     /// The checkpoint is of another run; the folder cannot be made.
-    pub fn begin(self, identity: Identity, sizes: Sizes) -> Result<Run, RunError> {
-        let Opening { folder, policy, storage, store, found, mut notes } = self;
+    pub fn start(self, identity: Identity, sizes: Sizes) -> Result<Run, RunError> {
+        let RunBuilder { folder, policy, storage, store, found, mut notes } = self;
         let mut identity = identity;
         let origin = found.as_ref().map_or(Position::START, |found| found.checkpoint.origin);
         let plan = Plan::new(sizes.steps_per_epoch, sizes.gradient_accumulation_steps, sizes.length, origin);
@@ -180,22 +180,23 @@ impl Opening {
         let journal = Journal::open(&folder).map_err(unusable)?;
         let syncer = journal.syncer().map_err(unusable)?;
         let resumed = found.map(|found| (found.path, found.checkpoint));
-        let (position, metrics, num_updates, pending, lineage) = match &resumed {
+        let (position, metrics, num_updates, pending, stopped, lineage) = match &resumed {
             Some((_, checkpoint)) => (
                 checkpoint.position,
                 checkpoint.metrics.clone(),
                 checkpoint.num_updates,
                 checkpoint.pending,
+                checkpoint.stopped.clone(),
                 checkpoint.lineage.clone(),
             ),
-            None => (Position::START, Metrics::default(), 0, false, Vec::new()),
+            None => (Position::START, Metrics::default(), 0, false, None, Vec::new()),
         };
-        let digest = identity.digest();
+        let (digest, id) = (identity.digest(), id(&identity, origin, &lineage));
         let storage = Arc::clone(store.storage());
         let saver = Saver::new(store, syncer);
         let writer = Writer::start(saver).map_err(|source| RunError::Writer { source })?;
         let replay = Replay::new(journal::made_after(&folder, position.global_step, &digest));
-        Run::start(Run {
+        Run::begin(Run {
             identity,
             lineage,
             digest,
@@ -214,7 +215,10 @@ impl Opening {
             num_updates,
             evaluation_due: pending,
             is_new_best: false,
-            unsettled: pending,
+            unsaved: pending,
+            stopped,
+            status: Status::new(&id, &plan, position),
+            id,
             journal_failure: None,
             replay,
             replayed: None,
@@ -222,6 +226,16 @@ impl Opening {
             folder,
         })
     }
+}
+
+/// Branches of one run differ by where they began.
+fn id(identity: &Identity, origin: Position, lineage: &[Ancestor]) -> String {
+    if origin == Position::START && lineage.is_empty() {
+        return identity.digest();
+    }
+    let places = lineage.iter().map(|ancestor| ancestor.position).chain([origin]);
+    let places: Vec<String> = places.map(|place| place.to_string()).collect();
+    identity.clone().with_input("origin", places.join("; ")).digest()
 }
 
 /// Refuses a checkpoint of another function.

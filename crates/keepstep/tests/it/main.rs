@@ -1,0 +1,6 @@
+//! The core as a loop of another crate uses it.
+
+mod any_value;
+mod early_stop;
+mod old_checkpoints;
+mod toy;
