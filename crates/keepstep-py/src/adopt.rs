@@ -3,7 +3,7 @@
 use crate::errors::{MismatchError, chain, run_error, usage};
 use crate::run::identity;
 use keepstep::position::{Length, Plan, Position};
-use keepstep::run::{Opening, Policy};
+use keepstep::run::{Policy, RunBuilder};
 use keepstep::store::load;
 use keepstep::{Checkpoint, State, branch};
 use keepstep_pt::{Dict, File, Value};
@@ -61,7 +61,7 @@ fn newest(path: &Path) -> PyResult<Checkpoint> {
     if !path.is_dir() {
         return load(path).map_err(|error| usage(format!("{}: {}", path.display(), chain(&error))));
     }
-    let opening = Opening::only_look(path, Policy::default()).map_err(run_error)?;
+    let opening = RunBuilder::inspect(path, Policy::default()).map_err(run_error)?;
     opening.checkpoint().cloned().ok_or_else(|| usage(format!("{}: there is no checkpoint", path.display())))
 }
 

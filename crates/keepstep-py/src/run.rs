@@ -4,9 +4,10 @@ use crate::errors::{chain, run_error, usage};
 use crate::search;
 use crate::values::{ToValue, to_object};
 use keepstep::identity::Identity;
+use keepstep::metrics::Evaluation;
 use keepstep::metrics::Objective;
 use keepstep::position::{Length, Position};
-use keepstep::run::{Opening, Policy, Progress, Replayed, Resume, Saves, Sizes};
+use keepstep::run::{Policy, Replayed, Resume, RunBuilder, Saves, Sizes, UpdateStats};
 use keepstep::store::Source;
 use keepstep::{Checkpoint, State};
 use keepstep_pt::{Archive, Value};
@@ -45,7 +46,7 @@ pub(crate) fn identity(
 
 /// A folder that has been looked at. Nothing has been written.
 #[pyclass(frozen, module = "keepstep._core")]
-pub(crate) struct Look(Mutex<Option<Opening>>);
+pub(crate) struct Look(Mutex<Option<RunBuilder>>);
 
 /// Looks for the checkpoint that a run in `folder` continues from: the folder's newest, or that of `source` where it is
 /// later. With `rewind` it is the source in any case.
@@ -76,7 +77,7 @@ pub(crate) fn look(
         _ => Objective::min(metric),
     };
     let policy = Policy { save_steps, max_checkpoints, eval_steps, objective, resume, ..Policy::default() };
-    let opening = py.detach(|| Opening::look(&folder, policy)).map_err(run_error)?;
+    let opening = py.detach(|| RunBuilder::open(&folder, policy)).map_err(run_error)?;
     Ok(Look(Mutex::new(Some(opening))))
 }
 
@@ -161,7 +162,7 @@ impl Look {
         let sizes = Sizes { steps_per_epoch, gradient_accumulation_steps, length };
         let opening = lock(&self.0).take().ok_or_else(|| usage("the look has been used"))?;
         let id = identity.digest();
-        let run = py.detach(|| opening.begin(identity, sizes)).map_err(run_error)?;
+        let run = py.detach(|| opening.start(identity, sizes)).map_err(run_error)?;
         Ok(Run { id, inner: Mutex::new(Some(run)), ended: Mutex::default() })
     }
 }
@@ -252,7 +253,7 @@ impl Run {
 
     /// Lets go of that checkpoint.
     fn release_checkpoint(&self) -> PyResult<()> {
-        self.with(keepstep::Run::loaded)
+        self.with(keepstep::Run::release_checkpoint)
     }
 
     /// What people should know about how the run was opened.
@@ -281,7 +282,7 @@ impl Run {
     /// Whether an evaluation is due at this position.
     #[getter]
     fn evaluation_due(&self) -> PyResult<bool> {
-        self.with(|run| run.evaluation_due())
+        self.with(|run| run.evaluation_is_due())
     }
 
     /// Whether a save is due at this position.
@@ -305,28 +306,29 @@ impl Run {
     fn complete(&self, loss_sum: f64, num_tokens: u64, learning_rate: f64, grad_norm: f64) -> PyResult<()> {
         self.with(|run| {
             let update = run.next_update().ok_or_else(|| usage("the run is complete"))?;
-            run.complete(&update, Progress { loss_sum, num_tokens, learning_rate, grad_norm });
+            let stats = UpdateStats::new(loss_sum, num_tokens).with_learning_rate(learning_rate);
+            run.record_update(&update, stats.with_grad_norm(grad_norm));
             Ok(())
         })?
     }
 
     /// Records an evaluation: the validation loss and other metrics by name. True if it is the best so far.
     fn evaluated(&self, val_loss: Option<f64>, others: Vec<(String, f64)>) -> PyResult<bool> {
-        let _ = others;
-        self.with(|run| run.evaluated(val_loss.unwrap_or(f64::NAN)))
+        let evaluation = Evaluation { val_loss, others: others.into_iter().collect() };
+        self.with(|run| run.record_evaluation(evaluation))?.map_err(run_error)
     }
 
     /// Saves what is due, in the background. `parts` are pairs of a name and a state dict.
     fn save_if_due(&self, parts: Vec<(String, Bound<'_, PyAny>)>, convert: Bound<'_, PyAny>) -> PyResult<()> {
         let py = convert.py();
         let state = Run::state(parts, convert)?;
-        self.keep(py.detach(|| self.with(|run| run.settle_in_background(|| state)))?);
+        self.keep(py.detach(|| self.with(|run| run.save_if_due_in_background(|| state)))?);
         Ok(())
     }
 
     /// Nothing is to be saved at this position.
     fn skip_save(&self) -> PyResult<()> {
-        self.keep(self.with(|run| run.settle_in_background(State::default))?);
+        self.keep(self.with(|run| run.save_if_due_in_background(State::default))?);
         Ok(())
     }
 
@@ -351,7 +353,7 @@ impl Run {
     /// Whether a save is under way.
     #[getter]
     fn is_saving(&self) -> PyResult<bool> {
-        self.with(|run| run.is_saving().is_some())
+        self.with(|run| run.saving_for().is_some())
     }
 
     /// What the comparison of updates that were made again has found since this was last asked.
@@ -382,7 +384,7 @@ impl Run {
 
     /// Ends the session.
     fn stop(&self, py: Python<'_>, reason: &str) -> PyResult<()> {
-        py.detach(|| self.with(|run| run.stop(reason)))
+        py.detach(|| self.with(|run| run.end_session(reason)))
     }
 
     /// Finishes the save under way and lets go of the folder.
