@@ -8,7 +8,7 @@ use crate::config::{Config, ConfigError, DataConfig, Precision, StoredConfig, To
 use crate::hub::{InitialWeights, settings_from_hub};
 use keepstep::identity::{CORPUS_FINGERPRINT, Identity, TOKENIZER};
 use keepstep::position::{Length, Plan};
-use keepstep::run::{Opening, Policy, Resume, RunError, Sizes};
+use keepstep::run::{Policy, Resume, RunBuilder, RunError, Sizes};
 use keepstep::{Checkpoint, store::Source};
 use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::train::schedule::Schedule;
@@ -142,10 +142,10 @@ impl<C> RunSpec<C> {
     ///
     /// # Errors
     /// The checkpoint belongs to another run.
-    pub(crate) fn check(&self, opening: &Opening, folder: &Path) -> Result<Plan, TrainError> {
-        opening.check(&self.identity(), self.sizes).map_err(|error| match error {
+    pub(crate) fn check(&self, builder: &RunBuilder, folder: &Path) -> Result<Plan, TrainError> {
+        builder.check(&self.identity(), self.sizes).map_err(|error| match error {
             RunError::Input { path, difference } if difference.key == CORPUS_FINGERPRINT => {
-                let saved = opening.checkpoint().map(saved_tokenizer);
+                let saved = builder.checkpoint().map(saved_tokenizer);
                 let change = if saved.is_some_and(|saved| saved != self.tokenizer.json()) {
                     "the tokenizer is another one".to_owned()
                 } else {
