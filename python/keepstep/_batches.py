@@ -108,7 +108,7 @@ def unchanged(batch: Any) -> Any:
 
 def reseed_collator(collate_fn: Any, key: int) -> None:
     """Seeds the generators that a collator keeps, such as that of ``DataCollatorForLanguageModeling(seed=)``."""
-    holder = collate_fn
+    holder: Any = collate_fn
     while isinstance(holder, functools.partial):
         for value in [*holder.args, *holder.keywords.values()]:
             reseed(value, key)

@@ -14,7 +14,7 @@ The generators of random numbers are seeded between `before` and the body.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
@@ -209,7 +209,7 @@ class Loader:
                 raise RuntimeError(f"the loop left epoch {epoch.number} before its end: use `return` to stop early")
             epoch = Epoch(loop)
 
-    def _batches(self, body: FrameType | None) -> Iterator[tuple[MicroBatch | None, Any]]:
+    def _batches(self, body: FrameType | None) -> Generator[tuple[MicroBatch | None, Any]]:
         """Yields micro-batches with their batches, and ``(None, None)`` where an epoch or the loop ends."""
         if self._running:
             raise RuntimeError("a loop over this loader is still running: end it before you begin another")
@@ -220,11 +220,7 @@ class Loader:
             batches = self._source.batches(self.plan.micro_batches(epoch, step))
             rehearsal = driver.rehearsal(self, epoch, step)
             if rehearsal is not None:
-                held = yield from rehearsal.hold(self.plan.micro_batches(epoch, step), batches, body)
-                if held is None:
-                    yield None, None
-                    return
-                batches = held
+                batches = yield from rehearsal.hold(self.plan.micro_batches(epoch, step), batches, body)
             body = None  # a frame keeps everything alive that its function has
             for micro_batch, batch in zip(self.plan.micro_batches(epoch, step), batches):
                 driver.before(micro_batch)

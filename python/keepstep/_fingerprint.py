@@ -82,8 +82,9 @@ def _parts(item: Any, depth: int = 0) -> Iterable[bytes]:
     elif hasattr(item, "__array__") and hasattr(item, "dtype"):
         yield from _array(item)
     elif callable(getattr(item, "tobytes", None)) and hasattr(item, "size"):  # a picture of PIL
-        yield f"{getattr(item, 'mode', '')} {item.size}".encode()
-        yield item.tobytes()
+        picture: Any = item
+        yield f"{getattr(picture, 'mode', '')} {picture.size}".encode()
+        yield picture.tobytes()
     else:
         yield type(item).__qualname__.encode()
 

@@ -13,7 +13,7 @@ NumPy may be missing. This module imports torch.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
@@ -128,25 +128,25 @@ class Randomness:
         self._seed(derive(self.seed, Purpose.EVALUATION, global_step))
 
     @contextmanager
-    def evaluation(self, global_step: int) -> Iterator[None]:
+    def evaluation(self, global_step: int) -> Generator[None]:
         """Draws of an evaluation after update `global_step`; afterwards the generators go on where they were."""
         with self._aside(derive(self.seed, Purpose.EVALUATION, global_step)):
             yield
 
     @contextmanager
-    def sampling(self, global_step: int, index: int = 0) -> Iterator[None]:
+    def sampling(self, global_step: int, index: int = 0) -> Generator[None]:
         """Draws of sampling number `index` after update `global_step`; afterwards the generators go on where they were."""
         with self._aside(derive(self.seed, Purpose.SAMPLING, global_step, index)):
             yield
 
     @contextmanager
-    def sampler(self, epoch: int) -> Iterator[None]:
+    def sampler(self, epoch: int) -> Generator[None]:
         """Draws of a sampler that makes the order of `epoch`; afterwards the generators go on where they were."""
         with self._aside(derive(self.seed, Purpose.SAMPLER, epoch)):
             yield
 
     @contextmanager
-    def untouched(self) -> Iterator[None]:
+    def untouched(self) -> Generator[None]:
         """Whatever is drawn or seeded inside, the generators go on where they were."""
         states = _states(self._generators())
         try:
@@ -155,7 +155,7 @@ class Randomness:
             _restore(states)
 
     @contextmanager
-    def _aside(self, key: int) -> Iterator[None]:
+    def _aside(self, key: int) -> Generator[None]:
         before = self._key
         with self.untouched():
             try:

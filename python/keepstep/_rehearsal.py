@@ -9,12 +9,12 @@ What a run does for it:
    ``Rehearsal(driver, loader, updates_to_rehearse(...))``.
 2. ``driver.rehearsal_started()``: the run remembers its counters. Until step 4 it calls nothing of the core: `before`
    and `after` are called as in a real loop, count, and check the steps of optimizers, but save, journal, evaluate and
-   print nothing. ``after`` returns False only to stop at once.
+   print nothing. ``after`` returns False to cut the rehearsal short, because the run wants to stop.
 3. In both passes the run calls ``rehearsal.updated(values)`` in `after`, once for each update, before anything is
    saved; `values` are what the loop recorded, by name. It returns True once: the comparison is complete, and
    ``rehearsal.report`` has what was found.
-4. ``driver.rehearsal_rewound()``: the tracked objects have been put back; the run puts its counters back. The real loop
-   begins, or the loop ends, if the body was left or `after` returned False.
+4. ``driver.rehearsal_rewound()``: the tracked objects have been put back; the run puts its counters back, and the real
+   loop begins. This is called as well when the body is left by ``break`` or an exception.
 
 Costs: K updates, one copy of the state (on the host, for a device), and reading the state 2 K times.
 """
@@ -23,14 +23,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from itertools import chain
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
-from ._digest import first_difference, token, tokens
+from ._digest import token, tokens
 from ._findings import Evidence, Finding, judge
 from ._plan import MicroBatch, Plan
 from ._reach import Reach
@@ -145,10 +146,8 @@ class Rehearsal:
 
     def hold(
         self, micro_batches: Iterable[MicroBatch], batches: Iterator[Any], body: FrameType | None
-    ) -> Iterator[tuple[MicroBatch, Any]]:
+    ) -> Generator[tuple[MicroBatch, Any], None, Iterator[Any]]:
         """Yields the first pass, puts everything back, and returns the batches for the real loop.
-
-        Returns None instead if the run wants to stop.
 
         Args:
             micro_batches: The micro-batches from the position on.
@@ -186,9 +185,9 @@ class Rehearsal:
             for name, target in driver.tracked().items():
                 target.load_state_dict(saved.pop(name))
             driver.rehearsal_rewound()
-        self._now = 1
+        self._now = 1 if ended else 2  # 2: cut short, there is nothing to compare
         self._seconds = time.monotonic() - began
-        return self._watched(read, batches) if ended else None
+        return self._watched(read, batches) if ended else chain(read, batches)
 
     def updated(self, values: Mapping[str, Any]) -> bool:
         """Takes note of an update that has been made; returns True when the report is complete.
@@ -196,22 +195,23 @@ class Rehearsal:
         Args:
             values: What the loop recorded in the update's window, tensors or numbers, by name.
         """
-        if self.report is not None:
+        if self.report is not None or self._now == 2:
             return False
         began = time.monotonic()
         evidence = self._passes[self._now]
         state = {name: tokens(target.state_dict()) for name, target in self._driver.tracked().items()}
         evidence.update({name: token(value) for name, value in values.items()}, state)
-        complete = self._now == 1 and len(evidence.updates) == self.num_updates
-        if complete:
-            evidence.reached = self._look()
-            self._unhook()
-            findings = judge(self._passes[0], evidence, self._loader.dataset, self._driver.tracked())
-            self._body = None
+        if self._now == 0 or len(evidence.updates) < self.num_updates:
+            if self._now == 1:
+                self._seconds += time.monotonic() - began
+            return False
+        evidence.reached = self._look()
+        self._unhook()
+        findings = judge(self._passes[0], evidence, self._loader.dataset, self._driver.tracked())
+        self._body = None
         self._seconds += time.monotonic() - began
-        if complete:
-            self.report = RehearsalReport(findings, self.num_updates, self._seconds, self._complete)
-        return complete
+        self.report = RehearsalReport(findings, self.num_updates, self._seconds, self._complete)
+        return True
 
     def _batch(self, micro_batch: MicroBatch, batches: Iterator[Any], read: list[Any]) -> Any:
         """Makes a batch in this process, so that what makes it can be watched; copies it where that cannot be."""

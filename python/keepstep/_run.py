@@ -15,6 +15,7 @@ from ._data import Loader
 from ._environment import Exactness, exactness
 from ._errors import UsageError
 from ._notebook import OpenRuns
+from ._rehearsal import RehearsalReport
 from ._session import Options, Session
 from ._settings import UNSET, Unset, parse_duration, split_config
 from ._track import state_of
@@ -356,6 +357,11 @@ class Run:
     def reason(self) -> str | None:
         """Why the session ended before the run's end: a signal's name, ``"time limit"``, or what `stop` was given."""
         return self._session.reason
+
+    @property
+    def rehearsal(self) -> RehearsalReport | None:
+        """What this session's rehearsal found; None if none was held, or its updates are not made yet."""
+        return self._session.rehearsal_report
 
     @property
     def exactness(self) -> Exactness:

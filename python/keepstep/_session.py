@@ -17,6 +17,7 @@ from ._environment import Environment
 from ._errors import NotFiniteError, SaveError, UsageError
 from ._notebook import Interrupts, after_cell
 from ._random import Randomness
+from ._rehearsal import Rehearsal, RehearsalReport, updates_to_rehearse
 from ._save import Converter, Snapshot, Snapshots, storage_id
 from ._status import write_status
 from ._track import Tracked, frozen_digest, load, load_order, new_tensor, plain, state_of
@@ -86,6 +87,9 @@ class Session:
         """The update that ends with this micro-batch is counted already, because it was evaluated."""
         self._evaluated = False
         self._snapshot: tuple[str, Snapshot] | None = None
+        self._rehearsal: Rehearsal | None = None
+        self._before_rehearsal: tuple[tuple[int, int, int], str | None] | None = None
+        """Position and reason to stop for good at the start of a rehearsal's first pass, while that is under way."""
         self.stop_for_good: str | None = None
         self._saved_at = self.started
         self._update_began = self.started
@@ -94,6 +98,11 @@ class Session:
         self._undo_cell: Callable[[], None] = lambda: None
 
     # -- before the loop
+
+    @property
+    def rehearsal_report(self) -> RehearsalReport | None:
+        """What the rehearsal found; None if there was none, or it is not complete."""
+        return None if self._rehearsal is None else self._rehearsal.report
 
     @property
     def share(self) -> tuple[int, int]:
@@ -285,9 +294,41 @@ class Session:
 
     # -- the loop
 
-    def rehearsal(self, loader: Loader, epoch: int, step: int) -> Any:
-        """Returns the rehearsal to hold before the loop."""
-        return None
+    def rehearsal(self, loader: Loader, epoch: int, step: int) -> Rehearsal | None:
+        """Returns the rehearsal to hold before a session's first loop, or None where it is not wanted or not cheap."""
+        if self._rehearsal is not None or self.core.is_complete:
+            return None
+        options, done = self.options, self.position[2]
+        left = loader.total_steps - done
+        number = updates_to_rehearse(loader.plan, epoch, step, left, options.eval_steps, done, options.rehearse)
+        if number:
+            self._rehearsal = Rehearsal(self, loader, number)
+        return self._rehearsal
+
+    def tracked(self) -> Mapping[str, Any]:
+        """Returns what is tracked, by name."""
+        return self.tracked_objects.objects
+
+    def rehearsal_started(self) -> None:
+        """Until `rehearsal_rewound` the body's updates count for nothing."""
+        self._before_rehearsal = (self.position, self.stop_for_good)
+
+    def rehearsal_rewound(self) -> None:
+        """What is tracked has been put back: so are the counters."""
+        assert self._before_rehearsal is not None
+        (self.position, self.stop_for_good), self._before_rehearsal = self._before_rehearsal, None
+        self.micro_batch = None
+        self.clean = True
+        self._update_began = time.monotonic()
+        self._next_window()
+
+    def _rehearsed(self, micro_batch: MicroBatch) -> bool:
+        """Counts an update of a rehearsal's first pass; returns False to cut it short."""
+        assert self.window is not None and self._rehearsal is not None
+        self.steps.check(micro_batch.window, bool(self.tracked_objects.scalers()), "that was rehearsed")
+        self._rehearsal.updated(self.window.values())
+        self.position = (micro_batch.epoch, micro_batch.step_after, self.position[2] + 1)
+        return self._wish_to_stop() is None and self.stop_for_good is None
 
     def before(self, micro_batch: MicroBatch) -> None:
         """A batch is there, and the loop's body is about to run."""
@@ -295,19 +336,24 @@ class Session:
         self.clean = False
         if micro_batch.index == 0:
             self._next_window()
-        self._bar.begin(micro_batch.epoch, micro_batch.step)
+        if self._before_rehearsal is None:
+            self._bar.begin(micro_batch.epoch, micro_batch.step)
         if self._snapshot is not None and self._snapshot[1].is_ready:
             self._submit()
 
     def after(self, micro_batch: MicroBatch) -> bool:
         """The body has run; at an update's end: counts, saves, stops."""
-        self._bar.advance()
         self.micro_batch = None
+        if self._before_rehearsal is not None:
+            return self._rehearsed(micro_batch) if micro_batch.update_due else True
+        self._bar.advance()
         if not micro_batch.update_due:
             return True
         if not self._completed:
             self._end_update(micro_batch)
         self.clean = True
+        if self._rehearsal is not None and self.window is not None and self._rehearsal.updated(self.window.values()):
+            self._say(str(self._rehearsal.report))
         return self._at_boundary()
 
     def end(self) -> None:
@@ -422,6 +468,8 @@ class Session:
         micro_batch, every = self.micro_batch, self.options.eval_steps
         if micro_batch is None or every is None or not micro_batch.update_due or self._evaluated:
             return False
+        if self._before_rehearsal is not None:
+            return False
         global_step = self.global_step + 1
         if not micro_batch.epoch_ends and global_step % every:
             return False
@@ -432,6 +480,8 @@ class Session:
         """Records an evaluation after this window's update; returns whether it is the best so far."""
         if self.micro_batch is None or not self.micro_batch.update_due:
             raise UsageError("run.evaluated() belongs behind the optimizer's step, where `run.evaluation_due` is true")
+        if self._before_rehearsal is not None:
+            return False
         if self._evaluated:
             raise UsageError("run.evaluated() was called twice after one update: give all metrics in one call")
         if not self._completed:

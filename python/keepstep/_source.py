@@ -91,7 +91,7 @@ def _read_loader(loader: DataLoader[Any], given: dict[str, Any]) -> Loading:
     stream = isinstance(loader.dataset, IterableDataset)
     if stream or type(batch_sampler) is BatchSampler or batch_sampler is None:
         batch_sampler = None
-    order = {"shuffle": False, "sampler": None} if stream else _order_of(sampler, given.get("shuffle"))
+    order: dict[str, Any] = {"shuffle": False, "sampler": None} if stream else _order_of(sampler, given.get("shuffle"))
     if batch_sampler is not None and "shuffle" in given:
         raise ValueError(f"the batch sampler `{type(batch_sampler).__name__}` makes the order: leave out `shuffle`")
     workers = {name: getattr(loader, name) for name in _PASSED_ON}

@@ -7,7 +7,7 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,18 +22,18 @@ _CLOCKS = ("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "m
 
 
 @contextmanager
-def spying(calls: Calls) -> Iterator[None]:
+def spying(calls: Calls) -> Generator[None]:
     """Notes in `calls` what is called inside, in this process. Names that were imported one by one are not seen."""
     watched: list[tuple[Any, str, Callable[[tuple[Any, ...], dict[str, Any]], bool]]] = []
-    watched += [(time, name, lambda _args, _given: True) for name in _CLOCKS]
-    watched += [(os, "urandom", lambda _args, _given: True), (uuid, "uuid4", lambda _args, _given: True)]
+    watched += [(time, name, _always) for name in _CLOCKS]
+    watched += [(os, "urandom", _always), (uuid, "uuid4", _always)]
     watched += [(random, "seed", _is_unseeded)]
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         watched += [(numpy, "default_rng", _is_unseeded), (numpy, "seed", _is_unseeded)]
     torch = sys.modules.get("torch")
     if torch is not None:
-        watched += [(torch, "seed", lambda _args, _given: True)]
+        watched += [(torch, "seed", _always)]
     originals: list[tuple[Any, str, Any]] = []
     try:
         for module, name, matters in watched:
@@ -44,6 +44,10 @@ def spying(calls: Calls) -> Iterator[None]:
     finally:
         for module, name, original in originals:
             setattr(module, name, original)
+
+
+def _always(args: tuple[Any, ...], given: dict[str, Any]) -> bool:
+    return True
 
 
 def _is_unseeded(args: tuple[Any, ...], given: dict[str, Any]) -> bool:

@@ -109,6 +109,11 @@ class Window:
         for name, value in others.items():
             self.others[name] = _detached(value)
 
+    def values(self) -> dict[str, Any]:
+        """Returns what has been recorded, by name, without reading it."""
+        values = {f"loss {number}": loss for number, (loss, _) in enumerate(self.losses, 1)}
+        return {**values, "grad_norm": self.norm, **self.others}
+
     def close(self, rate: Any) -> Pending:
         """The window has ended: begins to bring its numbers to the host."""
         values = [loss for loss, _ in self.losses]

@@ -387,20 +387,27 @@ def test_a_kernel_that_is_not_deterministic() -> None:
 
 
 def test_leaving_the_body_puts_everything_back() -> None:
-    for leave in ("break", "stop"):
-        driver = RehearsingDriver()
-        model, optimizer = parts(driver)
-        before = copy.deepcopy(model.state_dict())
-        driver.track(model=model, optimizer=optimizer)
-        for x, _ in driver.data(Points(), batch_size=4):
-            model(x).square().mean().backward()
-            optimizer.step()
-            if leave == "break":
-                break
-            driver.stop_at_once = True
-        assert not driver.in_rehearsal and driver.report is None
-        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-        assert optimizer.state_dict()["state"] == {}
+    driver = RehearsingDriver()
+    model, optimizer = parts(driver)
+    before = copy.deepcopy(model.state_dict())
+    driver.track(model=model, optimizer=optimizer)
+    for x, _ in driver.data(Points(), batch_size=4):
+        model(x).square().mean().backward()
+        optimizer.step()
+        break
+    assert not driver.in_rehearsal and driver.report is None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert optimizer.state_dict()["state"] == {}
+
+
+def test_a_run_that_wants_to_stop_cuts_the_rehearsal_short() -> None:
+    driver = RehearsingDriver()
+    driver.stop_at_once = True
+    plain(driver)
+    without = RehearsingDriver(num_updates=0)
+    plain(without)
+    assert driver.report is None
+    assert driver.losses == without.losses
 
 
 def test_how_many_updates_are_rehearsed() -> None:
