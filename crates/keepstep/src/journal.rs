@@ -170,18 +170,7 @@ pub(crate) fn carry(source: &Path, folder: &Path) -> io::Result<()> {
     if new.is_empty() || our_lines.windows(new.len()).any(|lines| lines == new) {
         return Ok(());
     }
-    let temporary = folder.join(format!(".{JOURNAL}.tmp"));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(&ours)?;
-        file.write_all(&new.concat())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &to)?;
-        File::open(folder)?.sync_all()
-    };
-    write().inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })
+    crate::store::write_whole(&to, &[ours, new.concat()].concat())
 }
 
 /// A float as its exact bits and as people read it.

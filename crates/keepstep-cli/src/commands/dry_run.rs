@@ -25,9 +25,12 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
     let mut notes = planned.notes.clone();
     notes.extend(planned.disk.missing());
     if planned.memory.is_too_much() {
-        let missing = planned.memory.total_bytes() - planned.memory.available_bytes.unwrap_or_default();
+        let available = planned.memory.available;
+        let missing = planned.memory.total_bytes() - available.map_or(0, |available| available.bytes);
+        let limit =
+            available.map_or(String::new(), |available| format!(", because of {}", available.limited_by));
         notes.push(format!(
-            "THE MEMORY IS TOO SMALL: {} are missing. Lower batch_size (and raise gradient_accumulation_steps), or set \
+            "THE MEMORY IS TOO SMALL: {} are missing{limit}. Lower batch_size (and raise gradient_accumulation_steps), or set \
              recompute_activations = true",
             megabytes(missing)
         ));
@@ -55,7 +58,11 @@ fn text(planned: &DryRun, notes: &[String]) -> String {
     let available = |bytes: Option<u64>, what: &str| {
         bytes.map_or(String::new(), |bytes| format!("; {} are {what}", megabytes(bytes)))
     };
-    let _ = writeln!(text, "{memory_line}){}", available(memory.available_bytes, "available"));
+    let _ = writeln!(
+        text,
+        "{memory_line}){}",
+        available(memory.available.map(|available| available.bytes), "available")
+    );
     let _ = writeln!(
         text,
         "Disk: at most {} checkpoints of {}, {} more than there is now{}",
@@ -98,7 +105,7 @@ fn to_json(planned: &DryRun, notes: &[String]) -> serde_json::Value {
             "total_bytes": memory.total_bytes(), "weights_bytes": memory.weights_bytes,
             "moments_bytes": memory.moments_bytes, "gradients_bytes": memory.gradients_bytes,
             "spare_bytes": memory.spare_bytes, "activations_bytes": memory.activations_bytes,
-            "available_bytes": memory.available_bytes,
+            "available_bytes": memory.available.map(|available| available.bytes),
         },
         "disk": {
             "checkpoint_bytes": disk.checkpoint_bytes, "files": disk.files, "needed_bytes": disk.needed_bytes,

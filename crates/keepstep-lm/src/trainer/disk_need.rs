@@ -16,6 +16,8 @@ pub struct DiskNeed {
     pub needed_bytes: u64,
     /// What may still be written to the folder's file system; None where the system does not say.
     pub free_bytes: Option<u64>,
+    /// Files that may still be made there (free inodes); None where there is no such limit.
+    pub free_files: Option<u64>,
 }
 
 impl DiskNeed {
@@ -37,11 +39,22 @@ impl DiskNeed {
             files,
             needed_bytes: checkpoint_bytes.saturating_mul(files).saturating_sub(stored),
             free_bytes: room.map(|room| room.free_bytes),
+            free_files: room.and_then(|room| room.free_files),
         }
     }
 
     /// Says it where they do not fit. Each save checks again, by taking its room before it writes.
     pub fn missing(&self) -> Option<String> {
+        // In addition to the checkpoints: the journal, the lock, the tokenizer and TensorBoard's folder and file.
+        let files = self.files + 5;
+        if self.files > 0
+            && let Some(free_files) = self.free_files.filter(|&free| free < files)
+        {
+            return Some(format!(
+                "THE DISK MAY HAVE NO ROOM FOR THE FILES: its file system can hold {free_files} more files (free inodes), and \
+                 this run makes up to {files}. Remove files, or choose another output_dir"
+            ));
+        }
         let free_bytes = self.free_bytes.filter(|&free| free < self.needed_bytes)?;
         let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
         Some(format!(
@@ -77,7 +90,7 @@ mod tests {
         let at = |global_step, room| {
             DiskNeed::new(&config, &plan, Position { global_step, ..Position::START }, 1_000_000, room)
         };
-        let room = |free_bytes, stored_bytes| Some(Room { free_bytes, stored_bytes });
+        let room = |free_bytes, stored_bytes| Some(Room { free_bytes, stored_bytes, free_files: None });
         assert_eq!((at(0, None).files, at(0, None).needed_bytes), (5, 5_000_000));
         assert_eq!(at(0, None).missing(), None);
         assert_eq!(at(0, room(5_000_000, 0)).missing(), None);
@@ -85,5 +98,10 @@ mod tests {
         let text = at(0, room(2_500_000, 2_000_000)).missing().expect("too little");
         assert!(text.contains("2.5 MB are free") && text.contains("0.5 MB are missing"), "{text}");
         assert_eq!(at(200, room(0, 0)).missing(), None, "nothing is left to do");
+        let inodes = |free_files| Some(Room { free_bytes: u64::MAX, stored_bytes: 0, free_files });
+        assert_eq!(at(0, inodes(Some(10))).missing(), None);
+        let text = at(0, inodes(Some(9))).missing().expect("too few");
+        assert!(text.contains("9 more files") && text.contains("up to 10"), "{text}");
+        assert_eq!(at(200, inodes(Some(0))).missing(), None, "nothing is left to do");
     }
 }

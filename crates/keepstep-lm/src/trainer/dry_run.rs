@@ -2,6 +2,7 @@
 
 use super::disk_need::{DiskNeed, check_file_size};
 use super::error::TrainError;
+use super::memory::Memory;
 use super::observer::{Observer, PlanReport, ResumeReport};
 use super::run_spec::{self, RunSpec};
 use crate::config::{Config, Precision};
@@ -43,51 +44,6 @@ pub struct DryRun {
     pub disk: DiskNeed,
     /// How long it takes; None where there is not enough memory to measure it.
     pub estimate: Option<Estimate>,
-}
-
-/// The memory that training takes, in bytes. The corpus is mapped, and is none of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// Parameters.
-    pub weights_bytes: u64,
-    /// The optimizer's two moments.
-    pub moments_bytes: u64,
-    /// Gradients: as many buffers as the tree of an update holds at most.
-    pub gradients_bytes: u64,
-    /// What a checkpoint that is being saved keeps of the state while training goes on.
-    pub spare_bytes: u64,
-    /// Everything between forward and backward.
-    pub activations_bytes: u64,
-    /// What the system has left; None where it does not say.
-    pub available_bytes: Option<u64>,
-}
-
-impl Memory {
-    fn new(config: &Config, model: &Gpt2Config) -> Memory {
-        let one = 4 * model.layout().num_parameters() as u64;
-        Memory {
-            weights_bytes: one,
-            moments_bytes: 2 * one,
-            gradients_bytes: one * GradientTree::num_buffers(config.gradient_accumulation_steps),
-            spare_bytes: if config.background_saving { 3 * one } else { 0 },
-            activations_bytes: CpuEngine::len_bytes(model, config.batch_size, config.recompute_activations),
-            available_bytes: available_bytes(),
-        }
-    }
-
-    /// All of it.
-    pub fn total_bytes(&self) -> u64 {
-        self.weights_bytes
-            + self.moments_bytes
-            + self.gradients_bytes
-            + self.spare_bytes
-            + self.activations_bytes
-    }
-
-    /// Whether the system has less than that.
-    pub fn is_too_much(&self) -> bool {
-        self.available_bytes.is_some_and(|available| available < self.total_bytes())
-    }
 }
 
 /// How long things take, measured on micro-batches of made-up tokens.
@@ -156,7 +112,11 @@ fn plan(
         notes.extend(initial.notes(config, &spec.tokenizer).map_err(wrong)?);
     }
     let memory = Memory::new(config, &model);
-    let checkpoint_bytes = checkpoint_bytes(config, &model, &identity, &plan);
+    // Measuring it takes the address space of the state.
+    let checkpoint_bytes = match memory.check() {
+        Ok(()) => checkpoint_bytes(config, &model, &identity, &plan),
+        Err(_) => memory.weights_bytes + memory.moments_bytes,
+    };
     check_file_size(checkpoint_bytes)?;
     let estimate = (!memory.is_too_much()).then(|| {
         let batches = num_validation_windows.div_ceil(config.batch_size as u64);
@@ -267,13 +227,6 @@ fn measure(config: &Config, precision: Precision, model: &Gpt2Config, steps: u64
     let started = Instant::now();
     black_box(engine.loss(&parameters, &tokens));
     ((spent / count as u32).mul_f64(steps as f64) + optimizer, started.elapsed())
-}
-
-/// Memory that the system can still give.
-fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What ends a session before its time.
 
+use super::available_memory::AvailableMemory;
 use crate::config::{ConfigError, Precision, Precisions};
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_numerics::bf16::Support;
@@ -75,6 +76,42 @@ pub enum TrainError {
         num_threads: usize,
         /// Why not.
         source: rayon::ThreadPoolBuildError,
+    },
+    /// The run needs more memory than this process can get.
+    #[error(
+        "this run needs {:.1} MB of memory, and {:.1} MB are available ({:.1} MB with swap), because of {}; lower `batch_size` \
+         (and raise `gradient_accumulation_steps`), or set recompute_activations = true; nothing was written",
+        *needed_bytes as f64 / 1e6, available.bytes as f64 / 1e6, available.with_swap_bytes as f64 / 1e6,
+        available.limited_by
+    )]
+    Memory {
+        /// What the run needs.
+        needed_bytes: u64,
+        /// What this process can get.
+        available: AvailableMemory,
+    },
+    /// The system refuses the memory.
+    #[error(
+        "this run needs {:.1} MB of memory, and the system refuses to give as much; lower `batch_size` (and raise \
+         `gradient_accumulation_steps`), or set recompute_activations = true; nothing was written",
+        *needed_bytes as f64 / 1e6
+    )]
+    Allocation {
+        /// What the run needs.
+        needed_bytes: u64,
+    },
+    /// The output folder lies behind a link whose target does not exist.
+    #[error(
+        "`output_dir` is {folder}, but {} is a link to {}, which does not exist: mount it, or choose another output_dir",
+        link.display(), target.display()
+    )]
+    OutputLink {
+        /// The output folder.
+        folder: PathBuf,
+        /// The link: the folder, or one of its parents.
+        link: PathBuf,
+        /// What it points to.
+        target: PathBuf,
     },
     /// The process may not write files as large as a checkpoint.
     #[error(
@@ -180,6 +217,7 @@ impl TrainError {
             TrainError::Config(_)
             | TrainError::Tokenizer(_)
             | TrainError::Threads { .. }
+            | TrainError::OutputLink { .. }
             | TrainError::State { .. }
             | TrainError::Foreign { .. }
             | TrainError::WeightsAlone { .. }

@@ -1,5 +1,6 @@
 //! Training: the loop that ties corpus, engine and run together, and what it tells its observer.
 
+mod available_memory;
 mod branch;
 mod clock;
 mod corpus_record;
@@ -8,6 +9,7 @@ mod dry_run;
 mod error;
 pub(crate) mod groups;
 mod learner;
+mod memory;
 mod observer;
 pub(crate) mod precision;
 pub(crate) mod run_spec;
@@ -16,10 +18,12 @@ mod session;
 #[cfg(test)]
 mod slow_disk;
 
+pub use available_memory::{AvailableMemory, MemoryLimit};
 pub use branch::{branch, branch_keeps};
 pub use disk_need::DiskNeed;
-pub use dry_run::{DryRun, Estimate, Memory, dry_run};
+pub use dry_run::{DryRun, Estimate, dry_run};
 pub use error::TrainError;
+pub use memory::Memory;
 pub use observer::{
     EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, Silent, UpdateReport,
 };

@@ -175,7 +175,14 @@ pub(crate) fn threads(config: &Config) -> Result<rayon::ThreadPool, TrainError> 
 
 /// The folder of the run.
 pub(crate) fn output_dir(config: &Config) -> Result<PathBuf, TrainError> {
-    Ok(PathBuf::from(expand(&config.output_dir).map_err(ConfigError::from)?))
+    let folder = PathBuf::from(expand(&config.output_dir).map_err(ConfigError::from)?);
+    // A folder that does not exist will be made. A link to a disk that is not mounted only looks like one.
+    for link in folder.ancestors() {
+        if let (Ok(target), false) = (link.read_link(), link.exists()) {
+            return Err(TrainError::OutputLink { folder: folder.clone(), link: link.to_path_buf(), target });
+        }
+    }
+    Ok(folder)
 }
 
 /// What to continue from, unless the caller says otherwise.

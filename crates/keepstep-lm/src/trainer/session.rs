@@ -6,6 +6,7 @@ use super::disk_need::{DiskNeed, check_file_size};
 use super::dry_run::checkpoint_bytes;
 use super::error::TrainError;
 use super::learner::Learner;
+use super::memory::Memory;
 use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, UpdateReport};
 use super::run_spec::{self, RunSpec};
 use super::sampler::{self, Sampler};
@@ -172,6 +173,7 @@ impl<'a> Session<'a> {
         let identity = spec.identity();
         let RunSpec { precision, support, files, tokenizer, corpus, initial, stored, model, sizes, .. } =
             spec;
+        Memory::new(config, &model).check()?;
         let layout = model.layout();
         let is_new = builder.checkpoint().is_none();
         let mut weights = if is_new && initial.is_none() {

@@ -36,7 +36,7 @@ impl Index {
     /// The folder cannot be written to: there is no index then.
     pub(super) fn open(folder: &Path, paths: &[PathBuf]) -> io::Result<Index> {
         fs::create_dir_all(folder)?;
-        let look = tempfile::NamedTempFile::new_in(folder)?;
+        let look = keepstep::store::temporary_file(folder)?;
         let looked = Stamp::of(&look.as_file().metadata()?);
         let mut hash = Sha256::new();
         hash.update(b"keepstep files");

@@ -243,7 +243,7 @@ struct Writer {
 impl Writer {
     fn create(folder: &Path, width: usize) -> io::Result<Writer> {
         std::fs::create_dir_all(folder)?;
-        let mut file = BufWriter::with_capacity(1 << 20, tempfile::NamedTempFile::new_in(folder)?);
+        let mut file = BufWriter::with_capacity(1 << 20, keepstep::store::temporary_file(folder)?);
         file.write_all(&[0; BLOCK])?;
         Ok(Writer { file, width, len: 0, table: Vec::new(), sum: crc32fast::Hasher::new() })
     }

@@ -159,6 +159,7 @@ impl RunBuilder {
             Some(store) => store,
             None => Store::open(&folder, storage)?,
         };
+        notes.extend(store.notes());
         if let (Some(found), Resume::Rewind(_)) = (&found, &policy.resume) {
             for path in store.supersede(found.checkpoint.position.global_step)? {
                 notes.push(format!("Moved to {}", path.display()));

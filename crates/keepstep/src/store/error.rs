@@ -60,6 +60,17 @@ pub enum StoreError {
         /// What cannot be stored, and where it is in the file.
         source: NotStorable,
     },
+    /// The file system can hold no more files.
+    #[error(
+        "{path}: the checkpoint could not be saved because the file system has no free inodes: it can hold no more files, \
+         though it may have free bytes; remove files, or choose another output_dir; every older checkpoint is untouched"
+    )]
+    NoFiles {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// What was read back is not what was written.
     #[error("{path}: the checkpoint was written, but reading it back failed; every older one is untouched")]
     ReadBack {

@@ -227,3 +227,106 @@ fn short_writes_are_completed() {
         }
     }
 }
+
+/// A file system without fsync of folders, or without free inodes.
+#[derive(Debug, Default)]
+struct Lacking {
+    folder_sync: Option<i32>,
+    /// The error of a new file, and the free inodes.
+    create: Option<(i32, u64)>,
+}
+
+fn answer(error: Option<i32>) -> io::Result<()> {
+    error.map_or(Ok(()), |error| Err(io::Error::from_raw_os_error(error)))
+}
+
+impl Storage for Lacking {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        Disk.create_folder(path)
+    }
+    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
+        answer(self.create.map(|(error, _)| error)).and_then(|()| Disk.create(path, len_bytes))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.link(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        answer(self.folder_sync).and_then(|()| Disk.sync_folder(path))
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        Disk.list(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        Disk.open(path)
+    }
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        Disk.metadata(path)
+    }
+    fn lock(&self, folder: &Path) -> io::Result<Lock> {
+        Disk.lock(folder)
+    }
+    fn free_bytes(&self, folder: &Path) -> Option<u64> {
+        Disk.free_bytes(folder)
+    }
+    fn free_files(&self, _: &Path) -> Option<u64> {
+        self.create.map(|(_, free_files)| free_files)
+    }
+}
+
+const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
+
+#[test]
+fn a_folder_that_cannot_be_synced_is_used_and_noted() {
+    for error in [EINVAL, EOPNOTSUPP] {
+        let folder = scratch();
+        let storage = Lacking { folder_sync: Some(error), ..Lacking::default() };
+        let mut store = Store::open(&folder.path().join("a/b"), Arc::new(storage)).expect("it can be used");
+        let notes = store.notes();
+        assert!(notes.len() == 1 && notes[0].contains("cannot sync folders"), "{notes:?}");
+        for step in 1..=SAVES {
+            save(&mut store, step).expect("a save");
+        }
+        drop(store);
+        assert_eq!(found(&folder.path().join("a/b")), SAVES);
+    }
+    // An error of a disk that has the operation ends it, and says which operation that was.
+    let storage = Lacking { folder_sync: Some(EIO), ..Lacking::default() };
+    let error = Store::open(scratch().path(), Arc::new(storage)).expect_err("an error");
+    assert!(crate::store::chain(&error).contains("fsync of "), "{}", crate::store::chain(&error));
+}
+
+#[test]
+fn used_up_inodes_are_named() {
+    let folder = scratch();
+    let full = Lacking { create: Some((ENOSPC, 0)), ..Lacking::default() };
+    let error = save(&mut Store::open(folder.path(), Arc::new(full)).expect("a store"), 1).expect_err("full");
+    assert!(matches!(error, StoreError::NoFiles { .. }), "{error}");
+    let text = crate::store::chain(&error);
+    assert!(text.contains("no free inodes") && text.contains("creating "), "{text}");
+    let full = Lacking { create: Some((ENOSPC, 5)), ..Lacking::default() };
+    let error = save(&mut Store::open(folder.path(), Arc::new(full)).expect("a store"), 1).expect_err("full");
+    assert!(matches!(error, StoreError::Write { .. }), "{error}");
+}
+
+/// A link to a place that is not mounted: the system's "File exists" would say the opposite.
+#[test]
+fn a_link_to_nowhere_is_named() {
+    let folder = scratch();
+    let link = folder.path().join("run");
+    std::os::unix::fs::symlink(folder.path().join("mnt/disk"), &link).expect("a link");
+    for run in [link.clone(), link.join("deeper")] {
+        let error = Store::open(&run, Arc::new(Disk)).expect_err("nothing is mounted there");
+        let text = crate::store::chain(&error);
+        assert!(
+            text.contains("it is a link to ") && text.contains("mnt/disk, which does not exist"),
+            "{text}"
+        );
+    }
+}

@@ -1,6 +1,7 @@
-//! A folder that is there after a crash.
+//! Folders that a crash does not take away.
 
-use super::Storage;
+use super::{Storage, operation};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -27,4 +28,15 @@ pub(super) fn make(storage: &dyn Storage, folder: &Path) -> io::Result<()> {
     }
     storage.create_folder(folder)?;
     storage.sync_folder(parent)
+}
+
+/// Makes the names in a folder durable, where its file system can do that.
+///
+/// # Durability
+/// Some network and FUSE file systems have no fsync of folders. What a loss of power leaves there is up to them.
+pub(crate) fn sync(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        Err(error) if operation::is_missing(&error) => Ok(()),
+        result => result,
+    }
 }

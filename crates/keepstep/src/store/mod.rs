@@ -13,6 +13,7 @@ mod error;
 mod faults;
 mod folder;
 mod lock;
+mod operation;
 mod patient;
 mod storage;
 mod write_whole;
@@ -22,12 +23,12 @@ pub use discovery::{Candidates, Found, OpenError, Passed, Source, SourceError, c
 pub use error::StoreError;
 pub use lock::Lock;
 pub use storage::{Disk, Metadata, Storage, StorageFile};
-pub use write_whole::write_whole;
+pub use write_whole::{temporary_file, write_whole};
 
 use crate::cadence::Cadence;
 use crate::name::{BEST_MODEL, Name};
 use keepstep_pt::{Archive, ReadAt};
-use patient::Patient;
+use patient::{Missing, Patient};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,9 @@ pub const SUPERSEDED: &str = "superseded";
 pub struct Store {
     folder: PathBuf,
     storage: Arc<dyn Storage>,
-    _lock: Lock,
+    lock: Lock,
+    /// What the file system could not do where the store went on without it.
+    missing: Missing,
     /// Files that this process has read and found whole, with what the system said of them then.
     verified: BTreeMap<PathBuf, Metadata>,
     /// Writes that have failed: each later one has a file of its own, so that none goes on in one that the disk failed.
@@ -73,6 +76,8 @@ pub struct Room {
     pub free_bytes: u64,
     /// Bytes of the checkpoints that are there.
     pub stored_bytes: u64,
+    /// Files that may still be made (free inodes), where there is such a limit.
+    pub free_files: Option<u64>,
 }
 
 impl Room {
@@ -91,7 +96,8 @@ impl Room {
             file_name(path).is_some_and(|name| name == BEST_MODEL || Name::parse(name).is_some())
         };
         let len = |path: &PathBuf| storage.metadata(path).map_or(0, |metadata| metadata.len_bytes);
-        Some(Room { free_bytes, stored_bytes: checkpoints.iter().filter(is_checkpoint).map(len).sum() })
+        let stored_bytes = checkpoints.iter().filter(is_checkpoint).map(len).sum();
+        Some(Room { free_bytes, stored_bytes, free_files: storage.free_files(there) })
     }
 }
 
@@ -102,7 +108,8 @@ impl Store {
     /// Another process writes to it, or it cannot be used.
     pub fn open(folder: &Path, storage: Arc<dyn Storage>) -> Result<Store, StoreError> {
         let unusable = |source| StoreError::Folder { folder: folder.to_path_buf(), source };
-        let storage: Arc<dyn Storage> = Arc::new(Patient(storage));
+        let missing = Missing::default();
+        let storage: Arc<dyn Storage> = Arc::new(Patient { storage, missing: missing.clone() });
         folder::make(&*storage, folder).map_err(unusable)?;
         let lock = storage.lock(folder).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => StoreError::Locked { folder: folder.to_path_buf() },
@@ -123,10 +130,29 @@ impl Store {
         Ok(Store {
             folder: folder.to_path_buf(),
             storage,
-            _lock: lock,
+            lock,
+            missing,
             verified: BTreeMap::new(),
             failures: 0,
         })
+    }
+
+    /// What this folder's file system cannot do, and what is therefore not promised in it.
+    pub fn notes(&self) -> Vec<String> {
+        let folder = self.folder.display();
+        let lock = self.lock.missing().map(|reason| {
+            format!(
+                "{folder}: this file system has no locks (flock: {reason}). Make sure that no second process trains into \
+                 this folder at the same time"
+            )
+        });
+        let sync = self.missing.folder_sync().map(|reason| {
+            format!(
+                "{folder}: this file system cannot sync folders (fsync: {reason}). Checkpoints survive a crash of this \
+                 program; a loss of power may take the newest ones"
+            )
+        });
+        lock.into_iter().chain(sync).collect()
     }
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
@@ -236,6 +262,12 @@ impl Store {
         self.failures += 1;
         let _ = self.storage.remove(temporary);
         match error {
+            StoreError::Write { path, source, .. }
+                if source.kind() == io::ErrorKind::StorageFull
+                    && self.storage.free_files(&self.folder) == Some(0) =>
+            {
+                StoreError::NoFiles { path, source }
+            }
             StoreError::Write { path, len_bytes, source } if source.kind() == io::ErrorKind::StorageFull => {
                 // In words that say how much is missing, where the system says so.
                 match self.storage.free_bytes(&self.folder).filter(|&free| free < len_bytes) {

@@ -1,18 +1,39 @@
-//! A storage that begins again what a signal has interrupted.
+//! The storage that a store uses: it repeats operations that a signal has interrupted, names operations that fail, and
+//! goes on where a file system does not have fsync for folders.
 
+use super::operation::{is_missing, name};
 use super::{Lock, Metadata, Storage, StorageFile};
 use keepstep_pt::ReadAt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Attempts before an interruption counts as a failure.
 const ATTEMPTS: u32 = 100;
 
 #[derive(Debug)]
-pub(super) struct Patient(pub(super) Arc<dyn Storage>);
+pub(super) struct Patient {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) missing: Missing,
+}
 
-struct PatientFile(Box<dyn StorageFile>);
+/// What the file system turned out not to have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Missing {
+    folder_sync: Arc<OnceLock<String>>,
+}
+
+impl Missing {
+    /// What it answered when a folder was to be synced.
+    pub(super) fn folder_sync(&self) -> Option<&str> {
+        self.folder_sync.get().map(String::as_str)
+    }
+}
+
+struct PatientFile {
+    file: Box<dyn StorageFile>,
+    path: PathBuf,
+}
 
 /// Does it again while it is interrupted.
 fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -31,52 +52,61 @@ fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 
 impl Write for PatientFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        patiently(|| self.0.write(bytes))
+        name("writing", &self.path, patiently(|| self.file.write(bytes)))
     }
     fn flush(&mut self) -> io::Result<()> {
-        patiently(|| self.0.flush())
+        name("writing", &self.path, patiently(|| self.file.flush()))
     }
 }
 
 impl StorageFile for PatientFile {
     fn sync(&mut self) -> io::Result<()> {
-        patiently(|| self.0.sync())
+        name("fsync of", &self.path, patiently(|| self.file.sync()))
     }
 }
 
 impl Storage for Patient {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        patiently(|| self.0.create_folder(path))
+        name("making the folder", path, patiently(|| self.storage.create_folder(path)))
     }
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
-        let file = patiently(|| self.0.create(path, len_bytes))?;
-        Ok(Box::new(PatientFile(file)))
+        let file = name("creating", path, patiently(|| self.storage.create(path, len_bytes)))?;
+        Ok(Box::new(PatientFile { file, path: path.to_path_buf() }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        patiently(|| self.0.rename(from, to))
+        name("renaming", from, patiently(|| self.storage.rename(from, to)))
     }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        patiently(|| self.0.link(from, to))
+        name("linking", from, patiently(|| self.storage.link(from, to)))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        patiently(|| self.0.remove(path))
+        name("removing", path, patiently(|| self.storage.remove(path)))
     }
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        patiently(|| self.0.sync_folder(path))
+        match patiently(|| self.storage.sync_folder(path)) {
+            Err(error) if is_missing(&error) => {
+                let _ = self.missing.folder_sync.set(error.to_string());
+                Ok(())
+            }
+            result => name("fsync of", path, result),
+        }
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        patiently(|| self.0.list(path))
+        name("listing", path, patiently(|| self.storage.list(path)))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
-        patiently(|| self.0.open(path))
+        patiently(|| self.storage.open(path))
     }
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        patiently(|| self.0.metadata(path))
+        patiently(|| self.storage.metadata(path))
     }
     fn lock(&self, folder: &Path) -> io::Result<Lock> {
-        patiently(|| self.0.lock(folder))
+        patiently(|| self.storage.lock(folder))
     }
     fn free_bytes(&self, folder: &Path) -> Option<u64> {
-        self.0.free_bytes(folder)
+        self.storage.free_bytes(folder)
+    }
+    fn free_files(&self, folder: &Path) -> Option<u64> {
+        self.storage.free_files(folder)
     }
 }

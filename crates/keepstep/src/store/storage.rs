@@ -67,6 +67,11 @@ pub trait Storage: Debug + Send + Sync {
     fn lock(&self, folder: &Path) -> io::Result<Lock>;
     /// Bytes that this process may still write to the file system of a folder; None where the system does not say.
     fn free_bytes(&self, folder: &Path) -> Option<u64>;
+    /// Files that this process may still make on the file system of a folder (its free inodes); None where there is no such
+    /// limit, or the system does not report it.
+    fn free_files(&self, _folder: &Path) -> Option<u64> {
+        None
+    }
 }
 
 /// What the system says of a file or folder. A file that is replaced has another.
@@ -95,7 +100,14 @@ pub struct Disk;
 
 impl Storage for Disk {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        fs::create_dir_all(path).map_err(|error| match fs::read_link(path) {
+            // The system's "File exists" would mislead.
+            Ok(target) if !path.exists() => io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("it is a link to {}, which does not exist (is it mounted?)", target.display()),
+            ),
+            _ => error,
+        })
     }
 
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
@@ -150,6 +162,10 @@ impl Storage for Disk {
     fn free_bytes(&self, folder: &Path) -> Option<u64> {
         free_bytes(folder)
     }
+
+    fn free_files(&self, folder: &Path) -> Option<u64> {
+        free_files(folder)
+    }
 }
 
 /// Reserves the room, where the file system can.
@@ -175,6 +191,19 @@ fn preallocate(_: &File, _: u64) -> io::Result<()> {
 fn free_bytes(folder: &Path) -> Option<u64> {
     let status = rustix::fs::statvfs(folder).ok()?;
     status.f_bavail.checked_mul(status.f_frsize)
+}
+
+/// File systems without a fixed number of inodes report a total of 0.
+#[cfg(unix)]
+fn free_files(folder: &Path) -> Option<u64> {
+    let status = rustix::fs::statvfs(folder).ok()?;
+    (status.f_files > 0).then_some(status.f_favail)
+}
+
+/// Not known here.
+#[cfg(not(unix))]
+fn free_files(_folder: &Path) -> Option<u64> {
+    None
 }
 
 /// Not known here.

@@ -1,14 +1,33 @@
-//! Files that have their name only once they are whole.
+//! Files that get their name only when they are complete.
 
+use super::{folder, operation};
 use std::io::{self, Write};
 use std::path::Path;
+use tempfile::NamedTempFile;
 
-/// Writes a file durably: into a temporary one beside it, synced, renamed, the folder synced.
+/// Writes a file durably: writes a temporary file in the same folder, syncs it, renames it, and syncs the folder.
+///
+/// The file's permissions follow the umask.
+///
+/// # Errors
+/// The operating system's, with the operation that failed; an older file of that name is untouched.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    std::fs::File::open(folder)?.sync_all()
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = temporary_file(parent)?;
+    operation::name("writing", path, file.write_all(bytes))?;
+    operation::name("fsync of", path, file.as_file().sync_all())?;
+    operation::name("renaming", path, file.persist(path).map_err(|error| error.error))?;
+    operation::name("fsync of", parent, folder::sync(parent))
+}
+
+/// Makes a temporary file with permissions that follow the umask, so that others can read the file that it becomes.
+/// (The `tempfile` crate makes files that only their owner can read.)
+///
+/// # Errors
+/// The operating system's.
+pub fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    operation::name("making a file in", folder, builder.tempfile_in(folder))
 }

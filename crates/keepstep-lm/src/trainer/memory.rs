@@ -1,0 +1,66 @@
+//! The memory that a run takes.
+
+use super::available_memory::{AvailableMemory, available};
+use super::error::TrainError;
+use crate::config::Config;
+use keepstep_model::gpt2::CpuEngine;
+use keepstep_model::gpt2::settings::Gpt2Config;
+use keepstep_model::train::gradient_tree::GradientTree;
+
+/// The memory that training takes, in bytes. The corpus is mapped, and is none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Parameters.
+    pub weights_bytes: u64,
+    /// The optimizer's two moments.
+    pub moments_bytes: u64,
+    /// Gradients: as many buffers as the tree of an update holds at most.
+    pub gradients_bytes: u64,
+    /// What a checkpoint that is being saved keeps of the state while training goes on.
+    pub spare_bytes: u64,
+    /// Everything between forward and backward.
+    pub activations_bytes: u64,
+    /// What this process can still get; None where the system does not report it.
+    pub available: Option<AvailableMemory>,
+}
+
+impl Memory {
+    pub(super) fn new(config: &Config, model: &Gpt2Config) -> Memory {
+        let one = 4 * model.layout().num_parameters() as u64;
+        Memory {
+            weights_bytes: one,
+            moments_bytes: 2 * one,
+            gradients_bytes: one * GradientTree::num_buffers(config.gradient_accumulation_steps),
+            spare_bytes: if config.background_saving { 3 * one } else { 0 },
+            activations_bytes: CpuEngine::len_bytes(model, config.batch_size, config.recompute_activations),
+            available: available(),
+        }
+    }
+
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes
+            + self.moments_bytes
+            + self.gradients_bytes
+            + self.spare_bytes
+            + self.activations_bytes
+    }
+
+    /// Whether less is available, swap not counted.
+    pub fn is_too_much(&self) -> bool {
+        self.available.is_some_and(|available| available.bytes < self.total_bytes())
+    }
+
+    /// Refuses what cannot be allocated, before anything is.
+    pub(super) fn check(&self) -> Result<(), TrainError> {
+        let needed_bytes = self.total_bytes();
+        if let Some(available) = self.available.filter(|available| available.with_swap_bytes < needed_bytes) {
+            return Err(TrainError::Memory { needed_bytes, available });
+        }
+        // The system may refuse for other reasons, and an allocation that fails later ends the program without saying what
+        // was needed. Memory that nothing touches costs nothing.
+        let refused = |_| TrainError::Allocation { needed_bytes };
+        let len = usize::try_from(needed_bytes).map_err(|_| TrainError::Allocation { needed_bytes })?;
+        Vec::<u8>::new().try_reserve_exact(len).map_err(refused)
+    }
+}
