@@ -1,5 +1,21 @@
-//! Training text-generation models: GPT-2 with an engine whose every bit is defined, on any number of threads and any
-//! processor.
+//! From a config to a trained text-generation model.
+//!
+//! [`Config`] composes the settings of the crates below, [`trainer::train`] runs a session, [`generate`] writes text,
+//! [`hub`] and [`import`] read other programs' weights and checkpoints.
+//!
+//! ```no_run
+//! use keepstep_lm::Config;
+//! use keepstep_lm::trainer::{Control, Outcome, Silent, train};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::load("my.toml".as_ref(), &[])?;
+//! match train(&config, &Control::default(), &mut Silent)? {
+//!     Outcome::Finished { .. } => println!("done"),
+//!     Outcome::Stopped { .. } => println!("run it again to continue"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod config;
 pub mod generate;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// A config that cannot be used. Nothing was written.
+/// Why a config cannot be used. Nothing was written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -13,10 +13,10 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's reason.
         source: io::Error,
     },
-    /// The file is no TOML.
+    /// The file is not TOML.
     #[error("{path}: {message}")]
     Syntax {
         /// The file.
@@ -24,12 +24,12 @@ pub enum ConfigError {
         /// Where, and what was expected.
         message: String,
     },
-    /// A key that there is not.
+    /// The config has no such key.
     #[error("`{key}` is not a key of the config{}", nearest.as_ref().map_or(String::new(), |near| format!("; did you mean `{near}`?")))]
     UnknownKey {
         /// The key, dotted.
         key: String,
-        /// The key that is spelled most like it.
+        /// The known key with the most similar spelling.
         nearest: Option<String>,
     },
     /// A value of the wrong type.
@@ -40,12 +40,12 @@ pub enum ConfigError {
         /// What was expected.
         message: String,
     },
-    /// A key that must be set.
+    /// A required key is not set.
     #[error("`{key}` is missing: {what}")]
     Missing {
         /// The key, dotted.
         key: &'static str,
-        /// What it is.
+        /// What it sets.
         what: &'static str,
     },
     /// A value that is out of range.
@@ -61,9 +61,9 @@ pub enum ConfigError {
     /// The weights to begin with cannot be used.
     #[error("`init_from`: {path}")]
     InitFrom {
-        /// As it stands in the config, expanded.
+        /// The path, expanded.
         path: PathBuf,
-        /// Why not.
+        /// What is wrong with them.
         source: Box<crate::hub::HubError>,
     },
     /// A variable of the environment that is not set.

@@ -5,10 +5,10 @@ use keepstep_pt::{Dict, Value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 
-/// Where the weights lie that a run begins with.
+/// Where the first weights of a run are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InitFrom {
-    /// A folder or a checkpoint, as the config has it.
+    /// A folder or a checkpoint, as written in the config.
     pub path: String,
     /// Keys, dotted, that the config does not set: the weights give them to a new run, the checkpoint to one that goes
     /// on.

@@ -21,7 +21,7 @@ pub use tree::{Config, OnDivergence, OnSaveError, SampleConfig};
 
 use std::path::{Path, PathBuf};
 
-/// A key and the value that `--set` gives it, as typed.
+/// A key and the new value for it, both as typed.
 pub type Override = (String, String);
 
 impl Config {
@@ -47,8 +47,8 @@ impl Config {
         let left_open = init_from::left_open(&table);
         if let Some(toml::Value::String(path)) = table.get("init_from") {
             let path = PathBuf::from(expand(path)?);
-            // What is wrong with the weights counts for a new run alone, which looks again: a run that goes on has all of
-            // it in its checkpoint.
+            // Errors in the weights matter to a new run only, which looks again. A run that continues has everything in
+            // its checkpoint.
             if let Ok(given) = crate::hub::settings_from_hub(&path) {
                 fill(&mut table, given);
             }
@@ -60,7 +60,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Of a table.
+    /// Makes a config from a TOML table and checks it.
     ///
     /// # Errors
     /// An unknown key, a wrong type, or a value out of range.
@@ -74,7 +74,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The model that it describes, for a tokenizer of `num_tokens` entries.
+    /// The model of this config, for a tokenizer of `num_tokens` entries.
     ///
     /// # Errors
     /// `model.vocab_size` is smaller than that.
@@ -92,8 +92,8 @@ impl Config {
         }
     }
 
-    /// The same config without what a tokenizer of `num_tokens` entries says anyway: checkpoints keep
-    /// `model.vocab_size` only where rows are padding.
+    /// Removes `model.vocab_size` where it equals `num_tokens`, the size of the tokenizer. Checkpoints store it only where
+    /// rows are padding.
     #[must_use]
     pub(crate) fn without_default_rows(&self, num_tokens: usize) -> Config {
         let mut config = self.clone();
@@ -106,7 +106,7 @@ impl Config {
         keepstep_text::corpus::Sequences { block_size: self.model.block_size, batch_size: self.batch_size }
     }
 
-    /// The value of a key, as a config file has it; None where it is not set.
+    /// The value of a key as it would stand in a config file; None if it is not set.
     pub fn value_of(&self, key: &str) -> Option<String> {
         let table = self.to_table();
         let mut parts = key.split('.');
@@ -123,10 +123,10 @@ impl Config {
     }
 }
 
-/// Sets a dotted key. A value that is no TOML by itself is taken as a string.
+/// Sets a dotted key. A value that is not valid TOML is taken as a string.
 ///
 /// # Errors
-/// A part of the key before the last is no table.
+/// A part of the key before the last is not a table.
 pub fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), ConfigError> {
     let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
         .ok()
@@ -148,7 +148,7 @@ pub fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), Config
     Ok(())
 }
 
-/// Adds what is not there.
+/// Adds the keys that the table does not have yet.
 fn fill(table: &mut toml::Table, given: toml::Table) {
     for (key, value) in given {
         match (table.get_mut(&key), value) {
@@ -199,7 +199,7 @@ fn refuse_unknown(prefix: &str, table: &toml::Table, keys: &[Key]) -> Result<(),
     Ok(())
 }
 
-/// Reads each value by itself, so that an error names its key.
+/// Reads each value separately: an error then names its key.
 fn check_types(prefix: &str, table: &toml::Table, keys: &[Key]) -> Result<(), ConfigError> {
     for (name, value) in table {
         let full = dotted(prefix, name);
@@ -225,12 +225,12 @@ fn check_types(prefix: &str, table: &toml::Table, keys: &[Key]) -> Result<(), Co
     Ok(())
 }
 
-/// The library's sentence without its picture of the place, which `--set` has not.
+/// The library's sentence without its excerpt of the file: a value from the command line has no file.
 fn message(error: &toml::de::Error) -> String {
     error.message().trim().to_owned()
 }
 
-/// The known key that is most like an unknown one.
+/// The known key with the spelling nearest to an unknown one.
 fn nearest(unknown: &str) -> Option<String> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
     let distance = |key: &str| {
@@ -242,7 +242,7 @@ fn nearest(unknown: &str) -> Option<String> {
     (best.0 <= last(unknown).len() / 3 + 1).then_some(best.1)
 }
 
-/// Levenshtein's.
+/// The Levenshtein distance.
 fn edit_distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
@@ -332,7 +332,7 @@ mod tests {
         }
     }
 
-    /// The keys of the macro are those that serde writes.
+    /// The macro lists the same keys that serde writes.
     #[test]
     fn the_list_of_keys_is_that_of_the_tree() {
         let json = serde_json::to_value(Config::default()).expect("JSON");

@@ -1,20 +1,20 @@
-//! In which precisions a run may compute.
+//! The precisions that a run may compute in.
 
 use keepstep_numerics::precision::Precision;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
-/// The precisions that a run may have, the preferred one first. Never empty, and none of them twice.
+/// The allowed precisions of a run, the preferred one first. Never empty, no duplicates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Precisions(Vec<Precision>);
 
 impl Precisions {
-    /// The first.
+    /// The preferred precision: the first.
     pub fn preferred(&self) -> Precision {
         self.0.first().copied().unwrap_or(Precision::Float32)
     }
 
-    /// All, the preferred one first.
+    /// All allowed precisions, the preferred one first.
     pub fn iter(&self) -> impl Iterator<Item = Precision> + '_ {
         self.0.iter().copied()
     }
@@ -26,7 +26,7 @@ impl From<Precision> for Precisions {
     }
 }
 
-/// As in the config.
+/// Formats them as in the config.
 impl fmt::Display for Precisions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted: Vec<String> = self.iter().map(|precision| format!("\"{precision}\"")).collect();

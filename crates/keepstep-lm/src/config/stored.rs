@@ -59,7 +59,7 @@ impl StoredConfig {
         StoredConfig { dict: checkpoint.identity.config.clone() }
     }
 
-    /// As it goes into a checkpoint.
+    /// The dict that goes into a checkpoint.
     pub fn into_dict(self) -> Dict {
         self.dict
     }
@@ -83,7 +83,7 @@ impl StoredConfig {
         Config::from_table(table)
     }
 
-    /// The precision of matrix products.
+    /// The precision of matmuls.
     pub fn precision(&self) -> Precision {
         match self.dict.get(PRECISION).and_then(Value::as_str) {
             Some("bf16") => Precision::Bf16,

@@ -1,8 +1,8 @@
-//! What values must be, beyond their type.
+//! Checks of values, beyond their type.
 
 use super::{Config, ConfigError, ScheduleKind, TokenizerSpec};
 
-/// Checks every value by itself and the ones that must fit together.
+/// Checks each value, then the values that must fit together.
 pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     if config.output_dir.is_empty() {
         return Err(ConfigError::Missing {

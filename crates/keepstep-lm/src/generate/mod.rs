@@ -1,7 +1,6 @@
-//! Writing text: one token at a time, with a cache of keys and values.
+//! Generates text, one token at a time, with a cache of keys and values.
 //!
-//! A position is computed by the engine's own arithmetic, so that its logits have the bits that a whole forward pass
-//! would give.
+//! Decoding uses the engine's own arithmetic: its logits have the same bits as those of a whole forward pass.
 
 mod sampler;
 mod stream;
@@ -20,17 +19,17 @@ use thiserror::Error;
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GenerateOptions {
-    /// How many tokens are written at most; an end-of-text token ends it earlier.
+    /// The most new tokens; an end-of-text token ends the text earlier.
     pub max_new_tokens: usize,
-    /// 0 takes the likeliest token each time.
+    /// 0 always takes the likeliest token.
     pub temperature: f64,
-    /// Choose among this many likeliest tokens; 0 among all.
+    /// Sample from this many likeliest tokens; 0 means all.
     pub top_k: usize,
-    /// The same seed writes the same text.
+    /// The same seed gives the same text.
     pub seed: u64,
 }
 
-/// Text that cannot be written.
+/// Why no text can be generated.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GenerateError {
@@ -40,25 +39,25 @@ pub enum GenerateError {
     /// The tokenizer cannot be used on this prompt.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// There is nothing to continue.
+    /// The prompt is empty.
     #[error(
         "the prompt is empty, and this tokenizer has no end-of-text token to begin with: give at least one character"
     )]
     EmptyPrompt,
 }
 
-/// A trained model that writes.
+/// A trained model that generates text.
 #[derive(Debug)]
 pub struct Generator<'a> {
     model: Gpt2Config,
     parameters: Cow<'a, [f32]>,
     tokenizer: Tokenizer,
-    /// Ids below the tokenizer's size that no entry has.
+    /// Ids below the tokenizer's size that belong to no entry.
     holes: Vec<u32>,
 }
 
 impl<'a> Generator<'a> {
-    /// Of parameters in a buffer of the model's [`Layout`](keepstep_model::layout::Layout).
+    /// Takes parameters in a flat buffer of the model's [`Layout`](keepstep_model::layout::Layout).
     pub fn new(
         model: Gpt2Config,
         parameters: impl Into<Cow<'a, [f32]>>,
@@ -69,10 +68,10 @@ impl<'a> Generator<'a> {
         Generator { model, parameters: parameters.into(), tokenizer, holes }
     }
 
-    /// Of a checkpoint, which is enough by itself.
+    /// Takes everything from a checkpoint.
     ///
     /// # Errors
-    /// It is not one of a language model.
+    /// The checkpoint does not hold a language model.
     pub fn from_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Generator<'a>, GenerateError> {
         let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
         Ok(Generator::new(model, parameters, tokenizer))
@@ -94,9 +93,9 @@ impl<'a> Generator<'a> {
         }))
     }
 
-    /// Continues `prompt`; gives the new text alone. `stop` is asked before each token.
+    /// Continues `prompt` and returns the new text alone. Calls `stop` before each token and ends when it returns true.
     ///
-    /// Where the context is full, it goes on with its last half.
+    /// When the context is full, generation goes on with its last half.
     ///
     /// # Errors
     /// The prompt is empty or cannot be tokenized.
@@ -109,7 +108,7 @@ impl<'a> Generator<'a> {
         self.stream(prompt, options, stop, &mut |_| ())
     }
 
-    /// The same, and hands `write` the text as it comes, in pieces that are whole characters.
+    /// Continues `prompt` and passes the text to `write` as it comes, in pieces of whole characters.
     ///
     /// # Errors
     /// As [`Generator::generate`].
@@ -128,7 +127,7 @@ impl<'a> Generator<'a> {
             let block_size = self.model.block_size;
             let mut text = TextStream::new(&self.tokenizer);
             let mut sampler = Sampler::new(options);
-            // Tokens of the context that have been seen.
+            // Tokens of the context that the decoder has processed.
             let mut seen = context.len().saturating_sub(block_size);
             for index in 0..options.max_new_tokens {
                 if stop() {
@@ -140,7 +139,7 @@ impl<'a> Generator<'a> {
                 }
                 decoder.see(&context[seen..]);
                 seen = context.len();
-                // Padding rows of the embedding are no tokens.
+                // Padding rows of the embedding are not tokens.
                 let logits = decoder.logits();
                 let logits = &logits[..logits.len().min(self.tokenizer.vocab_size())];
                 let token = if self.holes.is_empty() {
@@ -162,7 +161,7 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// Does something with a decoder on as many threads as the current pool has.
+    /// Runs `work` with a decoder that uses as many threads as the current pool.
     fn decode<T>(&self, work: impl FnOnce(&mut Decoder<'_>) -> T) -> T {
         let layout = self.model.layout();
         SpinPool::of(rayon::current_num_threads(), |crew| {

@@ -1,23 +1,22 @@
-//! The choice of the next token.
+//! Chooses the next token.
 
 use super::GenerateOptions;
 use keepstep::rng::{Purpose, Stream};
 use keepstep_numerics::math::exp;
 use keepstep_numerics::vectorized;
 
-/// Chooses tokens; of equally likely ones the smallest comes first.
+/// Chooses tokens. Among equally likely ones the smallest id comes first.
 pub(super) struct Sampler<'a> {
     options: &'a GenerateOptions,
-    /// Tokens in the order of their likelihood: see [`key`].
+    /// Tokens from the likeliest to the least likely: see [`key`].
     keys: Vec<u64>,
     weights: Vec<f64>,
 }
 
-/// A number that is smaller for a likelier token, and of equally likely ones for the smaller one. What is no number is
-/// the least likely.
+/// A sort key: smaller for likelier tokens, then for smaller ids. NaN is the least likely.
 #[inline(always)]
 fn key(logit: f32, token: u32) -> u64 {
-    // -0 is 0.
+    // -0 counts as 0.
     let logit = if logit.is_nan() { f32::NEG_INFINITY } else { logit + 0.0 };
     let bits = logit.to_bits();
     let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
@@ -29,7 +28,7 @@ impl<'a> Sampler<'a> {
         Sampler { options, keys: Vec::new(), weights: Vec::new() }
     }
 
-    /// The `index`-th new token.
+    /// Chooses the `index`-th new token.
     pub(super) fn choose(&mut self, logits: &[f32], index: u64) -> u32 {
         let Sampler { options, keys, weights } = self;
         let all = logits.iter().zip(0_u32..).map(|(&logit, token)| key(logit, token));

@@ -1,13 +1,13 @@
-//! Tokens to text, as they come.
+//! Decodes tokens to text as they come.
 
 use keepstep_text::tokenizer::{Tokenizer, TokenizerError};
 
-/// Hands out text as soon as it cannot change any more: a character of several bytes comes when its last token has.
+/// Releases text once it can no longer change: a character of several bytes appears with its last token.
 pub(super) struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     tokens: Vec<u32>,
-    /// Before these tokens text is out; some more in front of them are decoded with them, as a decoder may treat the
-    /// first ones otherwise.
+    /// Text before these tokens is released. Some earlier tokens are decoded with them, because a decoder may treat the
+    /// first tokens of a text differently.
     context: usize,
     out: usize,
     text: String,
@@ -18,7 +18,7 @@ impl<'a> TextStream<'a> {
         TextStream { tokenizer, tokens: Vec::new(), context: 0, out: 0, text: String::new() }
     }
 
-    /// What one more token adds.
+    /// The text that one more token adds.
     pub(super) fn push(&mut self, token: u32) -> Result<&str, TokenizerError> {
         self.tokens.push(token);
         let before = self.tokenizer.decode(&self.tokens[self.context..self.out])?;
@@ -34,7 +34,7 @@ impl<'a> TextStream<'a> {
         }
     }
 
-    /// What is left at the end, and all of the text.
+    /// The rest at the end, and the whole text.
     pub(super) fn finish(self) -> Result<(String, String), TokenizerError> {
         let all = self.tokenizer.decode(&self.tokens)?;
         let rest = all.strip_prefix(&self.text).unwrap_or_default().to_owned();

@@ -14,7 +14,7 @@ use keepstep_model::train::train_state::TrainState;
 use keepstep_text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
-/// Makes the first checkpoint of the new run in `folder`. What is not in `changed` stays as the checkpoint has it.
+/// Makes the first checkpoint of the new run in `folder`. Keys that are not in `changed` keep the checkpoint's values.
 ///
 /// # Errors
 /// A key that a branch cannot change, a folder that is in use, a checkpoint that cannot be read.
@@ -130,7 +130,7 @@ fn plan(
     };
     let length = Length { epochs: new.epochs, total_steps: new.total_steps };
     let mut plan = Plan::new(steps_per_epoch, new.gradient_accumulation_steps, length, origin);
-    // Where the length is not part of the function, the checkpoint has it and the new run's config will say it again.
+    // If the length does not affect the result, the checkpoint stores it and the new run's config sets it again.
     if parent.identity.config.get("epochs").is_none() && !is_changed("epochs") && same_sizes {
         plan.total_steps = parent.plan.total_steps;
     }

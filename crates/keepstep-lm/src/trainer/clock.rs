@@ -1,12 +1,12 @@
-//! The time of a session: when a save by time is due, and when to stop so that the last save is finished in time. Nothing
-//! of it reaches a checkpoint.
+//! The clock of a session: when a save by time is due, and when to stop to finish the last save in time. Nothing here
+//! reaches a checkpoint.
 
 use crate::config::Config;
 use std::time::{Duration, Instant};
 
-/// Room beside the measured times.
+/// A margin on top of the measured times.
 const MARGIN: Duration = Duration::from_secs(1);
-/// Bytes that a disk is taken to write in a second, until a save has been measured.
+/// The assumed speed of the disk, in bytes a second, until a save has been measured.
 const UNMEASURED_BYTES_PER_SECOND: f64 = 1e8;
 
 pub(super) struct Clock {
@@ -17,14 +17,14 @@ pub(super) struct Clock {
     longest_update: Duration,
     longest_evaluation: Duration,
     longest_batch: Duration,
-    /// Measured, or else expected of the checkpoint's size.
+    /// The longest measured save, or an estimate from the size of a checkpoint.
     longest_save: Duration,
     is_save_measured: bool,
     batch: Option<Instant>,
 }
 
 impl Clock {
-    /// Of a session that began at `started`.
+    /// The clock of a session that began at `started`.
     pub(super) fn new(config: &Config, started: Instant) -> Clock {
         Clock {
             started,
@@ -40,7 +40,7 @@ impl Clock {
         }
     }
 
-    /// Says how large a checkpoint is: what a save takes, until one has been measured.
+    /// Sets the size of a checkpoint, from which the time of a save is estimated until one has been measured.
     pub(super) fn expect_saves_of(&mut self, len_bytes: u64) {
         if !self.is_save_measured {
             self.longest_save = Duration::from_secs_f64(len_bytes as f64 / UNMEASURED_BYTES_PER_SECOND);
@@ -69,7 +69,7 @@ impl Clock {
         self.last_save = Instant::now();
     }
 
-    /// A save has taken so long already, and goes on.
+    /// Records that the save under way has taken this long already.
     pub(super) fn saving_for(&mut self, so_far: Duration) {
         self.longest_save = self.longest_save.max(so_far);
     }
@@ -86,27 +86,27 @@ impl Clock {
         self.save_every.is_some_and(|every| self.last_save.elapsed() >= every)
     }
 
-    /// Whether there is no time left while there is nothing to save yet.
+    /// Whether the time is up, before there is anything to save.
     pub(super) fn is_over_unsaved(&self) -> bool {
         self.is_over_with(Duration::ZERO)
     }
 
-    /// Whether one more update and the saves might not end within the limit.
+    /// Whether one more update and the saves might exceed the limit.
     pub(super) fn is_over(&self) -> bool {
         self.is_over_with(self.longest_update * 2 + self.saves())
     }
 
-    /// Whether an evaluation and the saves might not end within the limit.
+    /// Whether an evaluation and the saves might exceed the limit.
     pub(super) fn is_over_for_evaluation(&self) -> bool {
         self.is_over_with(self.longest_evaluation + self.longest_batch + self.saves())
     }
 
-    /// Whether one more batch of an evaluation and the saves might not end within the limit.
+    /// Whether one more batch of an evaluation and the saves might exceed the limit.
     pub(super) fn is_over_in_evaluation(&self) -> bool {
         self.is_over_with(self.longest_batch * 2 + self.saves())
     }
 
-    /// One that may be under way, and the last one.
+    /// The time of two saves: one that may be under way, and the last one.
     fn saves(&self) -> Duration {
         self.longest_save * 2
     }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::config::TimeSpan;
 
-    /// A clock of a session with a limit of 100 s that is so old.
+    /// The clock of a session with a limit of 100 s that began this long ago.
     fn clock(seconds: u64) -> Clock {
         let limit = Some(TimeSpan(Duration::from_secs(100)));
         let config = Config { session_time_limit: limit, ..Config::default() };

@@ -1,18 +1,18 @@
-//! The room on the disk that a run's checkpoints need.
+//! The disk space that a run's checkpoints need.
 
 use super::error::TrainError;
 use crate::config::Config;
 use keepstep::position::{Plan, Position};
 use keepstep::store::Room;
 
-/// How many checkpoints of which size a run holds at once, and what room there is.
+/// How many checkpoints of which size a run holds at once, and how much space is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskNeed {
     /// The size of one checkpoint.
     pub checkpoint_bytes: u64,
-    /// How many the folder holds at most.
+    /// The most checkpoints that the folder holds at once.
     pub files: u64,
-    /// What they need beyond what the folder holds already.
+    /// Bytes that they need in addition to what the folder already holds.
     pub needed_bytes: u64,
     /// What may still be written to the folder's file system; None where the system does not say.
     pub free_bytes: Option<u64>,
@@ -21,7 +21,7 @@ pub struct DiskNeed {
 }
 
 impl DiskNeed {
-    /// Of a run that stands at `position`.
+    /// The need of a run that has reached `position`.
     pub(super) fn new(
         config: &Config,
         plan: &Plan,
@@ -31,7 +31,7 @@ impl DiskNeed {
     ) -> DiskNeed {
         let left = plan.total_steps.saturating_sub(position.global_step);
         let saves = left / config.save_steps + left.div_ceil(plan.updates_per_epoch());
-        // Beside the newest: the best, and the one that is being written.
+        // In addition to the newest: the best, and the one being written.
         let files = if left == 0 { 0 } else { (config.max_checkpoints as u64).min(saves) + 2 };
         let stored = room.map_or(0, |room| room.stored_bytes);
         DiskNeed {
@@ -43,7 +43,7 @@ impl DiskNeed {
         }
     }
 
-    /// Says it where they do not fit. Each save checks again, by taking its room before it writes.
+    /// A message if they do not fit. Each save checks again, by taking its room before it writes.
     pub fn missing(&self) -> Option<String> {
         // In addition to the checkpoints: the journal, the lock, the tokenizer and TensorBoard's folder and file.
         let files = self.files + 5;

@@ -1,4 +1,4 @@
-//! Parameter groups that a run brought with it, as its checkpoints' config keeps them.
+//! Imported parameter groups, as a checkpoint's config stores them.
 
 use crate::config::{OptimizerConfig, StoredConfig};
 use keepstep_model::layout::Layout;
@@ -6,7 +6,7 @@ use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_pt::{Dict, Value};
 
-/// The groups that a checkpoint's config keeps, or else those of the config.
+/// The stored groups, or the groups that the config describes.
 pub(crate) fn of(
     saved: Option<&StoredConfig>,
     config: &OptimizerConfig,
@@ -18,7 +18,7 @@ pub(crate) fn of(
     }
 }
 
-/// Puts groups into a config, unless they are those that it describes anyway.
+/// Stores groups, unless the config describes the same ones.
 pub(crate) fn keep(
     groups: &[ParamGroup],
     optimizer: &OptimizerConfig,
@@ -30,7 +30,7 @@ pub(crate) fn keep(
     }
 }
 
-/// The groups with what a branch changes in all of them.
+/// The groups with the hyperparameters that a branch changes.
 pub(crate) fn changed(
     mut groups: Vec<ParamGroup>,
     old: &OptimizerConfig,

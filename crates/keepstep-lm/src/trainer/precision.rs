@@ -1,4 +1,4 @@
-//! In which precision a session computes.
+//! The precision that a session computes in.
 
 use super::error::TrainError;
 use crate::config::{Config, Precision, StoredConfig};
@@ -6,10 +6,10 @@ use keepstep::Checkpoint;
 use keepstep_numerics::bf16::Support;
 use std::path::Path;
 
-/// The run's precision where it has begun, or else the first that the config allows and this processor can compute.
+/// The precision of the run being continued, or the first allowed one that this processor can compute.
 ///
 /// # Errors
-/// The run's is not among those that the config allows, or this processor can compute none of them.
+/// The config does not allow the run's precision, or this processor can compute none of the allowed ones.
 pub(crate) fn of_run(
     config: &Config,
     saved: Option<(&Path, &Checkpoint)>,

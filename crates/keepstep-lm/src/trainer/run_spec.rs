@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// What a run is a function of, and what follows from it. `C` is what is kept of the corpus.
 #[derive(Debug)]
 pub(crate) struct RunSpec<C> {
-    /// The precision of matrix products.
+    /// The precision of matmuls.
     pub(crate) precision: Precision,
     /// What this processor can do in bf16.
     pub(crate) support: Support,
@@ -65,7 +65,7 @@ impl RunSpec<Corpus> {
 }
 
 impl RunSpec<()> {
-    /// Finds everything, and of the corpus its sizes alone: nothing at all is written.
+    /// Finds everything, but only measures the corpus. Writes nothing at all.
     ///
     /// # Errors
     /// As [`RunSpec::find`].
@@ -127,7 +127,7 @@ impl<C> RunSpec<C> {
         })
     }
 
-    /// What a checkpoint of this run says of the function.
+    /// The identity that checkpoints of this run store.
     pub(crate) fn identity(&self) -> Identity {
         Identity::new(self.seed)
             .with_numerics(NUMERICS_VERSION)
@@ -185,7 +185,7 @@ pub(crate) fn output_dir(config: &Config) -> Result<PathBuf, TrainError> {
     Ok(folder)
 }
 
-/// What to continue from, unless the caller says otherwise.
+/// The configured source to continue from.
 pub(crate) fn source(config: &Config) -> Result<Source, TrainError> {
     Ok(match &config.resume_from_checkpoint {
         Some(path) => Source::Path(PathBuf::from(expand(path).map_err(ConfigError::from)?)),
@@ -193,7 +193,7 @@ pub(crate) fn source(config: &Config) -> Result<Source, TrainError> {
     })
 }
 
-/// Evaluations are decided once the corpus is known.
+/// The policy of the run. Evaluations are set later, when the corpus is known.
 pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
     Policy {
         save_steps: config.save_steps,
@@ -220,7 +220,7 @@ pub(crate) fn progress<'a>(
     }
 }
 
-/// The files of the corpus, read where they have not been read before.
+/// The files of the corpus. Reads those whose hashes are not cached.
 fn files(
     config: &Config,
     observer: &mut dyn Observer,
@@ -252,7 +252,7 @@ fn tokenizer(
     Ok(match (spec, saved) {
         // A run that goes on needs nothing of what `init_from` gave.
         (_, Some(checkpoint)) if config.leaves_tokenizer_open() => from(checkpoint)?,
-        // A file that has changed since makes another function; one that is gone leaves the checkpoint's.
+        // A changed file makes another run. If the file is gone, the checkpoint's tokenizer remains.
         (TokenizerSpec::File(path), saved) => {
             let path = PathBuf::from(expand(path).map_err(ConfigError::from)?);
             match saved {
@@ -333,13 +333,13 @@ fn sizes(config: &Config, num_train_windows: u64) -> Sizes {
     }
 }
 
-/// The schedule's length is `total_steps` where that is given, or else the run's.
+/// The schedule. Its length is `total_steps` if set, otherwise the length of the run.
 pub(crate) fn schedule(config: &Config, plan: &Plan) -> Schedule {
     let total_steps = config.total_steps.unwrap_or(plan.total_steps);
     Schedule::new(&config.schedule, config.optimizer.learning_rate, total_steps)
 }
 
-/// Puts the tokenizer beside the checkpoints, where other programs look for it.
+/// Writes the tokenizer next to the checkpoints, where other programs look for it.
 pub(crate) fn publish_tokenizer(folder: &Path, tokenizer: &Tokenizer) -> Result<(), TrainError> {
     let path = folder.join(TOKENIZER_FILE);
     if std::fs::read_to_string(&path).is_ok_and(|json| json == tokenizer.json()) {
