@@ -15,6 +15,7 @@ from ._errors import Error, LockedError, MismatchError, NotFiniteError, SaveErro
 from ._stopping import EarlyStopping
 
 if TYPE_CHECKING:
+    from ._prove import prove
     from ._run import Run
     from ._track import as_state
 
@@ -30,9 +31,10 @@ __all__ = [
     "UsageError",
     "__version__",
     "as_state",
+    "prove",
 ]
 
-_LAZY = {"Run": "_run", "as_state": "_track"}
+_LAZY = {"Run": "_run", "as_state": "_track", "prove": "_prove"}
 
 
 def __getattr__(name: str) -> Any:

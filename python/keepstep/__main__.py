@@ -17,6 +17,10 @@ def main() -> NoReturn:
     Raises:
         SystemExit: always, with the program's exit status.
     """
+    if sys.argv[1:2] == ["prove"] and any(each.endswith(".py") for each in sys.argv[2:]):
+        from ._prove import main as prove
+
+        sys.exit(prove(sys.argv[2:]))
     # The program has handlers of its own.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(_core.main(["keepstep", *sys.argv[1:]], [sys.executable, "-m", "keepstep"]))

@@ -15,6 +15,7 @@ from ._data import Loader
 from ._environment import Exactness, exactness
 from ._errors import UsageError
 from ._notebook import OpenRuns
+from ._prove import apply as apply_proof
 from ._rehearsal import RehearsalReport
 from ._session import Options, Session
 from ._settings import UNSET, Unset, parse_duration, split_config
@@ -150,6 +151,7 @@ class Run:
             rehearse=setting("rehearse", rehearse, None),
             quiet=quiet,
         )
+        apply_proof(options)
         self._results = results
         self._session = Session(options)
         # The garbage collector may be what ends a run: the folder and the hooks are given back then.

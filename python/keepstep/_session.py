@@ -52,6 +52,8 @@ class Options:
     progress_bar: bool
     rehearse: bool | int | None
     quiet: bool
+    last_update: int | None = None
+    """The update after which a session ends, whatever the run's length."""
 
 
 class Session:
@@ -148,7 +150,7 @@ class Session:
             raise UsageError("the loop was left inside an update, so its state is at no position: make a new keepstep.Run")
         self.open(loader)
         self.reason = self.stop_for_good = None
-        if self.core.is_complete:
+        if self.core.is_complete or self._is_proved():
             # The loader ends by itself at the last position.
             epoch, step, _ = self.position
             return (loader.epochs, loader.steps_per_epoch) if epoch <= loader.epochs else (epoch, step)
@@ -495,6 +497,10 @@ class Session:
 
     # -- saving and stopping
 
+    def _is_proved(self) -> bool:
+        last = self.options.last_update
+        return last is not None and self.position[2] >= last
+
     def _at_boundary(self) -> bool:
         """Saves what is due; returns False to end the loop."""
         options, (_, _, global_step) = self.options, self.position
@@ -531,6 +537,8 @@ class Session:
         return False
 
     def _wish_to_stop(self) -> str | None:
+        if self._is_proved():
+            return "the updates to prove have been made"
         if self.interrupts.wish is not None:
             return self.interrupts.wish
         limit = self.options.time_limit
