@@ -5,8 +5,9 @@
 //! the background. It prints `what number` lines: `stall` and `wait` (for the save before) in ms for each save, `update` in
 //! ms, `peak` in MiB.
 
+use keepstep::journal::Update;
 use keepstep_lm::Config;
-use keepstep_lm::trainer::{Control, Observer, UpdateReport, train};
+use keepstep_lm::trainer::{Control, EpochReport, Observer, train};
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ impl Observer for Watch {
     fn planned(&mut self, plan: &keepstep_lm::trainer::PlanReport) {
         self.num_parameters = plan.num_parameters;
     }
-    fn updated(&mut self, _: &UpdateReport) {
+    fn updated(&mut self, _: &Update, _: &EpochReport) {
         self.updates.push(Instant::now());
     }
     fn saving(&mut self, stalled: Duration, waited: Duration) {

@@ -315,7 +315,7 @@ impl Run {
     /// Records an evaluation: the validation loss and other metrics by name. True if it is the best so far.
     fn evaluated(&self, val_loss: Option<f64>, others: Vec<(String, f64)>) -> PyResult<bool> {
         let evaluation = Evaluation { val_loss, others: others.into_iter().collect() };
-        self.with(|run| run.record_evaluation(evaluation))?.map_err(run_error)
+        self.with(|run| run.record_evaluation(evaluation))?.map(|event| event.best).map_err(run_error)
     }
 
     /// Saves what is due, in the background. `parts` are pairs of a name and a state dict.

@@ -3,7 +3,7 @@
 use super::TENSORBOARD;
 use super::files::EventFiles;
 use super::message;
-use keepstep::series::{Event, Series};
+use keepstep::journal::curve::Series;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -100,18 +100,12 @@ fn follow(folder: &Path, shared: &Shared) -> io::Result<()> {
 fn catch_up(series: &mut Series, files: &mut EventFiles, shared: &Shared) -> io::Result<bool> {
     loop {
         for _ in 0..CHUNK {
-            let Some(event) = series.next_event()? else {
+            let Some(point) = series.next_point()? else {
                 files.flush()?;
                 return Ok(true);
             };
-            let (time, step) = match &event {
-                Event::Update(update) => (update.time, update.position.global_step),
-                Event::Evaluation(evaluation) => (evaluation.time, evaluation.global_step),
-                Event::Sample(sample) => (sample.time, sample.global_step),
-                _ => continue,
-            };
-            if let Some(message) = message::of(&event) {
-                files.put(&message, time, step)?;
+            if let (Some(step), Some(message)) = (point.event.global_step(), message::of(&point)) {
+                files.put(&message, point.time, step)?;
             }
         }
         if shared.lock().stopped.is_some_and(|stopped| stopped.elapsed() > PATIENCE) {

@@ -1,7 +1,8 @@
 //! The messages of event files: `Event` and `Summary` of TensorFlow's `event.proto` and `summary.proto`, as far as curves
 //! and text need them, in protocol buffers' wire format.
 
-use keepstep::series::{Evaluation, Event, Sample, Update};
+use keepstep::journal::curve::Point;
+use keepstep::journal::{Evaluation, Event, Sample, Update};
 
 /// What a value of the wire format is.
 #[derive(Clone, Copy)]
@@ -92,27 +93,36 @@ pub(super) fn is_preamble(message: &[u8]) -> bool {
 }
 
 /// What TensorBoard shows of an event; the tags are those of transformers' `Trainer`.
-pub(super) fn of(happened: &Event) -> Option<Vec<u8>> {
-    let (time, step, summary) = match happened {
-        Event::Update(update) => (update.time, update.position.global_step, of_update(update)),
-        Event::Evaluation(Evaluation { time, global_step, val_loss, .. }) => {
-            (*time, *global_step, Message::default().scalar("eval/loss", *val_loss))
-        }
-        Event::Sample(sample) => (sample.time, sample.global_step, of_sample(sample)),
+pub(super) fn of(point: &Point) -> Option<Vec<u8>> {
+    let summary = match &point.event {
+        Event::Update(update) => of_update(update, point.tokens_per_second),
+        Event::Evaluation(evaluation) => of_evaluation(evaluation),
+        Event::Sample(sample) => of_sample(sample),
         _ => return None,
     };
-    Some(event(time, step).message(5, summary).0)
+    Some(event(point.time, point.event.global_step()?).message(5, summary).0)
 }
 
-fn of_update(update: &Update) -> Message {
-    let mut summary = Message::default()
-        .scalar("train/loss", update.loss)
-        .scalar("train/learning_rate", update.learning_rate)
-        .scalar("train/grad_norm", update.grad_norm);
-    if let Some(rate) = update.tokens_per_second {
-        summary = summary.scalar("train/tokens_per_second", rate);
-    }
-    summary
+fn of_update(update: &Update, tokens_per_second: Option<f64>) -> Message {
+    scalars([
+        ("train/loss", update.loss),
+        ("train/learning_rate", update.learning_rate),
+        ("train/grad_norm", update.grad_norm),
+        ("train/tokens_per_second", tokens_per_second),
+    ])
+}
+
+fn of_evaluation(evaluation: &Evaluation) -> Message {
+    let others = evaluation.metrics.iter();
+    others.fold(scalars([("eval/loss", evaluation.val_loss)]), |summary, (name, value)| {
+        summary.scalar(&format!("eval/{name}"), value.0)
+    })
+}
+
+/// Of the values that are known.
+fn scalars<const N: usize>(values: [(&str, Option<f64>); N]) -> Message {
+    let known = values.into_iter().filter_map(|(tag, value)| Some((tag, value?)));
+    known.fold(Message::default(), |summary, (tag, value)| summary.scalar(tag, value))
 }
 
 /// As torch's `add_text` writes it: a string tensor for the plugin `text`. It is shown as Markdown, so lines are indented
@@ -135,11 +145,14 @@ fn of_sample(sample: &Sample) -> Message {
 mod tests {
     use super::*;
 
+    fn evaluation() -> Point {
+        Point::new(1.5, Event::Evaluation(Evaluation::new(300, 2.5, true)))
+    }
+
     /// Worked out by hand from the wire format.
     #[test]
     fn the_bytes_of_an_evaluation() {
-        let evaluation = Evaluation { time: 1.5, global_step: 300, val_loss: 2.5, best: true };
-        let bytes = of(&Event::Evaluation(evaluation)).expect("a message");
+        let bytes = of(&evaluation()).expect("a message");
         let mut expected = vec![0x09];
         expected.extend(1.5_f64.to_le_bytes());
         expected.extend([0x10, 0xac, 0x02, 0x2a, 18, 0x0a, 16, 0x0a, 9]);
@@ -153,8 +166,7 @@ mod tests {
     fn preambles_are_told_from_curves() {
         assert!(is_preamble(&file_version(1.0)));
         assert!(is_preamble(&restart(1.0, 5)) && is_preamble(&restart(1.0, u64::MAX)));
-        let evaluation = Evaluation { time: 1.5, global_step: 300, val_loss: 2.5, best: true };
-        assert!(!is_preamble(&of(&Event::Evaluation(evaluation)).expect("a message")));
+        assert!(!is_preamble(&of(&evaluation()).expect("a message")));
         assert!(!is_preamble(&[]));
     }
 }

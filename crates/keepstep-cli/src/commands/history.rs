@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::progress::clock;
 use crate::table::{Table, terminal_width};
-use keepstep::history::{Session, sessions};
+use keepstep::journal::sessions::{Session, sessions};
 use keepstep::position::Position;
 use serde_json::json;
 use std::path::Path;

@@ -4,7 +4,7 @@ use super::Failure;
 use crate::progress::megabytes;
 use crate::table::{Table, terminal_width};
 use keepstep::Checkpoint;
-use keepstep::history::saves;
+use keepstep::journal::sessions::saves;
 use keepstep::name::{BEST_MODEL, Name};
 use keepstep::store::{chain, load};
 use serde_json::json;

@@ -1,8 +1,7 @@
 //! Progress for other programs: one JSON object per line on standard output. docs/design.md has the schema.
 
-use keepstep_lm::trainer::{
-    EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, UpdateReport,
-};
+use keepstep::journal::{Evaluation, Event, Sample, Update};
+use keepstep_lm::trainer::{EpochReport, Observer, PlanReport, ResumeReport};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
@@ -21,6 +20,11 @@ pub(crate) struct JsonProgress {
 pub(crate) fn write(line: &Value) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// An event as the journal has it, without the time.
+fn event(event: Event) -> Value {
+    serde_json::to_value(event).unwrap_or_default()
 }
 
 pub(super) fn note(text: &str) -> Value {
@@ -77,13 +81,11 @@ impl Observer for JsonProgress {
         write(&line);
     }
 
-    fn updated(&mut self, report: &UpdateReport) {
-        write(&json!({
-            "event": "update", "epoch": report.epoch, "step": report.step, "steps_per_epoch": report.steps_per_epoch,
-            "global_step": report.global_step, "loss": report.loss, "epoch_loss": report.epoch_loss,
-            "learning_rate": report.learning_rate, "grad_norm": report.grad_norm, "num_tokens": report.num_tokens,
-            "replay": report.is_replay,
-        }));
+    fn updated(&mut self, update: &Update, epoch: &EpochReport) {
+        let mut line = event(Event::Update(update.clone()));
+        line["steps_per_epoch"] = epoch.steps_per_epoch.into();
+        line["epoch_loss"] = epoch.epoch_loss.into();
+        write(&line);
     }
 
     fn evaluating(&mut self, done_batches: u64, total_batches: u64) {
@@ -92,17 +94,12 @@ impl Observer for JsonProgress {
         self.now_and_then(false, &line);
     }
 
-    fn evaluated(&mut self, report: &EvaluationReport) {
-        write(&json!({
-            "event": "evaluation", "global_step": report.global_step, "val_loss": report.val_loss,
-            "best": report.is_best,
-        }));
+    fn evaluated(&mut self, evaluation: &Evaluation) {
+        write(&event(Event::Evaluation(evaluation.clone())));
     }
 
-    fn sampled(&mut self, report: &SampleReport) {
-        write(&json!({
-            "event": "sample", "global_step": report.global_step, "prompt": report.prompt, "text": report.text,
-        }));
+    fn sampled(&mut self, sample: &Sample) {
+        write(&event(Event::Sample(sample.clone())));
     }
 
     fn saved(&mut self, path: &Path) {

@@ -9,7 +9,8 @@ pub(crate) use line::{clock, share};
 pub(crate) use voice::{Voice, say};
 
 use indicatif::ProgressBar;
-use keepstep_lm::trainer::{EvaluationReport, Observer, PlanReport, ResumeReport, UpdateReport};
+use keepstep::journal::{Evaluation, Update};
+use keepstep_lm::trainer::{EpochReport, Observer, PlanReport, ResumeReport};
 use line::Line;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -137,7 +138,7 @@ impl Observer for Progress {
         self.say(&crate::banner::banner(report));
     }
 
-    fn updated(&mut self, report: &UpdateReport) {
+    fn updated(&mut self, report: &Update, epoch_report: &EpochReport) {
         let clock = match &mut self.epoch {
             Some(clock) if clock.epoch == report.epoch => clock,
             epoch => {
@@ -152,16 +153,16 @@ impl Observer for Progress {
         let line = Line {
             epoch: report.epoch,
             step: report.step,
-            steps_per_epoch: report.steps_per_epoch,
-            last_step: report.last_step,
+            steps_per_epoch: epoch_report.steps_per_epoch,
+            last_step: epoch_report.last_step,
             global_step: report.global_step,
-            loss: Some(report.epoch_loss),
-            learning_rate: Some(report.learning_rate),
+            loss: Some(epoch_report.epoch_loss),
+            learning_rate: report.learning_rate,
             elapsed: clock.started.elapsed(),
             steps_here: self.steps_here,
             training: self.training,
         };
-        let ends = report.step == report.last_step;
+        let ends = report.step == epoch_report.last_step;
         match (self.bar(), ends) {
             (Some(_), true) => {
                 self.say(&line.fit(columns()));
@@ -181,11 +182,12 @@ impl Observer for Progress {
         self.show(|| share("Evaluating", done_batches, total_batches, |batches| batches.to_string()));
     }
 
-    fn evaluated(&mut self, report: &EvaluationReport) {
-        let best = if report.is_best { " (best so far)" } else { "" };
+    fn evaluated(&mut self, report: &Evaluation) {
+        let best = if report.best { " (best so far)" } else { "" };
         self.say(&format!(
             "Evaluation at global step {}: val_loss={:.4}{best}",
-            report.global_step, report.val_loss
+            report.global_step,
+            report.val_loss.unwrap_or(f64::NAN)
         ));
         self.ready = Instant::now();
     }

@@ -24,7 +24,5 @@ pub use disk_need::DiskNeed;
 pub use dry_run::{DryRun, Estimate, dry_run};
 pub use error::TrainError;
 pub use memory::Memory;
-pub use observer::{
-    EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, Silent, UpdateReport,
-};
+pub use observer::{EpochReport, Observer, PlanReport, ResumeReport, Silent};
 pub use session::{Control, Outcome, StopReason, train};

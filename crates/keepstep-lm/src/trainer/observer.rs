@@ -1,5 +1,6 @@
 //! What a training run tells whoever watches it.
 
+use keepstep::journal::{Evaluation, Sample, Update};
 use keepstep::{Checkpoint, Plan};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,18 +25,18 @@ pub trait Observer: Send {
     /// The run continues from a checkpoint.
     fn resumed(&mut self, report: &ResumeReport) {}
     /// One optimizer update is complete.
-    fn updated(&mut self, report: &UpdateReport) {}
+    fn updated(&mut self, update: &Update, epoch: &EpochReport) {}
     /// An evaluation goes on: batches done, of all.
     fn evaluating(&mut self, done_batches: u64, total_batches: u64) {}
     /// An evaluation is complete.
-    fn evaluated(&mut self, report: &EvaluationReport) {}
+    fn evaluated(&mut self, evaluation: &Evaluation) {}
     /// A save has begun and goes on in the background; so long did training stand still for it, beside the
     /// time for which it waited for the save before, on a disk that does not keep up.
     fn saving(&mut self, stalled: Duration, waited: Duration) {}
     /// The session ends, and waits for its last checkpoint.
     fn finishing(&mut self) {}
     /// The model has written a text after an evaluation.
-    fn sampled(&mut self, report: &SampleReport) {}
+    fn sampled(&mut self, sample: &Sample) {}
     /// A checkpoint is durable and verified.
     fn saved(&mut self, path: &Path) {}
 }
@@ -108,51 +109,13 @@ impl ResumeReport {
     }
 }
 
-/// One optimizer update.
+/// How far an epoch has come after an update.
 #[derive(Debug, Clone, Copy)]
-pub struct UpdateReport {
-    /// The epoch that the update belongs to.
-    pub epoch: u64,
-    /// Micro-batches completed in the epoch, this update's included.
-    pub step: u64,
+pub struct EpochReport {
     /// Micro-batches per epoch.
     pub steps_per_epoch: u64,
     /// The step at which this epoch ends, or the run, where that comes first.
     pub last_step: u64,
-    /// Updates completed, this one included.
-    pub global_step: u64,
-    /// Mean loss of this update's tokens.
-    pub loss: f64,
     /// Mean loss of the epoch so far, all sessions included.
     pub epoch_loss: f64,
-    /// The learning rate that the update used.
-    pub learning_rate: f64,
-    /// The gradient's global norm before clipping.
-    pub grad_norm: f64,
-    /// Target tokens of this update.
-    pub num_tokens: u64,
-    /// Whether an earlier session made it before.
-    pub is_replay: bool,
-}
-
-/// One evaluation.
-#[derive(Debug, Clone, Copy)]
-pub struct EvaluationReport {
-    /// Updates completed when it was made.
-    pub global_step: u64,
-    /// Mean loss over the validation tokens.
-    pub val_loss: f64,
-    /// Whether it is the lowest so far.
-    pub is_best: bool,
-}
-
-/// A text that the model has written after an evaluation.
-#[derive(Debug, Clone)]
-pub struct SampleReport {
-    /// Updates completed when it was written.
-    pub global_step: u64,
-    /// What was given.
-    pub prompt: String,
-    /// What the model has made of it.
-    pub text: String,
 }

@@ -4,7 +4,7 @@
 use crate::config::{Config, SampleConfig};
 use crate::generate::{GenerateOptions, Generator};
 use keepstep::Run;
-use keepstep::series::has_sample;
+use keepstep::journal::curve::has_sample;
 use keepstep_text::tokenizer::Tokenizer;
 use std::cell::Cell;
 use std::path::Path;

@@ -7,7 +7,7 @@ use super::dry_run::checkpoint_bytes;
 use super::error::TrainError;
 use super::learner::Learner;
 use super::memory::Memory;
-use super::observer::{EvaluationReport, Observer, PlanReport, ResumeReport, SampleReport, UpdateReport};
+use super::observer::{EpochReport, Observer, PlanReport, ResumeReport};
 use super::run_spec::{self, RunSpec};
 use super::sampler::{self, Sampler};
 use super::{groups, precision};
@@ -302,25 +302,18 @@ impl<'a> Session<'a> {
             let stats = UpdateStats::new(outcome.loss.sum, outcome.loss.num_tokens)
                 .with_learning_rate(outcome.learning_rate)
                 .with_grad_norm(outcome.grad_norm);
-            self.run.record_update(&update, stats);
+            let made = self.run.record_update(&update, stats);
             self.say_journal();
             self.say_replayed()?;
             self.updates += 1;
             self.clock.updated(started);
             let position = self.run.position();
-            self.observer.updated(&UpdateReport {
-                epoch: position.epoch,
-                step: position.step,
+            let epoch = EpochReport {
                 steps_per_epoch: self.run.plan().steps_per_epoch,
                 last_step: last_step(self.run.plan(), position),
-                global_step: position.global_step,
-                loss: outcome.loss.mean(),
                 epoch_loss: self.run.metrics().train_loss().unwrap_or(f64::NAN),
-                learning_rate: outcome.learning_rate,
-                grad_norm: outcome.grad_norm,
-                num_tokens: outcome.loss.num_tokens,
-                is_replay: self.run.is_replay(),
-            });
+            };
+            self.observer.updated(&made, &epoch);
         }
         let saves = self.run.wait_for_saves();
         self.report(saves)?;
@@ -382,10 +375,10 @@ impl<'a> Session<'a> {
         })?;
         let Some(val_loss) = val_loss else { return Ok(reason.or(Some(StopReason::Signal))) };
         self.evaluations += 1;
-        let is_best = run.record_evaluation(val_loss)?;
+        let evaluation = run.record_evaluation(val_loss)?;
         clock.evaluated(started);
         sampler.evaluated();
-        observer.evaluated(&EvaluationReport { global_step: run.position().global_step, val_loss, is_best });
+        observer.evaluated(&evaluation);
         Ok(None)
     }
 
@@ -511,10 +504,8 @@ impl<'a> Session<'a> {
         let stop = || control.stop.load(Ordering::SeqCst) || clock.is_over();
         match sampler.write(config, learner.parameters(), tokenizer, &stop) {
             Some(Ok(text)) => {
-                let prompt = config.sample.prompt.clone();
-                self.run.record_sample(&prompt, &text);
-                let global_step = self.run.position().global_step;
-                self.observer.sampled(&SampleReport { global_step, prompt, text });
+                let sample = self.run.record_sample(&config.sample.prompt, &text);
+                self.observer.sampled(&sample);
             }
             Some(Err(error)) => self.observer.note(&format!("No texts are written at evaluations: {error}")),
             None => {}

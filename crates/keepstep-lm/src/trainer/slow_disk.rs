@@ -1,6 +1,6 @@
 //! Whole sessions on a disk that is slow or fails.
 
-use super::observer::{Observer, UpdateReport};
+use super::observer::{EpochReport, Observer};
 use super::session::{Control, Outcome, train_on};
 use crate::config::{Config, OnSaveError};
 use keepstep::store::{Disk, Lock, Metadata, Storage, StorageFile};
@@ -87,7 +87,7 @@ struct Heard {
 }
 
 impl Observer for Heard {
-    fn updated(&mut self, _: &UpdateReport) {
+    fn updated(&mut self, _: &keepstep::journal::Update, _: &EpochReport) {
         self.updates += 1;
     }
     fn note(&mut self, text: &str) {

@@ -196,7 +196,7 @@ impl RunBuilder {
         let storage = Arc::clone(store.storage());
         let saver = Saver::new(store, syncer);
         let writer = Writer::start(saver).map_err(|source| RunError::Writer { source })?;
-        let replay = Replay::new(journal::made_after(&folder, position.global_step, &digest));
+        let replay = Replay::new(journal::updates_after(&folder, position.global_step, &digest));
         Run::begin(Run {
             identity,
             lineage,

@@ -23,12 +23,11 @@ pub use status::{RunState, STATUS_FILE, Status};
 
 use crate::checkpoint::{Ancestor, Best, Checkpoint, Metrics};
 use crate::identity::Identity;
-use crate::journal::{Journal, exact};
+use crate::journal::{self, Event, Journal, NotFinite, Number, Sample, Start, Stop};
 use crate::metrics::Evaluation;
 use crate::order::Order;
 use crate::position::{Plan, Position, Update};
 use crate::store::{Room, Storage};
-use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,14 +87,16 @@ impl Run {
 
     fn begin(mut run: Run) -> Result<Run, RunError> {
         let from = run.resumed.as_ref().map(|(path, _)| path.display().to_string());
-        run.note(
-            "start",
-            json!({
-                "version": env!("CARGO_PKG_VERSION"), "host": crate::journal::host(), "pid": std::process::id(),
-                "run": run.digest, "resumed_from": from,
-                "epoch": run.position.epoch, "step": run.position.step, "global_step": run.position.global_step,
-            }),
-        );
+        run.note(Event::Start(Start {
+            epoch: run.position.epoch,
+            step: run.position.step,
+            global_step: run.position.global_step,
+            resumed_from: from,
+            run: Some(run.digest.clone()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            host: Some(journal::host()),
+            pid: Some(std::process::id().into()),
+        }));
         run.write_status();
         Ok(run)
     }
@@ -185,7 +186,8 @@ impl Run {
     ) -> Result<(), RunError> {
         for (what, value) in [("loss", loss.into()), ("gradient norm", grad_norm.into())] {
             if let Some(value) = value.filter(|value| !value.is_finite()) {
-                self.note("not_finite", json!({ "what": what, "global_step": self.position.global_step }));
+                let global_step = self.position.global_step;
+                self.note(Event::NotFinite(NotFinite { global_step, what: what.to_owned() }));
                 // The save under way may become the last good one.
                 self.finish_save();
                 let (position, last) = (self.position, self.last_saved.clone());
@@ -195,8 +197,8 @@ impl Run {
         Ok(())
     }
 
-    /// Records that an update was made, and moves on to the position after it.
-    pub fn record_update(&mut self, update: &Update, stats: UpdateStats) {
+    /// Records that an update was made, and moves on to the position after it. Returns the event as the journal has it.
+    pub fn record_update(&mut self, update: &Update, stats: UpdateStats) -> journal::Update {
         let after = update.after();
         if after.epoch != self.position.epoch || update.micro_batches.start == 0 {
             self.metrics.loss_sum = 0.0;
@@ -213,24 +215,20 @@ impl Run {
         let (is_replay, replayed) = self.replay.compare(after.global_step, loss, stats.grad_norm);
         self.replayed = replayed.or(self.replayed.take());
         self.is_replay = is_replay;
-        let mut line = json!({
-            "epoch": after.epoch, "step": after.step, "global_step": after.global_step,
-            "num_tokens": stats.num_tokens, "replay": is_replay,
-        });
-        let numbers =
-            [("loss", loss), ("learning_rate", stats.learning_rate), ("grad_norm", stats.grad_norm)];
-        for (key, value) in numbers {
-            if let Some(value) = value {
-                line[key] = exact(value);
-            }
-        }
-        if let Some(loss) = loss {
-            line["loss_bits"] = format!("{:016x}", loss.to_bits()).into();
-        }
-        if stats.skipped {
-            line["skipped"] = true.into();
-        }
-        self.note("update", line);
+        let event = journal::Update {
+            epoch: after.epoch,
+            step: after.step,
+            global_step: after.global_step,
+            loss,
+            loss_bits: loss.map(|loss| format!("{:016x}", loss.to_bits())),
+            learning_rate: stats.learning_rate,
+            grad_norm: stats.grad_norm,
+            num_tokens: stats.num_tokens,
+            replay: is_replay,
+            skipped: stats.skipped,
+        };
+        self.note(Event::Update(event.clone()));
+        event
     }
 
     /// Changes how often evaluations are due, where that is known only after the run was opened. See
@@ -244,12 +242,15 @@ impl Run {
         self.evaluation_due
     }
 
-    /// Records an evaluation. True if it is the best so far, by the policy's objective: with nothing else said, the
-    /// lowest validation loss. NaN never is.
+    /// Records an evaluation. Its event reports whether it is the best so far by the policy's objective, which is the
+    /// lowest validation loss unless the policy names another. NaN never is.
     ///
     /// # Errors
     /// The evaluation does not have the metric that decides the best.
-    pub fn record_evaluation(&mut self, evaluation: impl Into<Evaluation>) -> Result<bool, RunError> {
+    pub fn record_evaluation(
+        &mut self,
+        evaluation: impl Into<Evaluation>,
+    ) -> Result<journal::Evaluation, RunError> {
         let (evaluation, objective) = (evaluation.into(), &self.policy.objective);
         let Some(value) = evaluation.get(&objective.metric) else {
             return Err(RunError::Metric { metric: objective.metric.clone() });
@@ -260,23 +261,23 @@ impl Run {
         }
         self.evaluation_due = false;
         self.metrics.val_loss = evaluation.val_loss;
-        let mut line = json!({ "global_step": self.position.global_step, "best": self.is_new_best });
-        if let Some(val_loss) = evaluation.val_loss {
-            line["val_loss"] = exact(val_loss);
-        }
-        if !evaluation.others.is_empty() {
-            line["metrics"] =
-                evaluation.others.iter().map(|(name, value)| (name.clone(), exact(*value))).collect();
-        }
+        let numbers = evaluation.others.iter().map(|(name, value)| (name.clone(), Number(*value)));
+        let event = journal::Evaluation {
+            global_step: self.position.global_step,
+            val_loss: evaluation.val_loss,
+            metrics: numbers.collect(),
+            best: self.is_new_best,
+        };
         self.metrics.others = evaluation.others;
-        self.note("evaluation", line);
-        Ok(self.is_new_best)
+        self.note(Event::Evaluation(event.clone()));
+        Ok(event)
     }
 
     /// Records text that the model wrote at this position.
-    pub fn record_sample(&mut self, prompt: &str, text: &str) {
-        let step = self.position.global_step;
-        self.note("sample", json!({ "global_step": step, "prompt": prompt, "text": text }));
+    pub fn record_sample(&mut self, prompt: &str, text: &str) -> Sample {
+        let sample = Sample::new(self.position.global_step, prompt, text);
+        self.note(Event::Sample(sample.clone()));
+        sample
     }
 
     /// The room on the disk of the run's folder.
@@ -304,7 +305,7 @@ impl Run {
     pub fn end_session(&mut self, reason: &str) {
         self.finish_save();
         self.replayed = self.replayed.take().or(self.replay.end());
-        self.note("stop", json!({ "reason": reason, "global_step": self.position.global_step }));
+        self.note(Event::Stop(Stop { global_step: self.position.global_step, reason: reason.to_owned() }));
         self.sync_journal();
         let is_complete = self.is_complete() && !self.evaluation_due;
         self.status.state = if is_complete { RunState::Finished } else { RunState::Stopped };
@@ -327,8 +328,8 @@ impl Run {
     }
 
     /// No run ends because its journal cannot be written.
-    fn note(&mut self, event: &str, fields: serde_json::Value) {
-        if let Err(error) = self.journal.append(event, fields) {
+    fn note(&mut self, event: Event) {
+        if let Err(error) = self.journal.append(event) {
             self.journal_failure = Some(error);
         }
     }

@@ -3,9 +3,9 @@
 use super::saver::Job;
 use super::{Run, RunError, Save, Saves};
 use crate::checkpoint::{Checkpoint, State};
+use crate::journal::{self, Event, SaveFailed};
 use crate::name::{BEST_MODEL, Name, checkpoint_name};
 use crate::store::Retention;
-use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -131,22 +131,17 @@ impl Run {
     fn ended(&mut self, save: Option<Save>) {
         let Some(mut save) = save else { return };
         for path in &save.files {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let scheduled = Some(file == BEST_MODEL || self.is_scheduled(&file));
             let seconds = (save.took.as_secs_f64() * 1e3).round() / 1e3;
-            let scheduled = name.as_deref().map(|name| name == BEST_MODEL || self.is_scheduled(name));
-            self.note(
-                "save",
-                json!({
-                    "file": name, "global_step": save.position.global_step, "scheduled": scheduled,
-                    "seconds": seconds,
-                }),
-            );
+            let global_step = save.position.global_step;
+            self.note(Event::Save(journal::Save { file, global_step, scheduled, seconds }));
             self.last_saved = Some(path.clone());
         }
         self.journal_failure = save.journal_failure.take().or(self.journal_failure.take());
         if let Err(error) = &save.result {
-            let (step, error) = (save.position.global_step, crate::store::chain(error));
-            self.note("save_failed", json!({ "global_step": step, "error": error }));
+            let (global_step, error) = (save.position.global_step, crate::store::chain(error));
+            self.note(Event::SaveFailed(SaveFailed { global_step, error }));
             // It can be tried again as long as the run is there.
             self.unsaved |= save.position == self.position;
         }

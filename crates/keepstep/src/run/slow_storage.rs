@@ -127,7 +127,7 @@ fn advance(run: &mut Run) {
     run.record_update(&update, UpdateStats::new(1.0, 1).with_learning_rate(0.1).with_grad_norm(1.0));
     if run.evaluation_is_due() {
         let val_loss = 1.0 / run.position().global_step as f64;
-        assert!(run.record_evaluation(val_loss).expect("the metric"));
+        assert!(run.record_evaluation(val_loss).expect("the metric").best);
     }
 }
 

@@ -29,7 +29,8 @@ fn train(folder: &Path, most: u64) -> Option<String> {
         made += 1;
         run.record_update(&update, UpdateStats::default().with_skipped(update.global_step == 1));
         let accuracy = run.position().global_step.min(3) as f64 / 10.0;
-        if !run.record_evaluation(Evaluation::default().with("accuracy", accuracy)).expect("the metric") {
+        if !run.record_evaluation(Evaluation::default().with("accuracy", accuracy)).expect("the metric").best
+        {
             run.stop("no improvement");
         }
         run.save_if_due(|| State::new(Dict::new())).expect("a save");

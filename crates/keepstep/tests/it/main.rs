@@ -3,4 +3,5 @@
 mod any_value;
 mod early_stop;
 mod old_checkpoints;
+mod old_journals;
 mod toy;

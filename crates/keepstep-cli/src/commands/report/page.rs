@@ -5,8 +5,8 @@ use super::html::{escape, loss, thousands};
 use super::run_data::{Curves, RunData};
 use super::tables;
 use crate::progress::clock;
-use keepstep::history::Session;
-use keepstep::series::Sample;
+use keepstep::journal::Sample;
+use keepstep::journal::sessions::Session;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -81,9 +81,9 @@ fn header(out: &mut String, data: &RunData) {
             if last.count == 1 { "last update".to_owned() } else { format!("last {} updates", last.count) };
         tiles.push(("Training loss", loss(Some(last.mean())), over));
     }
-    let best = curves.evaluations.iter().filter(|evaluation| evaluation.val_loss.is_finite());
-    let best = best.min_by(|one, other| one.val_loss.total_cmp(&other.val_loss));
-    let best = best.map(|best| (best.val_loss, best.global_step)).or_else(|| {
+    let best = curves.losses();
+    let best = best.min_by(|one, other| one.1.total_cmp(&other.1));
+    let best = best.map(|(step, loss)| (loss, step)).or_else(|| {
         let best = newest?.metrics.best?;
         Some((newest?.best_val_loss()?, best.position.global_step))
     });
@@ -137,12 +137,7 @@ fn charts(out: &mut String, data: &RunData) {
         return;
     };
     let begins: Vec<u64> = data.sessions.iter().map(|session| session.from.global_step).collect();
-    let points: Vec<(u64, f64)> = curves
-        .evaluations
-        .iter()
-        .filter(|evaluation| evaluation.val_loss.is_finite())
-        .map(|evaluation| (evaluation.global_step, evaluation.val_loss))
-        .collect();
+    let points: Vec<(u64, f64)> = curves.losses().collect();
     let steps = (first.saturating_sub(1), last.global_step);
     let main = Chart {
         name: "Loss over global step",
@@ -212,7 +207,7 @@ fn samples(curves: &Curves) -> String {
         let at = curves.evaluations.iter().find(|evaluation| evaluation.global_step == sample.global_step);
         let with = at.map_or_else(String::new, |evaluation| {
             let best = if evaluation.best { " <b>best so far</b>" } else { "" };
-            format!("<span>validation loss {:.4}{best}</span>", evaluation.val_loss)
+            format!("<span>validation loss {:.4}{best}</span>", evaluation.val_loss.unwrap_or(f64::NAN))
         });
         let _ = write!(
             out,

@@ -4,9 +4,10 @@ use super::super::Failure;
 use super::super::list::{Entry, entries};
 use super::curve::Curve;
 use keepstep::Checkpoint;
-use keepstep::history::{Session, sessions};
+use keepstep::journal::curve::Series;
+use keepstep::journal::sessions::{Session, sessions};
+use keepstep::journal::{Evaluation, Event, Sample};
 use keepstep::position::Position;
-use keepstep::series::{Evaluation, Event, Sample, Series};
 use std::io;
 use std::path::Path;
 
@@ -87,21 +88,31 @@ impl Curves {
         }
     }
 
+    /// The validation losses and their global steps.
+    pub(super) fn losses(&self) -> impl Iterator<Item = (u64, f64)> {
+        let losses = self.evaluations.iter().filter_map(|it| Some((it.global_step, it.val_loss?)));
+        losses.filter(|(_, loss)| loss.is_finite())
+    }
+
     fn read(&mut self, series: &mut Series) -> io::Result<()> {
-        while let Some(event) = series.next_event()? {
-            match event {
+        while let Some(point) = series.next_point()? {
+            match point.event {
                 Event::Update(update) => {
-                    let step = update.position.global_step;
-                    self.loss.push(step, update.loss);
-                    self.learning_rate.push(step, update.learning_rate);
-                    self.grad_norm.push(step, update.grad_norm);
-                    if let Some(rate) = update.tokens_per_second {
-                        self.speed.push(step, rate);
+                    let step = update.global_step;
+                    for (curve, value) in [
+                        (&mut self.loss, update.loss),
+                        (&mut self.learning_rate, update.learning_rate),
+                        (&mut self.grad_norm, update.grad_norm),
+                        (&mut self.speed, point.tokens_per_second),
+                    ] {
+                        if let Some(value) = value {
+                            curve.push(step, value);
+                        }
                     }
                     self.num_updates += 1;
                     self.num_tokens += update.num_tokens;
                     self.first_step.get_or_insert(step);
-                    self.last = Some(update.position);
+                    self.last = Some(update.position());
                 }
                 Event::Evaluation(evaluation) => self.evaluations.push(evaluation),
                 Event::Sample(sample) => self.samples.push(sample),

@@ -1,11 +1,10 @@
-//! The sessions of a run, as its journal has them.
+//! The sessions of a run, read from its journal.
 
-use crate::journal::{self, JOURNAL};
+use super::{Event, JOURNAL, events};
 use crate::position::Position;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::Path;
 
 /// From one start of the program to its end.
@@ -44,7 +43,7 @@ impl Session {
     pub fn is_running(&self) -> bool {
         let pid = self.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
         self.reason.is_none()
-            && self.host.as_deref() == Some(&journal::host())
+            && self.host.as_deref() == Some(&super::host())
             && pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
     }
 
@@ -55,7 +54,7 @@ impl Session {
     }
 }
 
-/// Reads the journal of a run's folder. Lines that are not whole are passed over.
+/// Reads the journal of a run's folder. Lines that are not whole are skipped.
 ///
 /// # Errors
 /// There is no journal, or it cannot be read.
@@ -63,28 +62,22 @@ pub fn sessions(folder: &Path) -> io::Result<Vec<Session>> {
     let mut sessions: Vec<Session> = Vec::new();
     // The furthest update of each function that the folder has seen: what comes again is a replay.
     let (mut run, mut furthest) = (None, 0);
-    for line in BufReader::new(File::open(folder.join(JOURNAL))?).split(b'\n') {
-        let Ok(line) = serde_json::from_slice::<Value>(&line?) else { continue };
-        let number = |key: &str| line[key].as_u64().unwrap_or_default();
-        let position =
-            || Position { epoch: number("epoch"), step: number("step"), global_step: number("global_step") };
-        let time = line["time"].as_f64().unwrap_or_default();
-        if line["event"] == "start" {
-            let from = position();
-            let text = |key: &str| line[key].as_str().map(str::to_owned);
-            if run != text("run") {
-                (run, furthest) = (text("run"), from.global_step);
+    for line in events(File::open(folder.join(JOURNAL))?) {
+        if let Event::Start(start) = line.event {
+            let from = start.position();
+            if run != start.run {
+                (run, furthest) = (start.run, from.global_step);
             }
             if let Some(last) = sessions.last_mut() {
                 last.lost = last.to.global_step.saturating_sub(from.global_step);
             }
             sessions.push(Session {
-                started: time,
-                ended: time,
-                host: text("host"),
-                pid: line["pid"].as_u64(),
-                version: text("version"),
-                resumed_from: text("resumed_from"),
+                started: line.time,
+                ended: line.time,
+                host: start.host,
+                pid: start.pid,
+                version: start.version,
+                resumed_from: start.resumed_from,
                 from,
                 to: from,
                 updates: 0,
@@ -96,17 +89,18 @@ pub fn sessions(folder: &Path) -> io::Result<Vec<Session>> {
             continue;
         }
         let Some(session) = sessions.last_mut() else { continue };
-        session.ended = session.ended.max(time);
-        if line["event"] == "update" {
-            session.to = position();
-            session.updates += 1;
-            session.replayed += u64::from(line["replay"] == true || session.to.global_step <= furthest);
-            furthest = furthest.max(session.to.global_step);
-            session.num_tokens += number("num_tokens");
-        } else if line["event"] == "stop" {
-            session.reason = line["reason"].as_str().map(str::to_owned);
-        } else if line["event"] == "not_finite" && session.reason.is_none() {
-            session.reason = Some("not finite".to_owned());
+        session.ended = session.ended.max(line.time);
+        match line.event {
+            Event::Update(update) => {
+                session.to = update.position();
+                session.updates += 1;
+                session.replayed += u64::from(update.replay || update.global_step <= furthest);
+                furthest = furthest.max(update.global_step);
+                session.num_tokens = session.num_tokens.saturating_add(update.num_tokens);
+            }
+            Event::Stop(stop) => session.reason = Some(stop.reason),
+            Event::NotFinite(_) if session.reason.is_none() => session.reason = Some("not finite".to_owned()),
+            _ => {}
         }
     }
     Ok(sessions)
@@ -117,12 +111,11 @@ pub fn sessions(folder: &Path) -> io::Result<Vec<Session>> {
 pub fn saves(folder: &Path) -> BTreeMap<String, bool> {
     let mut saves = BTreeMap::new();
     let Ok(file) = File::open(folder.join(JOURNAL)) else { return saves };
-    for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
-        let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
-        if let ("save", Some(name), Some(scheduled)) =
-            (line["event"].as_str().unwrap_or_default(), line["file"].as_str(), line["scheduled"].as_bool())
+    for line in events(file) {
+        if let Event::Save(save) = line.event
+            && let Some(scheduled) = save.scheduled
         {
-            saves.insert(name.to_owned(), scheduled);
+            saves.insert(save.file, scheduled);
         }
     }
     saves
@@ -158,7 +151,7 @@ mod tests {
     #[test]
     fn a_session_whose_process_is_there_runs() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (host, pid) = (journal::host(), std::process::id());
+        let (host, pid) = (crate::journal::host(), std::process::id());
         let start = format!(r#"{{"event":"start","time":10.0,"host":"{host}","pid":{pid}}}"#);
         let running = |lines: &[&str]| {
             std::fs::write(folder.path().join(JOURNAL), lines.join("\n")).expect("a journal");

@@ -3,10 +3,7 @@
 //! A session that starts at a global step takes back what earlier sessions did beyond it. So an update counts where no
 //! later session starts below it, and what is left has strictly rising steps.
 
-use crate::journal::JOURNAL;
-use crate::position::Position;
-use serde::Deserialize;
-use std::borrow::Cow;
+use super::{Event, JOURNAL, Line};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
@@ -16,62 +13,24 @@ const RATE_SECONDS: f64 = 1.0;
 
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// Something that happened, and was not taken back.
+/// An update, an evaluation or a sample that no later session took back.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub enum Event {
-    /// An optimizer update.
-    Update(Update),
-    /// An evaluation.
-    Evaluation(Evaluation),
-    /// Text that the model wrote after an evaluation.
-    Sample(Sample),
-}
-
-/// An optimizer update.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Update {
+pub struct Point {
     /// When it was complete, in seconds since 1970 (UTC).
     pub time: f64,
-    /// Where the run was after it.
-    pub position: Position,
-    /// Mean loss of its tokens.
-    pub loss: f64,
-    /// The learning rate that it used.
-    pub learning_rate: f64,
-    /// The gradient's global norm before clipping.
-    pub grad_norm: f64,
-    /// Its tokens.
-    pub num_tokens: u64,
-    /// Mean rate of the updates since the last one that has a rate, evaluations and samples not counted. The first of
-    /// them are too short to tell.
+    /// What happened.
+    pub event: Event,
+    /// For some updates: the mean rate of the updates since the last one with a rate. Evaluations and samples are not
+    /// counted, and very short spans have no rate.
     pub tokens_per_second: Option<f64>,
 }
 
-/// An evaluation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Evaluation {
-    /// When it was complete, in seconds since 1970 (UTC).
-    pub time: f64,
-    /// Updates completed before it.
-    pub global_step: u64,
-    /// Mean loss over the validation tokens.
-    pub val_loss: f64,
-    /// Whether it was the lowest so far.
-    pub best: bool,
-}
-
-/// Text that the model wrote.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// When it was complete, in seconds since 1970 (UTC).
-    pub time: f64,
-    /// Updates completed before it.
-    pub global_step: u64,
-    /// What was given.
-    pub prompt: String,
-    /// What the model wrote.
-    pub text: String,
+impl Point {
+    /// An event without a rate.
+    pub fn new(time: f64, event: Event) -> Point {
+        Point { time, event, tokens_per_second: None }
+    }
 }
 
 /// Reads a journal from its beginning, one event at a time, in memory that does not grow with it. At its end it may be
@@ -105,56 +64,6 @@ struct Rate {
     num_tokens: u64,
 }
 
-/// What is read of a line. Other keys may stand there.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-    #[serde(default)]
-    time: f64,
-    #[serde(default)]
-    epoch: u64,
-    #[serde(default)]
-    step: u64,
-    #[serde(default)]
-    global_step: u64,
-    #[serde(borrow, default)]
-    loss: Option<Number<'a>>,
-    #[serde(borrow, default)]
-    learning_rate: Option<Number<'a>>,
-    #[serde(borrow, default)]
-    grad_norm: Option<Number<'a>>,
-    #[serde(borrow, default)]
-    val_loss: Option<Number<'a>>,
-    #[serde(default)]
-    num_tokens: u64,
-    #[serde(default)]
-    best: bool,
-    #[serde(borrow, default)]
-    prompt: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    text: Option<Cow<'a, str>>,
-}
-
-/// JSON has no NaN and no infinity: the journal writes them as text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number<'a> {
-    Float(f64),
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
-}
-
-impl Number<'_> {
-    fn of(number: Option<Number<'_>>) -> f64 {
-        match number {
-            Some(Number::Float(value)) => value,
-            Some(Number::Text(text)) => text.parse().unwrap_or(f64::NAN),
-            None => f64::NAN,
-        }
-    }
-}
-
 impl Series {
     /// Opens the journal of a run's folder; nothing is written.
     ///
@@ -185,7 +94,7 @@ impl Series {
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn next_event(&mut self) -> io::Result<Option<Event>> {
+    pub fn next_point(&mut self) -> io::Result<Option<Point>> {
         loop {
             self.file.read_until(b'\n', &mut self.line)?;
             if self.line.last() != Some(&b'\n') {
@@ -193,66 +102,43 @@ impl Series {
             }
             self.offset += self.line.len() as u64;
             let line = std::mem::take(&mut self.line);
-            let event = serde_json::from_slice::<Line<'_>>(&line).ok().and_then(|line| self.event(line));
+            let point = serde_json::from_slice::<Line>(&line).ok().and_then(|line| self.point(line));
             self.line = line;
             self.line.clear();
-            if event.is_some() {
-                return Ok(event);
+            if point.is_some() {
+                return Ok(point);
             }
         }
     }
 
-    fn event(&mut self, line: Line<'_>) -> Option<Event> {
+    fn point(&mut self, line: Line) -> Option<Point> {
         while self.starts.get(self.next_start).is_some_and(|(end, _)| *end <= self.offset) {
             self.next_start += 1;
         }
-        let step = line.global_step;
-        if line.event == "start" {
-            self.rate = Rate { since: Some(line.time), ..Rate::default() };
-            return None;
-        }
-        if self.starts.get(self.next_start).is_some_and(|(_, lowest)| step > *lowest) {
-            return None;
-        }
-        let last = match line.event.as_ref() {
-            "update" => &mut self.last.update,
-            "evaluation" => &mut self.last.evaluation,
-            "sample" => &mut self.last.sample,
+        let Line { time, event } = line;
+        let step = event.global_step()?;
+        let last = match &event {
+            Event::Start(_) => {
+                self.rate = Rate { since: Some(time), ..Rate::default() };
+                return None;
+            }
+            Event::Update(_) => &mut self.last.update,
+            Event::Evaluation(_) => &mut self.last.evaluation,
+            Event::Sample(_) => &mut self.last.sample,
             _ => return None,
         };
-        if last.is_some_and(|last| step <= last) {
+        let is_taken_back = self.starts.get(self.next_start).is_some_and(|(_, lowest)| step > *lowest);
+        if is_taken_back || last.is_some_and(|last| step <= last) {
             return None;
         }
         *last = Some(step);
-        Some(match line.event.as_ref() {
-            "update" => Event::Update(Update {
-                time: line.time,
-                position: Position { epoch: line.epoch, step: line.step, global_step: step },
-                loss: Number::of(line.loss),
-                learning_rate: Number::of(line.learning_rate),
-                grad_norm: Number::of(line.grad_norm),
-                num_tokens: line.num_tokens,
-                tokens_per_second: self.rate.updated(line.time, line.num_tokens),
-            }),
-            "evaluation" => {
-                self.rate.since = Some(line.time);
-                Event::Evaluation(Evaluation {
-                    time: line.time,
-                    global_step: step,
-                    val_loss: Number::of(line.val_loss),
-                    best: line.best,
-                })
-            }
-            _ => {
-                self.rate.since = Some(line.time);
-                Event::Sample(Sample {
-                    time: line.time,
-                    global_step: step,
-                    prompt: line.prompt.unwrap_or_default().into_owned(),
-                    text: line.text.unwrap_or_default().into_owned(),
-                })
-            }
-        })
+        let tokens_per_second = if let Event::Update(update) = &event {
+            self.rate.updated(time, update.num_tokens)
+        } else {
+            self.rate.since = Some(time);
+            None
+        };
+        Some(Point { time, event, tokens_per_second })
     }
 }
 
@@ -277,9 +163,9 @@ pub fn has_sample(folder: &Path, global_step: u64) -> bool {
     let done = lines(&mut BufReader::with_capacity(BUFFER_BYTES, file), |line, _| {
         // Most lines are updates: only the others are worth parsing.
         if line.contains("\"sample\"") || line.contains("\"start\"") {
-            match serde_json::from_str::<Line<'_>>(line) {
-                Ok(line) if line.event == "start" => has &= line.global_step >= global_step,
-                Ok(line) if line.event == "sample" => has |= line.global_step == global_step,
+            match serde_json::from_str::<Line>(line).map(|line| line.event) {
+                Ok(Event::Start(start)) => has &= start.global_step >= global_step,
+                Ok(Event::Sample(sample)) => has |= sample.global_step == global_step,
                 _ => {}
             }
         }
@@ -292,10 +178,9 @@ fn starts(file: &mut BufReader<File>) -> io::Result<Vec<(u64, u64)>> {
     let mut starts = Vec::new();
     lines(file, |line, end| {
         if line.contains("\"start\"")
-            && let Ok(line) = serde_json::from_str::<Line<'_>>(line)
-            && line.event == "start"
+            && let Ok(Line { event: Event::Start(start), .. }) = serde_json::from_str(line)
         {
-            starts.push((end, line.global_step));
+            starts.push((end, start.global_step));
         }
     })?;
     Ok(starts)
@@ -341,15 +226,15 @@ mod tests {
         format!(r#"{{"event":"sample","global_step":{global_step},"prompt":"\n","text":{text},"time":2.0}}"#)
     }
 
-    fn all(series: &mut Series) -> Vec<Event> {
-        std::iter::from_fn(|| series.next_event().expect("readable")).collect()
+    fn all(series: &mut Series) -> Vec<Point> {
+        std::iter::from_fn(|| series.next_point().expect("readable")).collect()
     }
 
-    fn losses(events: &[Event]) -> Vec<(u64, f64)> {
-        events
+    fn losses(points: &[Point]) -> Vec<(u64, f64)> {
+        points
             .iter()
-            .filter_map(|event| match event {
-                Event::Update(update) => Some((update.position.global_step, update.loss)),
+            .filter_map(|point| match &point.event {
+                Event::Update(update) => Some((update.global_step, update.loss?)),
                 _ => None,
             })
             .collect()
@@ -387,14 +272,13 @@ mod tests {
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).expect("the journal");
         let (more, rest) = ("{\"event\":\"evaluation\",\"global_step\":2,", "\"val_loss\":\"inf\"}\n");
         file.write_all(more.as_bytes()).expect("half a line");
-        assert_eq!(series.next_event().expect("readable"), None);
+        assert_eq!(series.next_point().expect("readable"), None);
         file.write_all(rest.as_bytes()).expect("the other half");
-        let Some(Event::Evaluation(evaluation)) = series.next_event().expect("readable") else {
-            panic!("an evaluation")
-        };
-        assert_eq!((evaluation.global_step, evaluation.val_loss), (2, f64::INFINITY));
+        let point = series.next_point().expect("readable").expect("a point");
+        let Event::Evaluation(evaluation) = point.event else { panic!("an evaluation") };
+        assert_eq!((evaluation.global_step, evaluation.val_loss), (2, Some(f64::INFINITY)));
         writeln!(file, "{}", sample(2, r#""x""#)).expect("a line");
-        assert!(matches!(series.next_event(), Ok(Some(Event::Sample(_)))));
+        assert!(matches!(series.next_point(), Ok(Some(Point { event: Event::Sample(_), .. }))));
         assert!(has_sample(folder.path(), 2));
     }
 
@@ -418,10 +302,8 @@ mod tests {
         std::fs::write(folder.path().join(JOURNAL), text).expect("a journal");
         let rates: Vec<Option<f64>> = all(&mut Series::open(folder.path()).expect("a series"))
             .iter()
-            .filter_map(|event| match event {
-                Event::Update(update) => Some(update.tokens_per_second.map(f64::round)),
-                _ => None,
-            })
+            .filter(|point| matches!(point.event, Event::Update(_)))
+            .map(|point| point.tokens_per_second.map(f64::round))
             .collect();
         // 100 tokens in 1.2 s, then 100 in 0.8 + 0.9 s.
         assert_eq!(rates, [None, Some(83.0), None, Some(59.0), None]);

@@ -1,6 +1,13 @@
 //! `journal.jsonl`: what happened and when, one line of JSON per event. Nothing in it reaches a checkpoint.
 
-use serde_json::{Value, json};
+mod carry;
+pub mod curve;
+mod event;
+pub mod sessions;
+
+pub(crate) use carry::carry;
+pub use event::{Evaluation, Event, Line, NotFinite, Number, Sample, Save, SaveFailed, Start, Stop, Update};
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -42,16 +49,13 @@ impl Journal {
         Ok(Journal { file, len: whole })
     }
 
-    /// Appends one event; `fields` is an object. The time is added.
+    /// Appends an event, with the time.
     ///
     /// # Errors
     /// The line could not be written; nothing of it is left, and a later one may succeed.
-    pub fn append(&mut self, event: &str, fields: Value) -> io::Result<()> {
-        let mut line = json!({ "event": event, "time": now() });
-        if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields) {
-            line.extend(fields);
-        }
-        let mut text = line.to_string();
+    pub fn append(&mut self, event: Event) -> io::Result<()> {
+        // Through a map, which sorts the keys.
+        let mut text = serde_json::to_value(Line { time: now(), event })?.to_string();
         text.push('\n');
         match self.file.write_all(text.as_bytes()) {
             Ok(()) => {
@@ -106,31 +110,30 @@ pub(crate) struct JournaledUpdate {
     pub(crate) grad_norm: Option<u64>,
 }
 
-/// The updates after `global_step` that sessions of the run `digest` made; of updates made again the last.
-///
-/// Lines that are not whole, or not of an update, are passed over. The update that a session ended at because it was not
-/// what the journal had counts for nothing: what was there before it still holds.
-pub(crate) fn made_after(folder: &Path, global_step: u64, digest: &str) -> BTreeMap<u64, JournaledUpdate> {
+/// Every whole line of a journal that is an event. Others are skipped.
+pub(crate) fn events(file: File) -> impl Iterator<Item = Line> {
+    let lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
+    lines.filter_map(|line| serde_json::from_slice(&line).ok())
+}
+
+/// The updates after `global_step` that sessions of the run `digest` made; the last of those that were made again. If a
+/// session stopped because an update differed, that update is ignored and the earlier line stands.
+pub(crate) fn updates_after(folder: &Path, global_step: u64, digest: &str) -> BTreeMap<u64, JournaledUpdate> {
     let mut made = BTreeMap::new();
     let Ok(file) = File::open(folder.join(JOURNAL)) else { return made };
     let (mut is_ours, mut replaced) = (true, None);
-    for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
-        let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
-        match line["event"].as_str() {
-            Some("start") => is_ours = line["run"].as_str().is_none_or(|run| run == digest),
-            Some("stop") if line["reason"] == DIVERGED => {
+    for line in events(file) {
+        match line.event {
+            Event::Start(start) => is_ours = start.run.is_none_or(|run| run == digest),
+            Event::Stop(stop) if stop.reason == DIVERGED => {
                 if let Some((step, Some(before))) = replaced.take() {
                     made.insert(step, before);
                 }
             }
-            Some("update") if is_ours => {
-                let Some(step) = line["global_step"].as_u64().filter(|&step| step > global_step) else {
-                    continue;
-                };
-                let bits = |key: &str| line[key].as_str().and_then(|bits| u64::from_str_radix(bits, 16).ok());
-                let loss = bits("loss_bits");
-                let grad_norm = line["grad_norm"].as_f64().map(f64::to_bits);
-                replaced = Some((step, made.insert(step, JournaledUpdate { loss, grad_norm })));
+            Event::Update(update) if is_ours && update.global_step > global_step => {
+                let (step, grad_norm) = (update.global_step, update.grad_norm.map(f64::to_bits));
+                replaced =
+                    Some((step, made.insert(step, JournaledUpdate { loss: update.loss_bits(), grad_norm })));
             }
             _ => {}
         }
@@ -140,43 +143,6 @@ pub(crate) fn made_after(folder: &Path, global_step: u64, digest: &str) -> BTree
 
 /// The reason of a session that ended because an update made again was not what the journal has.
 pub const DIVERGED: &str = "diverged";
-
-/// Takes the journal beside the source of a resume over into the run's own folder. A journal that is there already stays
-/// where it knows everything that the other one does; what only the other one knows is put behind it.
-///
-/// # Durability
-/// The new journal replaces the old one in one step, so that a crash leaves the one or the other.
-///
-/// # Errors
-/// A journal cannot be read or written; nothing has changed.
-pub(crate) fn carry(source: &Path, folder: &Path) -> io::Result<()> {
-    let (from, to) = (source.join(JOURNAL), folder.join(JOURNAL));
-    let same = |one: &Path, other: &Path| matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other);
-    if !from.exists() || same(&from, &to) {
-        return Ok(());
-    }
-    let whole = |path: &Path| -> io::Result<Vec<u8>> {
-        let mut bytes = std::fs::read(path)?;
-        bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1));
-        Ok(bytes)
-    };
-    let theirs = whole(&from)?;
-    let ours = if to.exists() { whole(&to)? } else { Vec::new() };
-    let lines = |bytes: &[u8]| bytes.split_inclusive(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
-    let (our_lines, their_lines): (Vec<Vec<u8>>, Vec<Vec<u8>>) = (lines(&ours), lines(&theirs));
-    let shared = our_lines.iter().zip(&their_lines).take_while(|(ours, theirs)| ours == theirs).count();
-    let new = &their_lines[shared..];
-    // What was put behind ours once is not put there again.
-    if new.is_empty() || our_lines.windows(new.len()).any(|lines| lines == new) {
-        return Ok(());
-    }
-    crate::store::write_whole(&to, &[ours, new.concat()].concat())
-}
-
-/// A float as its exact bits and as people read it.
-pub fn exact(value: f64) -> Value {
-    if value.is_finite() { json!(value) } else { json!(value.to_string()) }
-}
 
 /// The name of this machine.
 pub(crate) fn host() -> String {
@@ -216,49 +182,21 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join(JOURNAL);
         let mut journal = Journal::open(folder.path()).expect("a journal");
-        journal.append("start", json!({ "global_step": 1 })).expect("a line");
+        journal.append(Event::Start(Start { global_step: 1, ..Start::default() })).expect("a line");
         drop(journal);
         let whole = std::fs::read(&path).expect("its bytes");
         for tail in [&b"{\"event\":\"upd"[..], &[b'x'; 10_000]] {
             std::fs::write(&path, [&whole[..], tail].concat()).expect("a torn tail");
             let mut journal = Journal::open(folder.path()).expect("a journal");
             assert_eq!(std::fs::read(&path).expect("its bytes"), whole);
-            journal.append("stop", json!({})).expect("a line");
+            journal.append(Event::Stop(Stop::default())).expect("a line");
             journal.sync().expect("durable");
             let text = std::fs::read_to_string(&path).expect("its text");
             assert_eq!(text.lines().count(), 2);
             for line in text.lines() {
-                serde_json::from_str::<Value>(line).expect("JSON");
+                serde_json::from_str::<Line>(line).expect("JSON");
             }
         }
-    }
-
-    #[test]
-    fn a_journal_is_carried_over_and_never_twice() {
-        let (input, working) =
-            (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-        let write =
-            |folder: &Path, text: &str| std::fs::write(folder.join(JOURNAL), text).expect("a journal");
-        let read = || std::fs::read_to_string(working.path().join(JOURNAL)).expect("a journal");
-        carry(input.path(), working.path()).expect("there is none");
-        assert!(!working.path().join(JOURNAL).exists());
-        write(input.path(), "1\n2\ntorn");
-        for _ in 0..2 {
-            carry(input.path(), working.path()).expect("carried over");
-            assert_eq!(read(), "1\n2\n");
-        }
-        // Ours went on: the source knows nothing new.
-        write(working.path(), "1\n2\n3\n");
-        carry(input.path(), working.path()).expect("nothing to do");
-        assert_eq!(read(), "1\n2\n3\n");
-        // The source went on elsewhere.
-        write(input.path(), "1\n2\n4\n5\n");
-        for _ in 0..2 {
-            carry(input.path(), working.path()).expect("carried over");
-            assert_eq!(read(), "1\n2\n3\n4\n5\n");
-        }
-        carry(working.path(), working.path()).expect("itself");
-        assert_eq!(read(), "1\n2\n3\n4\n5\n");
     }
 
     #[test]
@@ -273,7 +211,7 @@ mod tests {
         let stop = |reason: &str| format!("{{\"event\":\"stop\",\"reason\":\"{reason}\"}}\n");
         let losses = |parts: &[String]| -> Vec<(u64, u64)> {
             std::fs::write(folder.path().join(JOURNAL), parts.concat()).expect("a journal");
-            made_after(folder.path(), 1, "a")
+            updates_after(folder.path(), 1, "a")
                 .into_iter()
                 .map(|(step, made)| (step, made.loss.unwrap_or_default()))
                 .collect()
@@ -286,13 +224,7 @@ mod tests {
         assert_eq!(losses(&[&first[..], &again].concat()), [(2, 8), (3, 3)]);
         // The session that ended at a difference leaves what was there before.
         assert_eq!(losses(&[&first[..], &again, &[stop(DIVERGED)]].concat()), [(2, 2), (3, 3)]);
-        let made = made_after(folder.path(), 2, "a");
+        let made = updates_after(folder.path(), 2, "a");
         assert_eq!(made[&3].grad_norm, Some(0.5_f64.to_bits()));
-    }
-
-    #[test]
-    fn floats_that_json_has_not_are_strings() {
-        assert_eq!(exact(f64::NAN), json!("NaN"));
-        assert_eq!(exact(0.1), json!(0.1));
     }
 }
