@@ -33,11 +33,11 @@ pub(super) fn hint(error: &TrainError, config: &Config) -> Option<String> {
             let rate = format!("{:?}", config.optimizer.learning_rate / 2.0);
             Some(branch(path, &[("optimizer.learning_rate".to_owned(), rate)]))
         }
-        TrainError::Foreign { source: HubError::Ambiguous { .. }, .. } => Some(
+        TrainError::Hub { source: HubError::Ambiguous { .. }, .. } => Some(
             "`keepstep import` takes --epoch-base 0|1 and --step-is count|index, which say what the file does not"
                 .to_owned(),
         ),
-        TrainError::Foreign { source: HubError::InsideWindow { .. }, .. } => {
+        TrainError::Hub { source: HubError::InsideWindow { .. }, .. } => {
             Some("`keepstep import` with --round-down goes back to the last boundary".to_owned())
         }
         _ => None,

@@ -61,7 +61,8 @@ pub fn export(
             "vocab_size": model.vocab_size, "n_positions": model.block_size, "n_ctx": model.block_size,
             "n_embd": model.n_embd, "n_layer": model.n_layer, "n_head": model.n_head, "n_inner": null,
             "resid_pdrop": model.dropout, "embd_pdrop": model.dropout, "attn_pdrop": model.dropout,
-            "layer_norm_epsilon": model.layer_norm_epsilon, "tie_word_embeddings": true,
+            "layer_norm_epsilon": model.layer_norm_epsilon, "tie_word_embeddings": true, "scale_attn_weights": true,
+            "scale_attn_by_inverse_layer_idx": false, "reorder_and_upcast_attn": false, "add_cross_attention": false,
             "bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "dtype": "float32",
         });
         let generation = json!({ "bos_token_id": end, "eos_token_id": end, "pad_token_id": end });

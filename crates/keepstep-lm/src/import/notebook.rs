@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 
 /// Whether a file is a checkpoint that a PyTorch loop saved, and not keepstep's own.
 pub fn is_notebook_checkpoint(path: &Path) -> bool {
-    let is_foreign = |root: &Dict| {
+    let is_notebook = |root: &Dict| {
         let has = |key: &str| root.get(key).is_some();
         !has("keepstep") && (has("model_state_dict") || has("model"))
     };
-    path.is_file() && File::open(path).is_ok_and(|file| file.value().as_dict().is_some_and(is_foreign))
+    path.is_file() && File::open(path).is_ok_and(|file| file.value().as_dict().is_some_and(is_notebook))
 }
 
 /// Makes a run of the file in `folder`, with the config's corpus and settings. Gives the checkpoint that `train` goes on
@@ -41,31 +41,29 @@ pub fn import(
     observer: &mut dyn Observer,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<PathBuf, TrainError> {
-    let foreign = |source: HubError| TrainError::Foreign { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(|error| foreign(error.into()))?;
-    file.verify().map_err(|error| foreign(error.into()))?;
-    let root =
-        file.value().as_dict().ok_or_else(|| foreign(HubError::Missing { key: "model_state_dict" }))?;
+    let wrong = |source: HubError| TrainError::Hub { path: path.to_path_buf(), source };
+    let file = File::open(path).map_err(|error| wrong(error.into()))?;
+    file.verify().map_err(|error| wrong(error.into()))?;
+    let root = file.value().as_dict().ok_or_else(|| wrong(HubError::Missing { key: "model_state_dict" }))?;
     let part = |names: [&'static str; 2]| {
         let found = names.iter().find_map(|name| root.get(name)?.as_dict());
-        found.ok_or_else(|| foreign(HubError::Missing { key: names[0] }))
+        found.ok_or_else(|| wrong(HubError::Missing { key: names[0] }))
     };
     let (model_dict, optimizer_dict) =
         (part(["model_state_dict", "model"])?, part(["optimizer_state_dict", "optimizer"])?);
     let int = |key: &'static str| {
-        let value = root.get(key).ok_or_else(|| foreign(HubError::Missing { key }))?;
-        count(value)
-            .ok_or_else(|| foreign(unmapped(format!("`{key}` is {}, not a whole number", kind(value)))))
+        let value = root.get(key).ok_or_else(|| wrong(HubError::Missing { key }))?;
+        count(value).ok_or_else(|| wrong(unmapped(format!("`{key}` is {}, not a whole number", kind(value)))))
     };
     let stated = if is_nanogpt(root) {
         let iter_num = int("iter_num")?;
         let iter_num = u64::try_from(iter_num)
-            .map_err(|_| foreign(unmapped(format!("`iter_num` is {iter_num}, not a count"))))?;
+            .map_err(|_| wrong(unmapped(format!("`iter_num` is {iter_num}, not a count"))))?;
         Counted::Updates(iter_num)
     } else {
         Counted::Steps(Stated { epoch: int("epoch")?, step: int("step")?, global_step: int("global_step")? })
     };
-    let mut notes = stated::check(root, config).map_err(|problem| foreign(unmapped(problem)))?;
+    let mut notes = stated::check(root, config).map_err(|problem| wrong(unmapped(problem)))?;
 
     // The weights are the notebook's, whatever the config would begin with.
     let config = &Config { init_from: None, ..config.clone() };
@@ -75,7 +73,7 @@ pub fn import(
     let position = match stated {
         Counted::Updates(iter_num) => nanogpt::position(iter_num, sizes.steps_per_epoch, accumulation),
         Counted::Steps(stated) => {
-            interpret(stated, convention, sizes.steps_per_epoch, accumulation).map_err(foreign)?
+            interpret(stated, convention, sizes.steps_per_epoch, accumulation).map_err(wrong)?
         }
     };
     if is_nanogpt(root) {
@@ -85,10 +83,10 @@ pub fn import(
 
     let layout = spec.model.layout();
     let mut state = TrainState::zeros(layout);
-    let linear = names::load(&of_dict(model_dict), &state.layout, state.parameters.get_mut(), false)
-        .map_err(foreign)?;
+    let linear =
+        names::load(&of_dict(model_dict), &state.layout, state.parameters.get_mut(), false).map_err(wrong)?;
     let optimizer::Loaded { groups: mut param_groups, rates, notes: more } =
-        optimizer::load(optimizer_dict, linear, &mut state).map_err(foreign)?;
+        optimizer::load(optimizer_dict, linear, &mut state).map_err(wrong)?;
     notes.extend(more);
     rates::rescale(&mut param_groups, config.optimizer.learning_rate);
 
@@ -97,7 +95,7 @@ pub fn import(
     let scheduler = ["scheduler_state_dict", "scheduler"].iter().find_map(|key| root.get(key)?.as_dict());
     notes.extend(differences(config, &param_groups));
     notes.extend(rate_note(&param_groups, &rates, &schedule, position.global_step, scheduler));
-    let number = |key: &str| optional_number(root, key).map_err(foreign);
+    let number = |key: &str| optional_number(root, key).map_err(wrong);
     let best = number("best_val_loss")?.map(|value| Best { position, value });
     let num_updates = state.num_updates;
     let state = state.state(&param_groups, &schedule, position.global_step);

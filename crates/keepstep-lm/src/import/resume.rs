@@ -30,7 +30,7 @@ pub(crate) fn look(resume: &Resume, folder: &Path) -> Result<Taken, TrainError> 
     };
     if path.is_file() {
         weight_files::refuse_lfs_pointer(path)
-            .map_err(|source| TrainError::Foreign { path: path.clone(), source })?;
+            .map_err(|source| TrainError::Hub { path: path.clone(), source })?;
     }
     if holds_weights_alone(path) {
         return Err(TrainError::WeightsAlone { path: path.clone() });

@@ -108,7 +108,7 @@ fn plan(
     };
     notes.extend(builder.notes().iter().cloned());
     if let (Some(initial), None) = (&spec.initial, checkpoint) {
-        let wrong = |source| TrainError::Foreign { path: initial.path().to_path_buf(), source };
+        let wrong = |source| TrainError::Hub { path: initial.path().to_path_buf(), source };
         notes.extend(initial.notes(config, &spec.tokenizer).map_err(wrong)?);
     }
     let memory = Memory::new(config, &model);

@@ -170,7 +170,7 @@ pub enum TrainError {
     },
     /// A file of others that cannot be taken over.
     #[error("{path}")]
-    Foreign {
+    Hub {
         /// The file.
         path: PathBuf,
         /// Why not.
@@ -219,7 +219,7 @@ impl TrainError {
             | TrainError::Threads { .. }
             | TrainError::OutputLink { .. }
             | TrainError::State { .. }
-            | TrainError::Foreign { .. }
+            | TrainError::Hub { .. }
             | TrainError::WeightsAlone { .. }
             | TrainError::OtherCorpus { .. }
             | TrainError::Precision { .. }

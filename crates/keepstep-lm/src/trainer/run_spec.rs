@@ -288,7 +288,7 @@ fn initial(
 ) -> Result<(Option<InitialWeights>, Option<String>), TrainError> {
     let Some(init_from) = &config.init_from else { return Ok((None, None)) };
     let path = PathBuf::from(expand(&init_from.path).map_err(ConfigError::from)?);
-    let wrong = |source| TrainError::Foreign { path: path.clone(), source };
+    let wrong = |source| TrainError::Hub { path: path.clone(), source };
     if checkpoint.is_none() {
         // What config.json asks for and cannot be had; the config did without it until now.
         settings_from_hub(&path).map_err(wrong)?;

@@ -190,7 +190,7 @@ impl<'a> Session<'a> {
                 initial.load(&weights.layout, weights.parameters.get_mut())?;
                 Ok(notes)
             });
-            let wrong = |source| TrainError::Foreign { path: initial.path().to_path_buf(), source };
+            let wrong = |source| TrainError::Hub { path: initial.path().to_path_buf(), source };
             loaded.map_err(wrong)?.iter().for_each(|note| observer.note(note));
         }
         let schedule = run_spec::schedule(config, &plan);
