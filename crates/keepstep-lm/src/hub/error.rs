@@ -1,14 +1,14 @@
-//! What cannot be taken over.
+//! Why a model or a checkpoint of another program cannot be used.
 
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// A file that cannot be taken over, and why. Nothing was written.
+/// A file of another program that cannot be used. Nothing was written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// It is damaged, or no `.pt` file.
+    /// The file is damaged, or is not a `.pt` file.
     #[error(transparent)]
     Read(#[from] keepstep_pt::ReadError),
     /// A file that cannot be read.
@@ -19,7 +19,7 @@ pub enum HubError {
         /// Why.
         source: io::Error,
     },
-    /// A file of another kind than it must be.
+    /// The file's content is not what it must be.
     #[error("{path}: {message}")]
     Content {
         /// The file.
@@ -38,14 +38,15 @@ pub enum HubError {
     },
     /// A key that is missing.
     #[error(
-        "the checkpoint has no `{key}`; it needs epoch, step, global_step, model_state_dict and optimizer_state_dict"
+        "the checkpoint has no `{key}`; it needs epoch, step, global_step, model_state_dict and optimizer_state_dict, or nanoGPT's iter_num, model and \
+         optimizer"
     )]
     Missing {
         /// The key.
         key: &'static str,
     },
     /// Something that keepstep's model or optimizer has no place for.
-    #[error("it cannot be mapped: {}", problems.join("; "))]
+    #[error("it does not fit keepstep's model or optimizer: {}", problems.join("; "))]
     Unmapped {
         /// Each with what was found and what was expected.
         problems: Vec<String>,
@@ -83,8 +84,8 @@ pub enum HubError {
     },
     /// The position lies outside the run.
     #[error(
-        "epoch {epoch}, step {step} lies outside the epochs that config and corpus make, of {steps_per_epoch} steps: is \
-         it the same corpus, with the same batch size and block size?"
+        "epoch {epoch}, step {step} lies outside the run: config and corpus make epochs of {steps_per_epoch} steps. The \
+         corpus, batch_size and model.block_size must be those of the file"
     )]
     Outside {
         /// As the file says.

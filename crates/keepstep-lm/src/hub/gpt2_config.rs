@@ -138,18 +138,18 @@ impl Gpt2Config {
     pub(crate) fn read(json: &Map<String, Value>) -> Result<Gpt2Config, String> {
         let set = |key: &str| json.get(key).filter(|value| !value.is_null());
         let refuse = |key: &str, expected: String| match set(key) {
-            Some(value) => Err(format!("it sets `{key}` to {value}, and keepstep computes {expected}")),
+            Some(value) => Err(format!("`{key}` is {value}, and keepstep supports {expected}")),
             None => Ok(()),
         };
         if set("model_type").is_some_and(|kind| kind != "gpt2") {
-            refuse("model_type", "\"gpt2\" alone".to_owned())?;
+            refuse("model_type", "\"gpt2\" only".to_owned())?;
         }
         if set("activation_function").is_some_and(|name| !ACTIVATIONS.iter().any(|known| name == known)) {
-            refuse("activation_function", format!("{ACTIVATIONS:?} alone"))?;
+            refuse("activation_function", format!("{} only", ACTIVATIONS.join(" and ")))?;
         }
         for (key, value) in FIXED {
             if set(key).is_some_and(|found| *found != value) {
-                refuse(key, format!("a model with {value}"))?;
+                refuse(key, format!("{value} only"))?;
             }
         }
         for key in EMPTY {
@@ -157,7 +157,7 @@ impl Gpt2Config {
                 value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
             };
             if set(key).is_some_and(|value| !is_empty(value)) {
-                refuse(key, "whole models in plain numbers alone".to_owned())?;
+                refuse(key, "whole models in plain numbers only".to_owned())?;
             }
         }
         let mut sizes = [0; SIZES.len()];
@@ -175,7 +175,7 @@ impl Gpt2Config {
         }
         let [block_size, n_layer, n_head, n_embd, vocab_size] = sizes;
         if set("n_inner").is_some_and(|inner| inner.as_u64() != Some(4 * n_embd as u64)) {
-            refuse("n_inner", format!("4 * n_embd, which is {}", 4 * n_embd))?;
+            refuse("n_inner", format!("4 * n_embd, which is {}, only", 4 * n_embd))?;
         }
         let number = |key: &'static str, default: f64| {
             let value = set(key).map_or(Some(default), Value::as_f64);
