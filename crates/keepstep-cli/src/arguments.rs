@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Branch(BranchArguments),
     /// Make a run of a checkpoint that a PyTorch loop saved
     Import(ImportArguments),
+    #[cfg(feature = "hub")]
     /// Write a checkpoint's weights for other programs
     Export(ExportArguments),
     /// Write text with a trained model
@@ -175,6 +176,7 @@ pub(crate) enum StepIs {
     Index,
 }
 
+#[cfg(feature = "hub")]
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
     /// A run's folder (its best model is used, or else its newest checkpoint) or a .pt file
@@ -187,6 +189,7 @@ pub(crate) struct ExportArguments {
     pub(crate) out: PathBuf,
 }
 
+#[cfg(feature = "hub")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum ExportFormat {
     Hf,

@@ -4,6 +4,7 @@ mod branch;
 mod continuation;
 mod diff;
 mod dry_run;
+#[cfg(feature = "hub")]
 mod export;
 mod failure;
 mod generate;
@@ -41,6 +42,7 @@ pub(crate) fn run(command: Command) -> Result<u8, Failure> {
         Command::Train(arguments) => train::run(&arguments),
         Command::Branch(arguments) => branch::run(&arguments).map(|()| status::DONE),
         Command::Import(arguments) => import::run(&arguments).map(|()| status::DONE),
+        #[cfg(feature = "hub")]
         Command::Export(arguments) => export::run(&arguments).map(|()| status::DONE),
         Command::Generate(arguments) => generate::run(&arguments).map(|()| status::DONE),
         Command::List { run, json } => list::run(&run, json).map(|()| status::DONE),

@@ -1,6 +1,7 @@
 //! Models in the layout of the Hugging Face hub: a new run's first weights, and exports.
 
 mod error;
+#[cfg(feature = "hub")]
 pub mod export;
 pub(crate) mod gpt2_config;
 mod init_from;

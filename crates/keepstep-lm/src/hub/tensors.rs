@@ -14,6 +14,7 @@ pub(crate) struct Named<'a> {
 pub(crate) enum Source<'a> {
     Pt(&'a Tensor),
     /// Little-endian bytes and the name of their type.
+    #[cfg(feature = "hub")]
     Safetensors(&'a [u8], safetensors::Dtype),
 }
 
@@ -33,6 +34,7 @@ impl Named<'_> {
                 Dtype::F16 => Ok(widen(&tensor.to_bytes()?, f16)),
                 other => Err(refuse(other.to_string())),
             },
+            #[cfg(feature = "hub")]
             Source::Safetensors(bytes, dtype) => match dtype {
                 safetensors::Dtype::F32 => {
                     Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())

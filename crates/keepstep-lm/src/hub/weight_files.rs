@@ -1,8 +1,11 @@
 //! The files that hold a model's weights: one file or several shards, safetensors or PyTorch's.
 
 use crate::hub::HubError;
-use crate::hub::tensors::{Named, Source, of_dict};
+#[cfg(feature = "hub")]
+use crate::hub::tensors::Source;
+use crate::hub::tensors::{Named, of_dict};
 use keepstep_pt::File;
+#[cfg(feature = "hub")]
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -68,6 +71,7 @@ pub(crate) struct Opened {
 }
 
 enum Content {
+    #[cfg(feature = "hub")]
     Safetensors(PathBuf, Mmap),
     Pt(File),
 }
@@ -78,11 +82,7 @@ impl Opened {
         let open = |path: &PathBuf| {
             refuse_lfs_pointer(path)?;
             if path.extension().is_some_and(|extension| extension == "safetensors") {
-                let unreadable = |source| HubError::File { path: path.clone(), source };
-                let file = std::fs::File::open(path).map_err(unreadable)?;
-                // SAFETY: the mapping is only read, as bytes; if the file changes meanwhile, numbers change and no more.
-                let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-                return Ok(Content::Safetensors(path.clone(), map));
+                return safetensors_file(path);
             }
             let file = File::open(path)?;
             file.verify()?;
@@ -96,6 +96,7 @@ impl Opened {
         let mut tensors = Vec::new();
         for file in &self.files {
             match file {
+                #[cfg(feature = "hub")]
                 Content::Safetensors(path, map) => {
                     let content = |message: String| HubError::Content { path: path.clone(), message };
                     let parsed = safetensors::SafeTensors::deserialize(map)
@@ -120,6 +121,23 @@ impl Opened {
         }
         Ok(tensors)
     }
+}
+
+/// Opens a safetensors file.
+#[cfg(feature = "hub")]
+fn safetensors_file(path: &Path) -> Result<Content, HubError> {
+    let unreadable = |source| HubError::File { path: path.to_path_buf(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    // SAFETY: the mapping is only read, as bytes; if the file changes meanwhile, numbers change and no more.
+    let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
+    Ok(Content::Safetensors(path.to_path_buf(), map))
+}
+
+#[cfg(not(feature = "hub"))]
+fn safetensors_file(path: &Path) -> Result<Content, HubError> {
+    let message =
+        "this keepstep was built without the feature `hub`, and cannot read safetensors files".to_owned();
+    Err(HubError::Content { path: path.to_path_buf(), message })
 }
 
 /// Reads a file of text, and names Git LFS pointers as what they are.

@@ -17,6 +17,7 @@ mod sampler;
 mod session;
 #[cfg(test)]
 mod slow_disk;
+mod tensorboard;
 
 pub use available_memory::{AvailableMemory, MemoryLimit};
 pub use branch::{branch, branch_keeps};

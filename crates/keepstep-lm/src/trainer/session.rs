@@ -10,6 +10,7 @@ use super::memory::Memory;
 use super::observer::{EpochReport, Observer, PlanReport, ResumeReport};
 use super::run_spec::{self, RunSpec};
 use super::sampler::{self, Sampler};
+use super::tensorboard::{self, JournalTail};
 use super::{groups, precision};
 use crate::config::{Config, OnDivergence, OnSaveError};
 use crate::import::resume::take_over;
@@ -18,7 +19,6 @@ use keepstep::run::{Replayed, Resume, Run, RunBuilder, RunError, Save, Saves, Up
 use keepstep::store::{Disk, Storage};
 use keepstep_model::gpt2::layout::initial_parameters;
 use keepstep_model::train::train_state::TrainState;
-use keepstep_tensorboard::JournalTail;
 use keepstep_text::corpus::Corpus;
 use keepstep_text::tokenizer::Tokenizer;
 use std::borrow::Cow;
@@ -223,7 +223,7 @@ impl<'a> Session<'a> {
         let needed = DiskNeed::new(config, run.plan(), run.position(), len_bytes, run.room());
         needed.missing().iter().for_each(|text| observer.note(text));
         let sampler = Sampler::new(config, &beside, &run);
-        let tensorboard = config.tensorboard.then(|| JournalTail::new(&beside));
+        let tensorboard = tensorboard::follow(config, &beside);
         Ok(Session {
             config: completed,
             control,
