@@ -52,10 +52,11 @@ fn neon<const ROWS: usize, const LHS_ROW: usize, const LHS_K: usize>(
     rhs: &[f32],
 ) {
     // SAFETY: this function runs only where the processor has NEON.
-    unsafe { sums_with::<Neon, 4, ROWS, LHS_ROW, LHS_K>(tile, pairs, lhs, rhs) }
+    unsafe { sums_with::<Neon, 2, ROWS, LHS_ROW, LHS_K>(tile, pairs, lhs, rhs) }
 }
 
-/// Computes the sums with a set whose `REGISTERS` registers hold a row of a tile.
+/// Computes the sums with as many columns at a time as `REGISTERS` registers of a row hold. The more columns, the fewer
+/// loads of the left panel; but all sums, and the factors, must stay in registers.
 ///
 /// # Safety
 /// The processor has the set.
@@ -73,32 +74,34 @@ unsafe fn sums_with<
     lhs: &[f32],
     rhs: &[f32],
 ) {
-    const { assert!(REGISTERS * S::LANES == COLS) };
+    const { assert!(COLS.is_multiple_of(REGISTERS * S::LANES)) };
     assert!(pairs > 0 && (ROWS - 1) * LHS_ROW + (2 * pairs - 1) * LHS_K < lhs.len(), "a whole left panel");
     assert!(2 * pairs * COLS <= rhs.len(), "a whole right panel");
-    // SAFETY: the left panel has `2 * pairs` numbers of each row and the right panel as many of each column, as asserted. A
-    // row of the tile has `COLS` numbers. The caller guarantees the instructions.
-    unsafe {
-        let mut sums = [[S::zero(); REGISTERS]; ROWS];
-        for pair in 0..pairs {
-            for half in [1, 0] {
-                let k = 2 * pair + half;
-                let start = rhs.as_ptr().add(k * COLS);
-                let mut right = [S::load_factors(start); REGISTERS];
-                for (index, right) in right.iter_mut().enumerate().skip(1) {
-                    *right = S::load_factors(start.add(index * S::LANES));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let left = S::splat(*lhs.get_unchecked(row * LHS_ROW + k * LHS_K));
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = S::multiply_add(left, right, *sum);
+    for col in (0..COLS).step_by(REGISTERS * S::LANES) {
+        // SAFETY: the left panel has `2 * pairs` numbers of each row and the right panel as many of each column, as asserted.
+        // A row of the tile has `COLS` numbers. The caller guarantees the instructions.
+        unsafe {
+            let mut sums = [[S::zero(); REGISTERS]; ROWS];
+            for pair in 0..pairs {
+                for half in [1, 0] {
+                    let k = 2 * pair + half;
+                    let start = rhs.as_ptr().add(k * COLS + col);
+                    let mut right = [S::load_factors(start); REGISTERS];
+                    for (index, right) in right.iter_mut().enumerate().skip(1) {
+                        *right = S::load_factors(start.add(index * S::LANES));
+                    }
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let left = S::splat(*lhs.get_unchecked(row * LHS_ROW + k * LHS_K));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = S::multiply_add(left, right, *sum);
+                        }
                     }
                 }
             }
-        }
-        for (row, sums) in tile.iter_mut().zip(&sums) {
-            for (index, sum) in sums.iter().enumerate() {
-                S::store(row.as_mut_ptr().add(index * S::LANES), *sum);
+            for (row, sums) in tile.iter_mut().zip(&sums) {
+                for (index, sum) in sums.iter().enumerate() {
+                    S::store(row.as_mut_ptr().add(col + index * S::LANES), *sum);
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::matmul::problem::Problem;
 
-/// Rows of a tile. With AVX2 its sums fill twelve registers, with NEON twenty-four.
+/// Rows of a tile. With AVX2 its sums fill twelve registers; with NEON those of half a tile do.
 pub(super) const ROWS: usize = 6;
 /// Columns of a tile.
 pub(super) const COLS: usize = 16;
