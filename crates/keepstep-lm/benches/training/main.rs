@@ -8,12 +8,11 @@
 mod floors;
 
 use keepstep_lm::config::{OptimizerConfig, Precision};
-use keepstep_model::engine::{DropoutKey, Engine};
-use keepstep_model::gpt2::CpuEngine;
-use keepstep_model::gpt2::layout::initial_parameters;
-use keepstep_model::gpt2::settings::Gpt2Config;
-use keepstep_model::train::adamw::{AdamW, Buffers, ParamGroup};
-use keepstep_model::train::gradient_tree::{GradientTree, clip_coefficient, global_norm};
+use keepstep_model::engine::{Batch, Engine, EngineError, EngineSpec};
+use keepstep_model::gpt2::{CpuEngine, Gpt2Config, Gpt2Spec, initial_parameters};
+use keepstep_model::train::adamw::ParamGroup;
+use keepstep_model::train::optimizer_update::OptimizerUpdate;
+use keepstep_model::train::train_state::TrainState;
 use std::time::Instant;
 
 /// What is measured.
@@ -36,11 +35,12 @@ fn main() {
 }
 
 fn run(case: &Case) {
-    train(case);
-    let Case { model, batch_size, recompute, precision, .. } = *case;
-    // Weights, one gradient and two moments, and the engine's buffers.
-    let flat = 4 * 4 * model.layout().num_parameters() as u64;
-    let held = flat + CpuEngine::len_bytes(&model, batch_size, recompute);
+    if let Err(error) = train(case) {
+        eprintln!("training: {error}");
+        return;
+    }
+    let Case { model, batch_size, precision, .. } = *case;
+    let held = CpuEngine::memory(&spec(case)).total_bytes();
     println!("held {:.1}", held as f64 / f64::from(1 << 20));
     if let Some(peak) = peak_memory() {
         println!("peak {peak:.1}");
@@ -88,39 +88,37 @@ fn peak_memory() -> Option<f64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? / 1024.0)
 }
 
-fn train(case: &Case) {
-    let Case { model, batch_size, updates, precision, recompute } = case;
+fn spec(case: &Case) -> EngineSpec<Gpt2Spec> {
+    let mut spec = Gpt2Spec::new(case.model, case.batch_size);
+    (spec.recompute_activations, spec.precision) = (case.recompute, case.precision);
+    EngineSpec::new(spec)
+}
+
+fn train(case: &Case) -> Result<(), EngineError> {
+    let Case { model, batch_size, updates, .. } = case;
     let layout = model.layout();
-    let len = layout.num_parameters();
-    let mut parameters = initial_parameters(model, 1);
-    let (mut exp_avg, mut exp_avg_sq) = (vec![0.0; len], vec![0.0; len]);
-    let mut engine = CpuEngine::new(model, *batch_size, *recompute).with_precision(*precision);
-    let mut tree = GradientTree::new(len);
-    let optimizer = AdamW::new(ParamGroup::of_config(
+    let groups = ParamGroup::of_config(
         &OptimizerConfig { learning_rate: 1e-4, ..OptimizerConfig::default() },
         &layout,
-    ));
-    let mut state = 1_u32;
+    );
+    let state = TrainState::new(layout, initial_parameters(model, 1));
+    let mut engine = CpuEngine::new(&spec(case), groups, state)?;
+    let mut random = 1_u32;
     let mut tokens = || -> Vec<u32> {
         (0..batch_size * (model.block_size + 1))
             .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) % model.vocab_size as u32
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (random >> 8) % model.vocab_size as u32
             })
             .collect()
     };
-    for update in 0..*updates {
+    for global_step in 0..*updates {
         let tokens = tokens();
         let start = Instant::now();
-        let key = DropoutKey { seed: 1, global_step: update, micro_batch: 0 };
-        tree.add(|gradient| engine.loss_and_gradient(&parameters, &tokens, key, gradient));
+        let mut update = OptimizerUpdate::begin(&mut engine, 1, global_step);
+        update.accumulate(&Batch::new(&tokens))?;
         let gradient = start.elapsed();
-        tree.mean(|gradient| {
-            let clip = clip_coefficient(global_norm(gradient), 1.0);
-            let buffers =
-                Buffers { parameters: &mut parameters, exp_avg: &mut exp_avg, exp_avg_sq: &mut exp_avg_sq };
-            optimizer.step(&layout, buffers, gradient, clip, 1.0, update + 1);
-        });
+        update.finish(1.0, 1.0, |_, _| Ok::<(), EngineError>(()))?;
         let all = start.elapsed();
         println!("update {:.3}", all.as_secs_f64() * 1e3);
         println!("gradient {:.3}", gradient.as_secs_f64() * 1e3);
@@ -129,7 +127,8 @@ fn train(case: &Case) {
     for _ in 0..updates.div_ceil(2) {
         let tokens = tokens();
         let start = Instant::now();
-        engine.loss(&parameters, &tokens);
+        engine.evaluate(&Batch::new(&tokens))?;
         println!("loss {:.3}", start.elapsed().as_secs_f64() * 1e3);
     }
+    Ok(())
 }

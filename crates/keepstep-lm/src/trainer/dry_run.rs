@@ -2,28 +2,22 @@
 
 use super::disk_need::{DiskNeed, check_file_size};
 use super::error::TrainError;
+use super::measure::measure;
 use super::memory::Memory;
 use super::observer::{Observer, PlanReport, ResumeReport};
 use super::run_spec::{self, RunSpec};
-use crate::config::{Config, Precision};
+use crate::config::Config;
 use crate::import::resume::{Taken, look};
 use keepstep::identity::Identity;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Resume, RunBuilder};
 use keepstep::store::{Room, Source};
-use keepstep_model::engine::{DropoutKey, Engine};
-use keepstep_model::gpt2::CpuEngine;
-use keepstep_model::gpt2::layout::initial_parameters;
-use keepstep_model::gpt2::settings::Gpt2Config;
-use keepstep_model::train::adamw::{AdamW, Buffers, ParamGroup};
-use keepstep_model::train::gradient_tree::{GradientTree, global_norm};
+use keepstep_model::engine::EngineError;
+use keepstep_model::gpt2::Gpt2Config;
+use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::train_state::TrainState;
 use keepstep_text::corpus::CorpusSizes;
-use std::hint::black_box;
-use std::time::{Duration, Instant};
-
-/// The time that measuring may take, beside one micro-batch to warm up and one to measure.
-const MEASURING: Duration = Duration::from_millis(1_500);
+use std::time::Duration;
 
 /// The plan of a session.
 #[derive(Debug, Clone)]
@@ -118,15 +112,16 @@ fn plan(
         Err(_) => memory.weights_bytes + memory.moments_bytes,
     };
     check_file_size(checkpoint_bytes)?;
-    let estimate = (!memory.is_too_much()).then(|| {
+    let estimate = || -> Result<Estimate, EngineError> {
         let batches = num_validation_windows.div_ceil(config.batch_size as u64);
         let batches = config.eval_batches.map_or(batches, |most| batches.min(most));
         let steps = config.gradient_accumulation_steps.min(plan.steps_per_epoch);
-        let (update, batch) = measure(config, spec.precision, &model, steps);
+        let (update, batch) = measure(config, spec.precision, &model, steps)?;
         let evaluation = batch.mul_f64(batches as f64);
         let total = update.mul_f64(updates_left as f64) + evaluation.mul_f64(evaluations_left as f64);
-        Estimate { update, evaluation, total }
-    });
+        Ok(Estimate { update, evaluation, total })
+    };
+    let estimate = if memory.is_too_much() { None } else { Some(estimate()?) };
     Ok(DryRun {
         resume: builder
             .path()
@@ -187,46 +182,6 @@ pub(super) fn checkpoint_bytes(config: &Config, model: &Gpt2Config, identity: &I
     let state = weights.state(&groups, &schedule, 1);
     let checkpoint = Checkpoint::new(identity.clone(), *plan, Position::START, state);
     keepstep_pt::Archive::new(&checkpoint.to_value()).len_bytes()
-}
-
-/// The time of an update of `steps` micro-batches, and of a batch of an evaluation.
-fn measure(config: &Config, precision: Precision, model: &Gpt2Config, steps: u64) -> (Duration, Duration) {
-    let layout = model.layout();
-    let groups = ParamGroup::of_config(&config.optimizer, &layout);
-    let TrainState { layout, mut parameters, mut exp_avg, mut exp_avg_sq, .. } =
-        TrainState::new(layout, initial_parameters(model, config.seed));
-    let mut engine =
-        CpuEngine::new(model, config.batch_size, config.recompute_activations).with_precision(precision);
-    let mut tree = GradientTree::new(layout.num_parameters());
-    let num_tokens = config.batch_size * (model.block_size + 1);
-    let tokens: Vec<u32> =
-        (0..num_tokens).map(|index| (index * 7_919 % model.vocab_size.max(1)) as u32).collect();
-    let mut micro_batch = |parameters: &[f32], tree: &mut GradientTree, index: u64| {
-        let key = DropoutKey { seed: config.seed, global_step: 0, micro_batch: index };
-        let started = Instant::now();
-        black_box(tree.add(|gradient| engine.loss_and_gradient(parameters, &tokens, key, gradient)));
-        started.elapsed()
-    };
-    micro_batch(&parameters, &mut tree, 0);
-    let (mut count, mut spent) = (0, Duration::ZERO);
-    while count == 0 || spent < MEASURING && count < steps.max(8) {
-        count += 1;
-        spent += micro_batch(&parameters, &mut tree, count);
-    }
-    let started = Instant::now();
-    tree.mean(|gradient| {
-        black_box(global_norm(gradient));
-        let buffers = Buffers {
-            parameters: parameters.get_mut(),
-            exp_avg: exp_avg.get_mut(),
-            exp_avg_sq: exp_avg_sq.get_mut(),
-        };
-        AdamW::new(groups).step(&layout, buffers, gradient, 1.0, 1.0, 1);
-    });
-    let optimizer = started.elapsed();
-    let started = Instant::now();
-    black_box(engine.loss(&parameters, &tokens));
-    ((spent / count as u32).mul_f64(steps as f64) + optimizer, started.elapsed())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::available_memory::AvailableMemory;
 use crate::config::{ConfigError, Precision, Precisions};
+use keepstep_model::engine::EngineError;
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_numerics::bf16::Support;
 use keepstep_text::corpus::CorpusError;
@@ -22,6 +23,9 @@ pub enum TrainError {
     /// The tokenizer cannot be had.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The engine cannot compute.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The run cannot be opened, continued or saved.
     #[error(transparent)]
     Run(#[from] keepstep::run::RunError),

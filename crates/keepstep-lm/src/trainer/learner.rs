@@ -1,31 +1,29 @@
-//! Everything that learns: parameters, moments, and how one update changes them.
+//! Everything that learns: an engine, and the micro-batches, the schedule and the clipping of its updates.
 
+use super::error::TrainError;
 use crate::config::{Config, Precision};
 use keepstep::checkpoint::{Checkpoint, State};
 use keepstep::order::Order;
 use keepstep::position::Update;
-use keepstep_model::engine::{DropoutKey, Engine, LossSum};
-use keepstep_model::gpt2::CpuEngine;
-use keepstep_model::gpt2::settings::Gpt2Config;
-use keepstep_model::train::adamw::{AdamW, ParamGroup};
-use keepstep_model::train::gradient_tree::{GradientTree, clip_coefficient, global_norm};
+use keepstep_model::engine::{Batch, Engine, EngineError, EngineSpec, LossSum};
+use keepstep_model::gpt2::{CpuEngine, Gpt2Config, Gpt2Spec};
+use keepstep_model::train::adamw::ParamGroup;
+use keepstep_model::train::optimizer_update::OptimizerUpdate;
 use keepstep_model::train::schedule::Schedule;
 use keepstep_model::train::state_dict::{self, StateDictError};
 use keepstep_model::train::train_state::TrainState;
-use keepstep_text::corpus::{Corpus, CorpusError};
+use keepstep_text::corpus::Corpus;
 
-/// The model, the optimizer and the buffers they work in.
+/// An engine, and what decides its updates.
 pub(super) struct Learner {
     config: Config,
-    optimizer: AdamW,
-    weights: TrainState,
-    engine: CpuEngine,
+    engine: Box<dyn Engine>,
+    groups: Vec<ParamGroup>,
     schedule: Schedule,
-    tree: GradientTree,
     tokens: Vec<u32>,
 }
 
-/// What one update did.
+/// The result of one update.
 pub(super) struct UpdateOutcome {
     pub(super) loss: LossSum,
     pub(super) learning_rate: f64,
@@ -33,111 +31,96 @@ pub(super) struct UpdateOutcome {
     pub(super) grad_norm: f64,
 }
 
+/// The settings of the engine that trains a config's model.
+pub(super) fn engine_spec(config: &Config, model: &Gpt2Config, precision: Precision) -> EngineSpec<Gpt2Spec> {
+    let mut gpt2 = Gpt2Spec::new(*model, config.batch_size);
+    gpt2.recompute_activations = config.recompute_activations;
+    gpt2.precision = precision;
+    let mut spec = EngineSpec::new(gpt2);
+    spec.gradient_accumulation_steps = config.gradient_accumulation_steps;
+    spec.has_spare = config.background_saving;
+    spec
+}
+
+/// Reads a checkpoint's state into `state`.
+pub(super) fn restore(
+    state: &mut TrainState,
+    checkpoint: &Checkpoint,
+    groups: &[ParamGroup],
+    schedule: &Schedule,
+) -> Result<(), StateDictError> {
+    state.restore(checkpoint, groups)?;
+    let global_step = checkpoint.position.global_step;
+    let scheduler = checkpoint.state.part("scheduler");
+    state_dict::check_scheduler(scheduler, groups, global_step, schedule.factor(global_step))
+}
+
 impl Learner {
-    /// A learner of these weights.
+    /// A learner that goes on from `state`.
     pub(super) fn new(
         config: &Config,
-        precision: Precision,
-        model: &Gpt2Config,
+        spec: &EngineSpec<Gpt2Spec>,
         schedule: Schedule,
         groups: Vec<ParamGroup>,
-        weights: TrainState,
-    ) -> Learner {
-        Learner {
+        state: TrainState,
+    ) -> Result<Learner, EngineError> {
+        Ok(Learner {
             config: config.clone(),
-            engine: CpuEngine::new(model, config.batch_size, config.recompute_activations)
-                .with_precision(precision),
-            optimizer: AdamW::new(groups),
+            engine: Box::new(CpuEngine::new(spec, groups.clone(), state)?),
+            groups,
             schedule,
-            tree: GradientTree::new(weights.layout.num_parameters()),
-            weights,
             tokens: Vec::new(),
-        }
+        })
     }
 
     pub(super) fn num_parameters(&self) -> usize {
-        self.weights.layout.num_parameters()
+        self.engine.layout().num_parameters()
     }
 
-    pub(super) fn parameters(&self) -> &[f32] {
-        &self.weights.parameters
-    }
-
-    /// Takes over the state of a checkpoint.
-    pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), StateDictError> {
-        self.weights.restore(checkpoint, self.optimizer.groups())?;
-        let global_step = checkpoint.position.global_step;
-        let factor = self.schedule.factor(global_step);
-        state_dict::check_scheduler(
-            checkpoint.state.part("scheduler"),
-            self.optimizer.groups(),
-            global_step,
-            factor,
-        )
-    }
-
-    /// Takes memory for a second state: updates then go on, without a copy, while the first is being saved.
-    pub(super) fn add_spare(&mut self) {
-        self.weights.add_spare();
+    /// The engine's state, which shares its buffers. It must be dropped before the next update, or that needs more memory.
+    pub(super) fn snapshot(&mut self) -> Result<TrainState, EngineError> {
+        self.engine.snapshot()
     }
 
     /// Whether an update needs no copy of what is being saved.
-    pub(super) fn has_room(&mut self) -> bool {
-        self.weights.has_room()
+    pub(super) fn can_step(&mut self) -> bool {
+        self.engine.can_step()
     }
 
-    /// The three state dicts after `global_step` updates, which share the learner's buffers.
-    pub(super) fn state(&self, global_step: u64) -> State {
-        self.weights.state(self.optimizer.groups(), &self.schedule, global_step)
+    /// The three state dicts after `global_step` updates, of a snapshot.
+    pub(super) fn state(&mut self, global_step: u64) -> Result<State, EngineError> {
+        Ok(self.engine.snapshot()?.state(&self.groups, &self.schedule, global_step))
     }
 
-    /// Makes one update. `check` is given the mean loss and the gradient's norm before anything changes; its error
-    /// leaves everything as it was.
-    pub(super) fn update<E: From<CorpusError>>(
+    /// Makes one update. `check` sees the mean loss and the gradient's norm before anything changes; its error leaves
+    /// everything as it was.
+    pub(super) fn update(
         &mut self,
         corpus: &Corpus,
         order: &Order,
         update: &Update,
-        check: impl FnOnce(f64, f64) -> Result<(), E>,
-    ) -> Result<UpdateOutcome, E> {
-        let Learner { config, optimizer, weights, engine, schedule, tree, tokens } = self;
-        let mut loss = LossSum::default();
-        for (micro_batch, step) in update.micro_batches.clone().enumerate() {
+        check: impl FnOnce(f64, f64) -> Result<(), TrainError>,
+    ) -> Result<UpdateOutcome, TrainError> {
+        let Learner { config, engine, groups, schedule, tokens } = self;
+        let batch_size = config.batch_size as u64;
+        let mut micro_batches = OptimizerUpdate::begin(engine.as_mut(), config.seed, update.global_step);
+        for step in update.micro_batches.clone() {
             tokens.clear();
-            let first = step * config.batch_size as u64;
-            for place in first..first + config.batch_size as u64 {
+            let first = step * batch_size;
+            for place in first..first + batch_size {
                 corpus.train_window(order.sample(place), tokens)?;
             }
             // The next micro-batch's windows lie anywhere: the disk finds them while this one is computed.
-            let next = first + config.batch_size as u64;
-            for place in next..(next + config.batch_size as u64).min(corpus.num_train_windows()) {
+            let next = first + batch_size;
+            for place in next..(next + batch_size).min(corpus.num_train_windows()) {
                 corpus.will_need(order.sample(place));
             }
-            let key = DropoutKey {
-                seed: config.seed,
-                global_step: update.global_step,
-                micro_batch: micro_batch as u64,
-            };
-            loss.add(
-                tree.add(|gradient| engine.loss_and_gradient(&weights.parameters, tokens, key, gradient)),
-            );
+            micro_batches.accumulate(&Batch::new(tokens))?;
         }
         let factor = schedule.factor(update.global_step);
-        let learning_rate = optimizer.groups().first().map_or(0.0, |group| group.learning_rate * factor);
-        let count = weights.num_updates + 1;
-        let grad_norm = tree.mean(|gradient| {
-            let norm = global_norm(gradient);
-            check(loss.mean(), norm)?;
-            let max_norm = config.optimizer.max_grad_norm;
-            let clip = if max_norm > 0.0 { clip_coefficient(norm, max_norm) } else { 1.0 };
-            weights.update(|layout, from, into| match from {
-                Some(from) => optimizer.step_from(layout, from, into, gradient, clip, factor, count),
-                None => optimizer.step(layout, into, gradient, clip, factor, count),
-            });
-            Ok::<f64, E>(norm)
-        })?;
-        weights.num_updates = count;
-        Ok(UpdateOutcome { loss, learning_rate, grad_norm })
+        let outcome = micro_batches.finish(factor, config.optimizer.max_grad_norm, check)?;
+        let learning_rate = groups.first().map_or(0.0, |group| group.learning_rate * factor);
+        Ok(UpdateOutcome { loss: outcome.loss, learning_rate, grad_norm: outcome.grad_norm })
     }
 
     /// The mean loss over the first validation batches; None if `go_on`, which is asked before each batch with the
@@ -146,7 +129,7 @@ impl Learner {
         &mut self,
         corpus: &Corpus,
         mut go_on: impl FnMut(u64, u64) -> bool,
-    ) -> Result<Option<f64>, CorpusError> {
+    ) -> Result<Option<f64>, TrainError> {
         let (size, windows) = (self.config.batch_size as u64, corpus.num_validation_windows());
         let all = windows.div_ceil(size);
         let batches = self.config.eval_batches.map_or(all, |most| all.min(most));
@@ -159,7 +142,7 @@ impl Learner {
             for window in batch * size..windows.min((batch + 1) * size) {
                 corpus.validation_window(window, &mut self.tokens)?;
             }
-            loss.add(self.engine.loss(&self.weights.parameters, &self.tokens));
+            loss.add(self.engine.evaluate(&Batch::new(&self.tokens))?);
         }
         Ok(Some(loss.mean()))
     }

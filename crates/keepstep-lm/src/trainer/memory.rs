@@ -2,10 +2,10 @@
 
 use super::available_memory::{AvailableMemory, available};
 use super::error::TrainError;
-use crate::config::Config;
-use keepstep_model::gpt2::CpuEngine;
-use keepstep_model::gpt2::settings::Gpt2Config;
-use keepstep_model::train::gradient_tree::GradientTree;
+use super::learner::engine_spec;
+use crate::config::{Config, Precision};
+use keepstep_model::engine::Engine;
+use keepstep_model::gpt2::{CpuEngine, Gpt2Config};
 
 /// The memory that training takes, in bytes. The corpus is mapped, and is none of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +26,14 @@ pub struct Memory {
 
 impl Memory {
     pub(super) fn new(config: &Config, model: &Gpt2Config) -> Memory {
-        let one = 4 * model.layout().num_parameters() as u64;
+        // The precision changes no size.
+        let held = CpuEngine::memory(&engine_spec(config, model, Precision::Float32));
         Memory {
-            weights_bytes: one,
-            moments_bytes: 2 * one,
-            gradients_bytes: one * GradientTree::num_buffers(config.gradient_accumulation_steps),
-            spare_bytes: if config.background_saving { 3 * one } else { 0 },
-            activations_bytes: CpuEngine::len_bytes(model, config.batch_size, config.recompute_activations),
+            weights_bytes: held.weights_bytes,
+            moments_bytes: held.moments_bytes,
+            gradients_bytes: held.gradients_bytes,
+            spare_bytes: held.spare_bytes,
+            activations_bytes: held.activations_bytes,
             available: available(),
         }
     }

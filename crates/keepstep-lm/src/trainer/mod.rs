@@ -9,6 +9,7 @@ mod dry_run;
 mod error;
 pub(crate) mod groups;
 mod learner;
+mod measure;
 mod memory;
 mod observer;
 pub(crate) mod precision;

@@ -5,7 +5,7 @@ use super::corpus_record;
 use super::disk_need::{DiskNeed, check_file_size};
 use super::dry_run::checkpoint_bytes;
 use super::error::TrainError;
-use super::learner::Learner;
+use super::learner::{Learner, engine_spec, restore};
 use super::memory::Memory;
 use super::observer::{EpochReport, Observer, PlanReport, ResumeReport};
 use super::run_spec::{self, RunSpec};
@@ -14,6 +14,7 @@ use super::tensorboard::{self, JournalTail};
 use super::{groups, precision};
 use crate::config::{Config, OnDivergence, OnSaveError};
 use crate::import::resume::take_over;
+use keepstep::checkpoint::State;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Replayed, Resume, Run, RunBuilder, RunError, Save, Saves, UpdateStats};
 use keepstep::store::{Disk, Storage};
@@ -176,31 +177,30 @@ impl<'a> Session<'a> {
         Memory::new(config, &model).check()?;
         let layout = model.layout();
         let is_new = builder.checkpoint().is_none();
-        let mut weights = if is_new && initial.is_none() {
+        let mut train_state = if is_new && initial.is_none() {
             TrainState::new(layout, initial_parameters(&model, config.seed))
         } else {
             TrainState::zeros(layout)
         };
         let path = builder.path().unwrap_or(&folder).to_path_buf();
         let state = |source| TrainError::State { path: path.clone(), source };
-        let groups = groups::of(Some(&stored), &config.optimizer, &weights.layout).map_err(state)?;
+        let groups = groups::of(Some(&stored), &config.optimizer, &train_state.layout).map_err(state)?;
         if let (Some(initial), true) = (&initial, is_new) {
             let notes = initial.notes(config, &tokenizer);
             let loaded = notes.and_then(|notes| {
-                initial.load(&weights.layout, weights.parameters.get_mut())?;
+                let layout = Arc::clone(&train_state.layout);
+                initial.load(&layout, train_state.parameters.get_mut())?;
                 Ok(notes)
             });
             let wrong = |source| TrainError::Hub { path: initial.path().to_path_buf(), source };
             loaded.map_err(wrong)?.iter().for_each(|note| observer.note(note));
         }
         let schedule = run_spec::schedule(config, &plan);
-        let mut learner = Learner::new(config, precision, &model, schedule, groups, weights);
         if let Some(checkpoint) = builder.checkpoint() {
-            learner.restore(checkpoint).map_err(state)?;
+            restore(&mut train_state, checkpoint, &groups, &schedule).map_err(state)?;
         }
-        if config.background_saving {
-            learner.add_spare();
-        }
+        let engine_spec = engine_spec(config, &model, precision);
+        let learner = Learner::new(config, &engine_spec, schedule, groups, train_state)?;
         let len_bytes = checkpoint_bytes(config, &model, &identity, &plan);
         check_file_size(len_bytes)?;
         clock.expect_saves_of(len_bytes);
@@ -281,7 +281,7 @@ impl<'a> Session<'a> {
             }
             let started = Instant::now();
             let order = self.run.order(update.epoch, self.corpus.num_train_windows());
-            if !self.learner.has_room() {
+            if !self.learner.can_step() {
                 let saves = self.run.wait_for_saves();
                 self.report(saves)?;
             }
@@ -395,15 +395,21 @@ impl<'a> Session<'a> {
         let saves = self.run.saves();
         self.report(saves)?;
         let began = Instant::now();
-        let (learner, global_step) = (&self.learner, self.run.position().global_step);
-        let saves = self.run.save_if_due_in_background(|| learner.state(global_step));
+        let global_step = self.run.position().global_step;
+        let saves = if self.run.save_is_due() {
+            let state = self.learner.state(global_step)?;
+            self.run.save_if_due_in_background(|| state)
+        } else {
+            // Not used: no save is due.
+            self.run.save_if_due_in_background(State::default)
+        };
         self.begun(began, saves)
     }
 
     fn save_now(&mut self) -> Result<(), TrainError> {
         let began = Instant::now();
-        let (learner, global_step) = (&self.learner, self.run.position().global_step);
-        let saves = self.run.save_now_in_background(|| learner.state(global_step));
+        let state = self.learner.state(self.run.position().global_step)?;
+        let saves = self.run.save_now_in_background(|| state);
         self.begun(began, saves)
     }
 
@@ -472,8 +478,8 @@ impl<'a> Session<'a> {
         if let Err(error) = self.report(saves) {
             self.observer.note(&format!("NOT SAVED: {}", keepstep::store::chain(&error)));
         }
-        let (learner, global_step) = (&self.learner, self.run.position().global_step);
-        let mut saves = self.run.save_now_in_background(|| learner.state(global_step));
+        let state = self.learner.state(self.run.position().global_step)?;
+        let mut saves = self.run.save_now_in_background(|| state);
         saves.ended.extend(self.run.wait_for_saves().ended);
         saves.ended.iter().for_each(|save| self.say_saved(save));
         saves.check().map_err(RunError::Store)?;
@@ -487,11 +493,13 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn sample(&self) -> Option<Result<String, String>> {
-        let max_new_tokens = self.config.sample.max_new_tokens;
-        let stop = || self.control.stop.load(Ordering::SeqCst) || self.clock.is_over_unsaved();
+    fn sample(&mut self) -> Option<Result<String, String>> {
+        let Session { config, control, clock, learner, tokenizer, .. } = self;
+        let max_new_tokens = config.sample.max_new_tokens;
+        let stop = || control.stop.load(Ordering::SeqCst) || clock.is_over_unsaved();
         (max_new_tokens > 0).then(|| {
-            sampler::generate(&self.config, max_new_tokens, self.learner.parameters(), &self.tokenizer, &stop)
+            let snapshot = learner.snapshot().map_err(|error| error.to_string())?;
+            sampler::generate(config, max_new_tokens, &snapshot.parameters, tokenizer, &stop)
         })
     }
 
@@ -502,7 +510,11 @@ impl<'a> Session<'a> {
         }
         let Session { config, control, clock, learner, tokenizer, sampler, .. } = self;
         let stop = || control.stop.load(Ordering::SeqCst) || clock.is_over();
-        match sampler.write(config, learner.parameters(), tokenizer, &stop) {
+        let text = match learner.snapshot() {
+            Ok(snapshot) => sampler.write(config, &snapshot.parameters, tokenizer, &stop),
+            Err(error) => Some(Err(error.to_string())),
+        };
+        match text {
             Some(Ok(text)) => {
                 let sample = self.run.record_sample(&config.sample.prompt, &text);
                 self.observer.sampled(&sample);

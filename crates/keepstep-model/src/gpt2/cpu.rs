@@ -1,11 +1,9 @@
-//! The engine on the processor.
+//! GPT-2's forward and backward pass on the CPU.
 //!
 //! A pass is a few parallel regions per block: rows through everything before or after an attention, the attention by
-//! heads, and on the way back the gradients of weights beside the attention's.
+//! heads, and in the backward pass the gradients of weights together with the attention's.
 
-use crate::engine::DropoutKey;
-use crate::engine::Engine;
-use crate::engine::LossSum;
+use crate::engine::{Batch, DropoutKey, EngineError, LossSum};
 use crate::gpt2::block::{BlockAt, BlockBuffers, ScratchBuffers, backward_norm};
 use crate::gpt2::buffers::{Activations, SumColumns};
 use crate::gpt2::dropout_site::Site;
@@ -13,6 +11,7 @@ use crate::gpt2::layout::{LayerViews, Views};
 use crate::gpt2::packed::{PackedWeights, Packer, Pass};
 use crate::gpt2::settings::Gpt2Config;
 use crate::layout::Layout;
+use crate::model::Model;
 use crate::ops::affine::Affine;
 use crate::ops::attention::Attention;
 use crate::ops::cross_entropy;
@@ -26,8 +25,30 @@ use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut};
 use keepstep_numerics::precision::Precision;
 use std::sync::Arc;
 
-/// Forward and backward on all threads of the current rayon pool.
-pub struct CpuEngine {
+/// What a [`Gpt2`] is built from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Gpt2Spec {
+    /// The model's sizes.
+    pub config: Gpt2Config,
+    /// The most sequences of a micro-batch.
+    pub batch_size: usize,
+    /// Whether only the input of each block is kept for the backward pass, which then computes the rest again: less
+    /// memory, more time, the same bits.
+    pub recompute_activations: bool,
+    /// The precision of the matmuls of linear layers and of the head.
+    pub precision: Precision,
+}
+
+impl Gpt2Spec {
+    /// A model in float32 that keeps all activations.
+    pub fn new(config: Gpt2Config, batch_size: usize) -> Gpt2Spec {
+        Gpt2Spec { config, batch_size, recompute_activations: false, precision: Precision::Float32 }
+    }
+}
+
+/// GPT-2 with its buffers, on all threads of the current rayon pool.
+pub struct Gpt2 {
     model: Gpt2Config,
     /// Shared, so that a pass can hold it beside the engine's buffers.
     layout: Arc<Layout>,
@@ -46,37 +67,20 @@ enum Job<'a> {
     Pack(PackTask<'a>),
 }
 
-impl CpuEngine {
-    /// An engine for micro-batches of at most `batch_size` sequences. With `recompute`, it keeps the input of each
-    /// block alone and computes the rest again on the way back: less memory, more time, the same bits.
-    pub fn new(model: &Gpt2Config, batch_size: usize, recompute: bool) -> CpuEngine {
-        let max_rows = batch_size * model.block_size;
-        CpuEngine {
-            model: *model,
-            layout: Arc::new(model.layout()),
-            attention: model.attention(),
-            activations: Activations::new(model, max_rows, recompute),
-            matmul_kind: MatmulKind::Float32,
-            max_rows,
+impl Gpt2 {
+    fn inputs<'a>(&self, batch: &Batch<'a>) -> Result<Inputs<'a>, EngineError> {
+        let Gpt2Config { block_size, vocab_size, .. } = self.model;
+        let (tokens, sequence_len) = (batch.tokens(), block_size + 1);
+        let batch_size = self.max_rows / block_size;
+        if !tokens.len().is_multiple_of(sequence_len)
+            || !(1..=batch_size).contains(&(tokens.len() / sequence_len))
+        {
+            return Err(EngineError::Batch { found: tokens.len(), batch_size, sequence_len });
         }
-    }
-
-    /// The bytes that such an engine takes.
-    pub fn len_bytes(model: &Gpt2Config, batch_size: usize, recompute: bool) -> u64 {
-        Activations::len_bytes(model, batch_size * model.block_size, recompute)
-    }
-
-    /// The same with the matmuls of linear layers and of the head in this precision.
-    #[must_use]
-    pub fn with_precision(self, precision: Precision) -> CpuEngine {
-        CpuEngine { matmul_kind: MatmulKind::detect(precision), ..self }
-    }
-
-    fn inputs<'a>(&self, tokens: &'a [u32]) -> Inputs<'a> {
-        assert_eq!(tokens.len() % (self.model.block_size + 1), 0, "whole sequences");
-        let inputs = Inputs::new(tokens, self.model.block_size);
-        assert!((1..=self.max_rows).contains(&inputs.rows()), "a micro-batch that fits the engine");
-        inputs
+        match tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            Some(&token) => Err(EngineError::Token { token, vocab_size }),
+            None => Ok(Inputs::new(tokens, block_size)),
+        }
     }
 
     fn block_at<'a>(&self, layer: usize, weights: &'a Views<&'a [f32]>, dropout: Dropout) -> BlockAt<'a> {
@@ -410,7 +414,7 @@ unsafe fn run(
 }
 
 #[cfg(test)]
-impl CpuEngine {
+impl Gpt2 {
     /// The logits of one row of the last pass.
     pub(crate) fn logits(&self, parameters: &[f32], row: usize) -> Vec<f32> {
         let Gpt2Config { n_embd, vocab_size, .. } = self.model;
@@ -427,21 +431,45 @@ impl CpuEngine {
     }
 }
 
-impl Engine for CpuEngine {
+impl Model for Gpt2 {
+    type Spec = Gpt2Spec;
+
+    fn new(spec: &Gpt2Spec) -> Gpt2 {
+        let model = &spec.config;
+        let max_rows = spec.batch_size * model.block_size;
+        Gpt2 {
+            model: *model,
+            layout: Arc::new(model.layout()),
+            attention: model.attention(),
+            activations: Activations::new(model, max_rows, spec.recompute_activations),
+            matmul_kind: MatmulKind::detect(spec.precision),
+            max_rows,
+        }
+    }
+
+    fn layout(spec: &Gpt2Spec) -> Layout {
+        spec.config.layout()
+    }
+
+    fn activations_bytes(spec: &Gpt2Spec) -> u64 {
+        let rows = spec.batch_size * spec.config.block_size;
+        Activations::len_bytes(&spec.config, rows, spec.recompute_activations)
+    }
+
     fn loss_and_gradient(
         &mut self,
         parameters: &[f32],
-        tokens: &[u32],
-        dropout: DropoutKey,
+        batch: &Batch<'_>,
+        key: DropoutKey,
         gradient: &mut [f32],
-    ) -> LossSum {
-        let inputs = self.inputs(tokens);
+    ) -> Result<LossSum, EngineError> {
+        let inputs = self.inputs(batch)?;
         let rows = inputs.rows();
         let width = rows * self.model.n_embd;
         let layout = Arc::clone(&self.layout);
         let weights = self.model.views(&layout, parameters);
         let mut gradient = self.model.views_mut(&layout, gradient);
-        let dropout = Dropout::new(dropout, self.model.dropout);
+        let dropout = Dropout::new(key, self.model.dropout);
         self.forward(&weights, &inputs, dropout);
 
         let Activations { ln_f, head, scratch, .. } = &mut self.activations;
@@ -458,11 +486,11 @@ impl Engine for CpuEngine {
         let mask = dropout.mask(0, Site::Embedding.into());
         let d_residual = &mut self.activations.scratch.d_residual[..width];
         embedding::backward(d_residual, &inputs, gradient.wte, gradient.wpe, mask.as_ref());
-        LossSum { sum, num_tokens: rows as u64 }
+        Ok(LossSum { sum, num_tokens: rows as u64 })
     }
 
-    fn loss(&mut self, parameters: &[f32], tokens: &[u32]) -> LossSum {
-        let inputs = self.inputs(tokens);
+    fn loss(&mut self, parameters: &[f32], batch: &Batch<'_>) -> Result<LossSum, EngineError> {
+        let inputs = self.inputs(batch)?;
         let width = inputs.rows() * self.model.n_embd;
         let layout = Arc::clone(&self.layout);
         let weights = self.model.views(&layout, parameters);
@@ -470,12 +498,12 @@ impl Engine for CpuEngine {
         let Activations { ln_f, head, .. } = &mut self.activations;
         let sum =
             cross_entropy::cross_entropy(self.matmul_kind, &ln_f[..width], weights.wte, &inputs, head, None);
-        LossSum { sum, num_tokens: inputs.rows() as u64 }
+        Ok(LossSum { sum, num_tokens: inputs.rows() as u64 })
     }
 }
 
-impl std::fmt::Debug for CpuEngine {
+impl std::fmt::Debug for Gpt2 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CpuEngine").field("model", &self.model).field("max_rows", &self.max_rows).finish()
+        f.debug_struct("Gpt2").field("model", &self.model).field("max_rows", &self.max_rows).finish()
     }
 }

@@ -225,9 +225,10 @@ fn add(x: &mut [f32], y: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Engine;
-    use crate::gpt2::CpuEngine;
+    use crate::engine::Batch;
     use crate::gpt2::layout::initial_parameters;
+    use crate::gpt2::{Gpt2, Gpt2Spec};
+    use crate::model::Model;
 
     /// The logits that the engine computes of a whole sequence are the decoder's, token by token and in passes of any
     /// length, with any crew.
@@ -246,8 +247,8 @@ mod tests {
         parameters.iter_mut().for_each(|value| *value *= 8.0);
         let tokens: Vec<u32> = (0..601_u32).map(|index| (index * index * 7 + 3) % 256).collect();
         let layout = model.layout();
-        let mut engine = CpuEngine::new(&model, 1, false);
-        engine.loss(&parameters, &tokens);
+        let mut engine = Gpt2::new(&Gpt2Spec::new(model, 1));
+        engine.loss(&parameters, &Batch::new(&tokens)).expect("a batch");
         for (threads, lens) in [(1, &[1][..]), (3, &[1]), (2, &[5, 1, 1, 90, 130, 1, 3])] {
             SpinPool::of(threads, |crew| {
                 let mut decoder = Decoder::new(&model, model.views(&layout, &parameters), crew);

@@ -1,71 +1,191 @@
 //! Gradients of an update: the mean over its micro-batches as a fixed tree, its norm, and clipping.
 
+use crate::error::EngineError;
 use rayon::prelude::*;
 
 /// Elements whose squares are summed by themselves.
 const CHUNK: usize = 4096;
 
-/// The mean of up to A gradients: neighbours are added in pairs, an odd last passes up, repeated to one sum, which is
-/// multiplied once by 1/n.
+/// The sum of the gradients of `2^level` consecutive micro-batches, of which the first is a multiple of `2^level`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subtree {
+    first_leaf: u64,
+    level: u32,
+    sum: Vec<f32>,
+}
+
+impl Subtree {
+    /// A sum that was computed elsewhere; `first_leaf` is rounded down to a multiple of `2^level`.
+    pub fn new(first_leaf: u64, level: u32, sum: Vec<f32>) -> Subtree {
+        let level = level.min(u64::BITS - 1);
+        Subtree { first_leaf: first_leaf >> level << level, level, sum }
+    }
+
+    /// The first micro-batch.
+    pub fn first_leaf(&self) -> u64 {
+        self.first_leaf
+    }
+
+    /// The base-2 logarithm of the number of micro-batches.
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// The sum of their gradients.
+    pub fn sum(&self) -> &[f32] {
+        &self.sum
+    }
+
+    /// The micro-batch after the last.
+    fn end(&self) -> u64 {
+        self.first_leaf.saturating_add(1 << self.level)
+    }
+}
+
+/// The mean of an update's gradients, each a leaf with an index.
 ///
-/// At no time are more than log2(A) + 2 buffers held.
+/// The sum is defined as a tree: neighbours are added in pairs, an odd last one passes up, until one sum is left, which is
+/// multiplied once by 1/n. Which leaves come first, and on which tree they are added, does not matter: a contiguous share of
+/// `n` leaves is at most 2 log2(n) whole subtrees ([`take_share`](GradientTree::take_share)), and the tree that gets all
+/// shares ([`merge`](GradientTree::merge)) has the bits of one that got every leaf.
+///
+/// Leaves added in order take at most log2(n) + 1 buffers.
 #[derive(Debug)]
 pub struct GradientTree {
     len: usize,
-    /// The sum of 2^level gradients each; none where that bit of `count` is 0.
-    levels: Vec<Option<Vec<f32>>>,
+    /// Whole subtrees in the order of their leaves; no two of them are the halves of another.
+    subtrees: Vec<Subtree>,
     free: Vec<Vec<f32>>,
-    count: u64,
 }
 
 impl GradientTree {
     /// A tree for gradients of `len` elements.
     pub fn new(len: usize) -> GradientTree {
-        GradientTree { len, levels: Vec::new(), free: Vec::new(), count: 0 }
+        GradientTree { len, subtrees: Vec::new(), free: Vec::new() }
     }
 
-    /// The buffers that a tree of `count` gradients holds at most.
+    /// The most buffers that a tree of `count` leaves holds, where they are added in order.
     pub fn num_buffers(count: u64) -> u64 {
         u64::from(count.max(1).ilog2()) + 1
     }
 
-    /// Adds the next micro-batch's gradient, which `write` fills in whole.
-    pub fn add<T>(&mut self, write: impl FnOnce(&mut [f32]) -> T) -> T {
-        let mut gradient = self.free.pop().unwrap_or_else(|| vec![0.0; self.len]);
-        let result = write(&mut gradient);
-        self.count += 1;
-        for level in &mut self.levels {
-            match level.take() {
-                None => {
-                    *level = Some(gradient);
-                    return result;
-                }
-                Some(earlier) => {
-                    add_to(&mut gradient, &earlier);
-                    self.free.push(earlier);
-                }
+    /// Adds a leaf, whose gradient `write` fills in whole.
+    ///
+    /// # Errors
+    /// The tree has the leaf already, or `write` fails. The tree is unchanged then.
+    pub fn add<T>(
+        &mut self,
+        leaf: u64,
+        write: impl FnOnce(&mut [f32]) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let place = self.place(leaf, leaf.saturating_add(1))?;
+        let mut sum = self.free.pop().unwrap_or_else(|| vec![0.0; self.len]);
+        match write(&mut sum) {
+            Ok(result) => {
+                self.insert(place, Subtree { first_leaf: leaf, level: 0, sum });
+                Ok(result)
+            }
+            Err(error) => {
+                self.free.push(sum);
+                Err(error)
             }
         }
-        self.levels.push(Some(gradient));
-        result
     }
 
-    /// The mean of what was added since the last one, in the buffer that `with` is given.
-    pub fn mean<T>(&mut self, with: impl FnOnce(&mut [f32]) -> T) -> T {
-        let mut sums = self.levels.iter_mut().filter_map(Option::take);
-        let mut total = sums.next().unwrap_or_else(|| vec![0.0; self.len]);
-        for earlier in sums {
+    /// Adds a whole subtree that was computed elsewhere.
+    ///
+    /// # Errors
+    /// The tree has some of its leaves already, or the sum has another length.
+    pub fn merge(&mut self, subtree: Subtree) -> Result<(), EngineError> {
+        if subtree.sum.len() != self.len {
+            return Err(EngineError::Layout { expected: self.len, found: subtree.sum.len() });
+        }
+        let place = self.place(subtree.first_leaf, subtree.end())?;
+        self.insert(place, subtree);
+        Ok(())
+    }
+
+    /// Removes everything that was added and returns it as the fewest whole subtrees.
+    pub fn take_share(&mut self) -> Vec<Subtree> {
+        std::mem::take(&mut self.subtrees)
+    }
+
+    /// Removes everything that was added, and returns the mean.
+    ///
+    /// # Errors
+    /// The leaves are not `0..n`. The tree is unchanged then.
+    pub fn mean(&mut self) -> Result<Vec<f32>, EngineError> {
+        let mut count = 0;
+        for subtree in &self.subtrees {
+            if subtree.first_leaf != count {
+                return Err(EngineError::Missing { leaf: count });
+            }
+            count = subtree.end();
+        }
+        let Some(Subtree { sum: mut total, .. }) = self.subtrees.pop() else {
+            return Err(EngineError::Missing { leaf: 0 });
+        };
+        // At the ragged end of the tree the last sum passes up until it has a neighbour.
+        while let Some(Subtree { sum: earlier, .. }) = self.subtrees.pop() {
             add_to(&mut total, &earlier);
             self.free.push(earlier);
         }
-        if self.count > 1 {
-            let factor = 1.0 / self.count as f32;
+        if count > 1 {
+            let factor = 1.0 / count as f32;
             total.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|value| *value *= factor));
         }
-        self.count = 0;
-        let result = with(&mut total);
-        self.free.push(total);
-        result
+        Ok(total)
+    }
+
+    /// Gives back the buffer of a mean, to be used again.
+    pub fn recycle(&mut self, mean: Vec<f32>) {
+        if mean.len() == self.len {
+            self.free.push(mean);
+        }
+    }
+
+    /// Removes everything that was added.
+    pub fn clear(&mut self) {
+        let sums = self.subtrees.drain(..).map(|subtree| subtree.sum);
+        self.free.extend(sums);
+    }
+
+    /// The index among the subtrees of one that has the leaves `first..end`.
+    fn place(&self, first: u64, end: u64) -> Result<usize, EngineError> {
+        let place = self.subtrees.partition_point(|subtree| subtree.end() <= first);
+        match self.subtrees.get(place) {
+            Some(next) if next.first_leaf < end => {
+                Err(EngineError::Repeated { leaf: first.max(next.first_leaf) })
+            }
+            _ => Ok(place),
+        }
+    }
+
+    /// Inserts a subtree, and adds halves of the same subtree while there are any.
+    fn insert(&mut self, place: usize, subtree: Subtree) {
+        let (mut place, mut subtree) = (place, subtree);
+        loop {
+            let half = 1_u64 << subtree.level;
+            let is_second = subtree.first_leaf & half != 0;
+            let sibling = if is_second { place.checked_sub(1) } else { Some(place) };
+            let expected = subtree.first_leaf ^ half;
+            let found = sibling.filter(|&index| {
+                let other = self.subtrees.get(index);
+                other.is_some_and(|other| other.first_leaf == expected && other.level == subtree.level)
+            });
+            let Some(index) = found else { break };
+            let other = self.subtrees.remove(index);
+            // a + b is b + a: it does not matter which half came first.
+            add_to(&mut subtree.sum, &other.sum);
+            self.free.push(other.sum);
+            subtree = Subtree {
+                first_leaf: subtree.first_leaf & !half,
+                level: subtree.level + 1,
+                sum: subtree.sum,
+            };
+            place = index;
+        }
+        self.subtrees.insert(place, subtree);
     }
 }
 
@@ -104,6 +224,8 @@ pub fn clip_coefficient(norm: f64, max_norm: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::LossSum;
+    use crate::train::leaf_losses::LeafLosses;
     use proptest::prelude::*;
 
     /// The definition, word for word.
@@ -118,22 +240,96 @@ mod tests {
         if gradients.len() > 1 { sums[0] * (1.0 / gradients.len() as f32) } else { sums[0] }
     }
 
+    fn tree_of(gradients: &[f32]) -> GradientTree {
+        let mut tree = GradientTree::new(1);
+        for (leaf, &gradient) in (0..).zip(gradients) {
+            tree.add(leaf, |buffer| {
+                buffer[0] = gradient;
+                Ok(())
+            })
+            .expect("a new leaf");
+        }
+        tree
+    }
+
     proptest! {
         #[test]
         fn the_tree_is_the_defined_one(gradients in proptest::collection::vec(-1e3_f32..1e3, 1..40)) {
-            let mut tree = GradientTree::new(1);
+            let mut tree = tree_of(&gradients);
             // Twice: nothing of one update reaches the next.
-            for _ in 0..2 {
-                for &gradient in &gradients {
-                    tree.add(|buffer| buffer[0] = gradient);
+            for round in 0..2 {
+                let mean = tree.mean().expect("all leaves");
+                prop_assert_eq!(mean[0].to_bits(), defined(&gradients).to_bits());
+                tree.recycle(mean);
+                let held = tree.free.len() as u64;
+                prop_assert!(held <= GradientTree::num_buffers(gradients.len() as u64), "{} buffers", held);
+                for (leaf, &gradient) in (0..).zip(&gradients).filter(|_| round == 0) {
+                    let write = |buffer: &mut [f32]| { buffer[0] = gradient; Ok(()) };
+                    tree.add(leaf, write).expect("a new leaf");
                 }
-                let mean = tree.mean(|mean| mean[0]);
-                prop_assert_eq!(mean.to_bits(), defined(&gradients).to_bits());
             }
-            let held = tree.free.len();
-            prop_assert_eq!(held as u64, GradientTree::num_buffers(gradients.len() as u64));
-            prop_assert!(held <= gradients.len().ilog2() as usize + 2, "{} buffers", held);
         }
+
+        /// Any division of an update into contiguous shares, from one to as many as it has leaves, merged in any order.
+        #[test]
+        fn shares_give_the_bits_of_the_whole(
+            leaves in proptest::collection::vec((-1e3_f32..1e3, proptest::bool::ANY, 0_u64..1000), 1..70),
+        ) {
+            let gradients: Vec<f32> = leaves.iter().map(|leaf| leaf.0).collect();
+            let losses: Vec<LossSum> = gradients.iter()
+                .map(|&gradient| LossSum { sum: f64::from(gradient).sqrt().abs() * 0.1, num_tokens: 3 })
+                .collect();
+            let mut whole_loss = LossSum::default();
+            losses.iter().for_each(|&loss| whole_loss.add(loss));
+            // A share begins where the second number says so; the third decides the order of merging.
+            let mut shares: Vec<(u64, Vec<u64>)> = Vec::new();
+            for (leaf, &(_, begins, rank)) in (0..).zip(&leaves) {
+                match shares.last_mut() {
+                    Some((_, share)) if !begins => share.push(leaf),
+                    _ => shares.push((rank, vec![leaf])),
+                }
+            }
+            shares.sort_by_key(|share| share.0);
+            let (mut tree, mut all_losses) = (GradientTree::new(1), LeafLosses::default());
+            for (_, share) in &shares {
+                let (mut part, mut part_losses) = (GradientTree::new(1), LeafLosses::default());
+                // Within a share, the last leaf first.
+                for &leaf in share.iter().rev() {
+                    let write = |buffer: &mut [f32]| { buffer[0] = gradients[leaf as usize]; Ok(()) };
+                    part.add(leaf, write).expect("a new leaf");
+                    part_losses.insert(leaf, losses[leaf as usize]).expect("a new leaf");
+                }
+                let subtrees = part.take_share();
+                prop_assert!(subtrees.len() as u32 <= 2 * (share.len() as u32).ilog2() + 1);
+                for subtree in subtrees {
+                    tree.merge(subtree).expect("new leaves");
+                }
+                all_losses.merge(part_losses).expect("new leaves");
+            }
+            let mean = tree.mean().expect("all leaves")[0];
+            prop_assert_eq!(mean.to_bits(), defined(&gradients).to_bits());
+            let loss = all_losses.total().expect("all leaves");
+            prop_assert_eq!(loss.sum.to_bits(), whole_loss.sum.to_bits());
+            prop_assert_eq!(loss.num_tokens, whole_loss.num_tokens);
+        }
+    }
+
+    #[test]
+    fn missing_and_repeated_leaves_are_refused() {
+        let mut tree = tree_of(&[1.0, 2.0, 3.0]);
+        assert_eq!(tree.add(1, |_| Ok(())), Err(EngineError::Repeated { leaf: 1 }));
+        assert_eq!(tree.merge(Subtree::new(2, 1, vec![1.0])), Err(EngineError::Repeated { leaf: 2 }));
+        assert_eq!(
+            tree.merge(Subtree::new(4, 0, vec![1.0; 2])),
+            Err(EngineError::Layout { expected: 1, found: 2 })
+        );
+        tree.merge(Subtree::new(4, 1, vec![4.0])).expect("new leaves");
+        assert_eq!(tree.mean(), Err(EngineError::Missing { leaf: 3 }));
+        let failed = tree.add(3, |_| Err::<(), _>(EngineError::Missing { leaf: 9 }));
+        assert_eq!(failed, Err(EngineError::Missing { leaf: 9 }));
+        tree.merge(Subtree::new(3, 0, vec![8.0])).expect("a new leaf");
+        assert_eq!(tree.mean().expect("all leaves"), [(3.0 + 11.0 + 4.0) * (1.0 / 6.0_f32)]);
+        assert_eq!(tree.mean(), Err(EngineError::Missing { leaf: 0 }));
     }
 
     #[test]

@@ -1,7 +1,11 @@
-//! What an update needs beside the gradients: the optimizer, the schedule, the tree of gradients, and the trained state.
+//! Updates of any model: the optimizer, the schedule, the gradient tree, the training state and its state dicts.
 
 pub mod adamw;
+pub mod cpu_engine;
+mod double_buffer;
 pub mod gradient_tree;
+pub mod leaf_losses;
+pub mod optimizer_update;
 pub mod schedule;
 pub mod shared_buffer;
 pub mod state_dict;

@@ -7,20 +7,20 @@ use std::sync::Arc;
 ///
 /// Invariant: what is shared never changes. An update writes to another buffer while a checkpoint holds this one.
 #[derive(Debug, Clone)]
-pub struct FlatBuffer(Arc<Values>);
+pub struct SharedBuffer(Arc<Values>);
 
 #[derive(Debug, Clone)]
 struct Values(Vec<f32>);
 
-impl FlatBuffer {
+impl SharedBuffer {
     /// A buffer of these values.
-    pub fn new(values: Vec<f32>) -> FlatBuffer {
-        FlatBuffer(Arc::new(Values(values)))
+    pub fn new(values: Vec<f32>) -> SharedBuffer {
+        SharedBuffer(Arc::new(Values(values)))
     }
 
     /// A buffer to write to later, whose memory the system has given already. Its values mean nothing.
-    pub fn spare(len: usize) -> FlatBuffer {
-        FlatBuffer::new(vec![f32::NAN; len])
+    pub fn spare(len: usize) -> SharedBuffer {
+        SharedBuffer::new(vec![f32::NAN; len])
     }
 
     /// Whether a checkpoint holds it.
@@ -41,7 +41,7 @@ impl FlatBuffer {
     }
 }
 
-impl Deref for FlatBuffer {
+impl Deref for SharedBuffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn what_is_shared_never_changes() {
-        let mut buffer = FlatBuffer::new(vec![1.0, 2.0]);
+        let mut buffer = SharedBuffer::new(vec![1.0, 2.0]);
         let snapshot = buffer.share();
         buffer.get_mut()[0] = 5.0;
         assert_eq!((*snapshot).as_ref(), bytemuck::cast_slice::<f32, u8>(&[1.0, 2.0]));
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn an_unshared_buffer_is_changed_in_place() {
-        let mut buffer = FlatBuffer::new(vec![1.0; 8]);
+        let mut buffer = SharedBuffer::new(vec![1.0; 8]);
         let before = buffer.as_ptr();
         drop(buffer.share());
         buffer.get_mut()[0] = 5.0;

@@ -2,7 +2,7 @@
 
 use crate::layout::{Layout, NamedTensor};
 use crate::train::adamw::ParamGroup;
-use crate::train::shared_buffer::FlatBuffer;
+use crate::train::shared_buffer::SharedBuffer;
 use keepstep_pt::{Dict, Dtype, ReadError, Storage, Tensor, Value};
 use thiserror::Error;
 
@@ -65,7 +65,7 @@ pub enum StateDictError {
 }
 
 /// The model's `state_dict()`: each tensor in a storage of its own, and tied names in the storage of their tensor.
-pub fn model_state_dict(layout: &Layout, parameters: &FlatBuffer) -> Value {
+pub fn model_state_dict(layout: &Layout, parameters: &SharedBuffer) -> Value {
     let views: Vec<Tensor> = layout.tensors().iter().map(|tensor| view(tensor, parameters)).collect();
     let mut dict = Dict::new();
     for (tensor, view) in layout.tensors().iter().zip(&views) {
@@ -101,8 +101,8 @@ pub fn optimizer_state_dict(
     layout: &Layout,
     groups: &[ParamGroup],
     factor: f64,
-    exp_avg: &FlatBuffer,
-    exp_avg_sq: &FlatBuffer,
+    exp_avg: &SharedBuffer,
+    exp_avg_sq: &SharedBuffer,
     num_updates: u64,
 ) -> Value {
     let mut state = Dict::new();
@@ -244,7 +244,7 @@ fn tensors<'a>(layout: &'a Layout, groups: &'a [ParamGroup]) -> impl Iterator<It
     groups.iter().flat_map(|group| &group.tensors).map(|&index| &layout.tensors()[index])
 }
 
-fn view(tensor: &NamedTensor, buffer: &FlatBuffer) -> Tensor {
+fn view(tensor: &NamedTensor, buffer: &SharedBuffer) -> Tensor {
     const SIZE: usize = size_of::<f32>();
     let bytes = tensor.offset * SIZE..(tensor.offset + tensor.len()) * SIZE;
     Tensor::new(Storage::shared(buffer.share(), bytes, Dtype::F32), tensor.shape.clone())

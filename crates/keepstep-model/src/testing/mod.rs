@@ -1,0 +1,4 @@
+//! Tests for engines, behind the feature `testing`.
+
+pub mod conformance;
+mod reference;
