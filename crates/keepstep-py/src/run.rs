@@ -258,7 +258,7 @@ impl Run {
 
     /// What people should know about how the run was opened.
     fn notes(&self) -> PyResult<Vec<String>> {
-        self.with(|run| run.notes().to_vec())
+        self.with(|run| run.notes().iter().map(ToString::to_string).collect())
     }
 
     /// The running totals: `train_loss`, `val_loss`, `best` and where it was found, each possibly None.

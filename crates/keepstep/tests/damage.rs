@@ -3,7 +3,7 @@
 mod support;
 
 use keepstep::checkpoint::Checkpoint;
-use keepstep::store::{Candidates, Found, Source, find};
+use keepstep::store::{Candidates, Newest, Source, find};
 use keepstep_pt::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use support::{archive, bytes, checkpoint, name};
 const FOLDER: &str = "/run";
 
 /// A folder with the whole checkpoint 1 and this content in the place of checkpoint 2.
-fn find_beside(content: Vec<u8>, older: &Arc<Vec<u8>>) -> Found {
+fn find_beside(content: Vec<u8>, older: &Arc<Vec<u8>>) -> Newest {
     let folder = Path::new(FOLDER);
     let tree = Tree {
         folders: [Path::new("/").to_path_buf(), folder.to_path_buf()].into(),
@@ -27,15 +27,15 @@ fn find_beside(content: Vec<u8>, older: &Arc<Vec<u8>>) -> Found {
 
 /// Whether the damage was noticed. Noticed, the older one is found and the reason is said; unnoticed, nothing that is
 /// loaded has changed.
-fn is_noticed(found: &Found, whole: &Value, damage: &str) -> bool {
+fn is_noticed(found: &Newest, whole: &Value, damage: &str) -> bool {
     let step = found.checkpoint.position.global_step;
     if step == 2 {
-        assert!(found.passed.is_empty(), "{damage}");
+        assert!(found.skipped.is_empty(), "{damage}");
         assert!(found.checkpoint.to_value() == *whole, "{damage} changes what is loaded, unnoticed");
         return false;
     }
     assert_eq!(step, 1, "{damage}");
-    let [passed] = &found.passed[..] else { panic!("{damage}: {:?}", found.passed) };
+    let [passed] = &found.skipped[..] else { panic!("{damage}: {:?}", found.skipped) };
     assert!(passed.path.ends_with(name(2)), "{damage}: {passed:?}");
     assert!(
         passed.reason.contains(&name(2)) && passed.reason.len() > name(2).len() + 20,

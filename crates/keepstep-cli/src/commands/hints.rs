@@ -3,7 +3,8 @@
 use super::{continuation, quoted};
 use keepstep::identity::Difference;
 use keepstep::name::Name;
-use keepstep::run::RunError;
+use keepstep::run::{Notice, RunError};
+use keepstep::store::{SourceError, StoreError};
 use keepstep_lm::Config;
 use keepstep_lm::config::TokenizerSpec;
 use keepstep_lm::hub::HubError;
@@ -29,10 +30,14 @@ pub(super) fn hint(error: &TrainError, config: &Config) -> Option<String> {
                 continuation::command_without_resume()
             ))
         }
-        TrainError::Run(RunError::NotFinite { last: Some(path), .. }) => {
+        TrainError::Run(RunError::NotFinite { last, .. }) => {
             let rate = format!("{:?}", config.optimizer.learning_rate / 2.0);
-            Some(branch(path, &[("optimizer.learning_rate".to_owned(), rate)]))
+            let branch =
+                last.as_ref().map(|path| branch(path, &[("optimizer.learning_rate".to_owned(), rate)]));
+            let lower = "a lower learning rate usually helps";
+            Some(branch.map_or(lower.to_owned(), |branch| format!("{lower}: {branch}")))
         }
+        TrainError::Run(error) => run_hint(error).map(str::to_owned),
         TrainError::Hub { source: HubError::Ambiguous { .. }, .. } => Some(
             "`keepstep import` takes --epoch-base 0|1 and --step-is count|index, which say what the file does not"
                 .to_owned(),
@@ -42,6 +47,46 @@ pub(super) fn hint(error: &TrainError, config: &Config) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn run_hint(error: &RunError) -> Option<&'static str> {
+    Some(match error {
+        RunError::Numerics { .. } => {
+            "use the version of keepstep that began the run, or set allow_other_numerics = true to give that up"
+        }
+        RunError::NotEmpty { .. } => "choose another output_dir to begin a new run",
+        RunError::RewindNeedsCheckpoint => "add --resume PATH, the checkpoint to go back to",
+        RunError::Source(SourceError::NothingValid { .. }) => {
+            "put a good copy in their place, or choose another output_dir to begin a new run"
+        }
+        RunError::Store(error) => return store_hint(error),
+        _ => return None,
+    })
+}
+
+/// What people can do about a save that has failed, or a folder that cannot be used.
+pub(crate) fn store_hint(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
+        StoreError::Locked { .. } => "wait for it to end, or choose another output_dir",
+        StoreError::NoRoom { .. } => {
+            "make room, lower max_checkpoints, or go on in another output_dir with --resume"
+        }
+        StoreError::NoFiles { .. } => "remove files, or choose another output_dir",
+        _ => return None,
+    })
+}
+
+/// What people can do about how a run was opened.
+pub(crate) fn notice_hint(notice: &Notice) -> Option<&'static str> {
+    match notice {
+        Notice::LaterThanSource { .. } => Some("--rewind goes back"),
+        _ => None,
+    }
+}
+
+/// A sentence with what can be done about it.
+pub(crate) fn with_hint(text: &str, hint: Option<&str>) -> String {
+    hint.map_or_else(|| text.to_owned(), |hint| format!("{text} ({hint})"))
 }
 
 /// The way back, and the way on with the change.

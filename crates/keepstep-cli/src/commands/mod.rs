@@ -8,7 +8,7 @@ mod dry_run;
 mod export;
 mod failure;
 mod generate;
-mod hints;
+pub(crate) mod hints;
 mod history;
 mod import;
 mod inspect;

@@ -1,6 +1,9 @@
 //! Progress for other programs: one JSON object per line on standard output. docs/design.md has the schema.
 
+use crate::commands::hints::{notice_hint, store_hint, with_hint};
 use keepstep::journal::{Evaluation, Event, Sample, Update};
+use keepstep::run::Notice;
+use keepstep::store::StoreError;
 use keepstep_lm::trainer::{EpochReport, Observer, PlanReport, ResumeReport};
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -67,6 +70,14 @@ impl Observer for JsonProgress {
 
     fn note(&mut self, text: &str) {
         write(&note(text));
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        self.note(&with_hint(&notice.to_string(), notice_hint(notice)));
+    }
+
+    fn save_failed(&mut self, text: &str, error: &StoreError) {
+        self.note(&with_hint(text, store_hint(error)));
     }
 
     fn planned(&mut self, plan: &PlanReport) {

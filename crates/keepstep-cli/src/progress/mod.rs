@@ -8,8 +8,11 @@ pub(crate) use json::{JsonProgress, plan_json, resumed_json, write as write_json
 pub(crate) use line::{clock, share};
 pub(crate) use voice::{Voice, say};
 
+use crate::commands::hints::{notice_hint, store_hint, with_hint};
 use indicatif::ProgressBar;
 use keepstep::journal::{Evaluation, Update};
+use keepstep::run::Notice;
+use keepstep::store::StoreError;
 use keepstep_lm::trainer::{EpochReport, Observer, PlanReport, ResumeReport};
 use line::Line;
 use std::path::Path;
@@ -125,6 +128,14 @@ impl Observer for Progress {
 
     fn note(&mut self, text: &str) {
         self.say(text);
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        self.note(&with_hint(&notice.to_string(), notice_hint(notice)));
+    }
+
+    fn save_failed(&mut self, text: &str, error: &StoreError) {
+        self.note(&with_hint(text, store_hint(error)));
     }
 
     fn planned(&mut self, plan: &PlanReport) {

@@ -100,7 +100,7 @@ fn plan(
         0 => 0,
         _ => evaluations(&plan, position, config.eval_steps) + u64::from(pending),
     };
-    notes.extend(builder.notes().iter().cloned());
+    notes.extend(builder.notes().iter().map(ToString::to_string));
     if let (Some(initial), None) = (&spec.initial, checkpoint) {
         let wrong = |source| TrainError::Hub { path: initial.path().to_path_buf(), source };
         notes.extend(initial.notes(config, &spec.tokenizer).map_err(wrong)?);

@@ -1,6 +1,8 @@
 //! What a training run tells whoever watches it.
 
 use keepstep::journal::{Evaluation, Sample, Update};
+use keepstep::run::Notice;
+use keepstep::store::StoreError;
 use keepstep::{Checkpoint, Plan};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +22,14 @@ pub trait Observer: Send {
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {}
     /// Something that is worth a line: a damaged file that was passed over, a cache that was rebuilt.
     fn note(&mut self, text: &str) {}
+    /// A fact about how the run was opened.
+    fn notice(&mut self, notice: &Notice) {
+        self.note(&notice.to_string());
+    }
+    /// A save has failed, which `text` describes. Training continues.
+    fn save_failed(&mut self, text: &str, error: &StoreError) {
+        self.note(text);
+    }
     /// Everything is checked and loaded, and nothing is trained yet.
     fn planned(&mut self, plan: &PlanReport) {}
     /// The run continues from a checkpoint.

@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
         // Without it a changed corpus is noticed all the same, and not which file it is.
         let _ = corpus_record::write(&folder, &files);
 
-        run.notes().iter().for_each(|note| observer.note(note));
+        run.notes().iter().for_each(|notice| observer.notice(notice));
         if let Some(text) = precision::note(precision, support) {
             observer.note(&text);
         }
@@ -454,7 +454,8 @@ impl<'a> Session<'a> {
             }
             let text = keepstep::store::chain(&error);
             let what = if save.files.is_empty() { "NOT SAVED" } else { "NOT ALL SAVED" };
-            self.observer.note(&format!("{what} ({} in a row): {text}", self.save_failures));
+            let text = format!("{what} ({} in a row): {text}", self.save_failures);
+            self.observer.save_failed(&text, &error);
         }
         if let Some(so_far) = self.run.saving_for() {
             self.clock.saving_for(so_far);
@@ -476,7 +477,11 @@ impl<'a> Session<'a> {
         let saves = self.run.wait_for_saves();
         // Here another save follows, which alone decides.
         if let Err(error) = self.report(saves) {
-            self.observer.note(&format!("NOT SAVED: {}", keepstep::store::chain(&error)));
+            let text = format!("NOT SAVED: {}", keepstep::store::chain(&error));
+            match &error {
+                TrainError::Run(RunError::Store(error)) => self.observer.save_failed(&text, error),
+                _ => self.observer.note(&text),
+            }
         }
         let state = self.learner.state(self.run.position().global_step)?;
         let mut saves = self.run.save_now_in_background(|| state);

@@ -3,13 +3,13 @@
 use super::replay::Replay;
 use super::saver::Saver;
 use super::writer::Writer;
-use super::{Policy, Resume, Run, RunError, Status};
+use super::{Notice, Policy, Resume, Run, RunError, Status};
 use crate::checkpoint::{Ancestor, Checkpoint, Metrics};
 use crate::identity::{Identity, differences};
 use crate::journal::{self, JOURNAL, Journal};
 use crate::name::BEST_MODEL;
 use crate::position::{Length, Plan, Position};
-use crate::store::{self, Candidates, Disk, Found, Source, Storage, Store};
+use crate::store::{self, Candidates, Disk, Newest, Source, Storage, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ pub struct RunBuilder {
     storage: Arc<dyn Storage>,
     /// Held from here on where the folder exists.
     store: Option<Store>,
-    found: Option<Found>,
-    notes: Vec<String>,
+    found: Option<Newest>,
+    notes: Vec<Notice>,
 }
 
 /// The sizes that a training loop knows.
@@ -82,7 +82,7 @@ impl RunBuilder {
     ) -> Result<RunBuilder, RunError> {
         let (source, source_only) = match &policy.resume {
             Resume::Newest(source) => (source.clone(), false),
-            Resume::Rewind(Source::None) => return Err(RunError::RewindWhere),
+            Resume::Rewind(Source::None) => return Err(RunError::RewindNeedsCheckpoint),
             Resume::Rewind(source) => (source.clone(), true),
             Resume::Never => (Source::None, false),
         };
@@ -92,20 +92,12 @@ impl RunBuilder {
         }
         let mut notes = Vec::new();
         if let Some(found) = &found {
-            notes.extend(
-                found
-                    .passed
-                    .iter()
-                    .map(|passed| format!("Passed over {}: {}", passed.path.display(), passed.reason)),
-            );
+            notes.extend(found.skipped.iter().cloned().map(Notice::Skipped));
             if let Source::Path(path) = &source
                 && !found.path.starts_with(path)
             {
-                notes.push(format!(
-                    "{} is later than {}: going on from there (--rewind goes back)",
-                    found.path.display(),
-                    path.display()
-                ));
+                let (path, source) = (found.path.clone(), path.clone());
+                notes.push(Notice::LaterThanSource { path, source });
             }
         }
         Ok(RunBuilder { folder: folder.to_path_buf(), policy, storage, store, found, notes })
@@ -122,7 +114,7 @@ impl RunBuilder {
     }
 
     /// What people should know about what was found.
-    pub fn notes(&self) -> &[String] {
+    pub fn notes(&self) -> &[Notice] {
         &self.notes
     }
 
@@ -159,10 +151,10 @@ impl RunBuilder {
             Some(store) => store,
             None => Store::open(&folder, storage)?,
         };
-        notes.extend(store.notes());
+        notes.extend(store.notes().into_iter().map(|text| Notice::FileSystem { text }));
         if let (Some(found), Resume::Rewind(_)) = (&found, &policy.resume) {
             for path in store.supersede(found.checkpoint.position.global_step)? {
-                notes.push(format!("Moved to {}", path.display()));
+                notes.push(Notice::Moved { path });
             }
         }
         if let Some(found) = &found {
@@ -171,11 +163,8 @@ impl RunBuilder {
         if let Some(source) = found.as_ref().and_then(|found| found.path.parent())
             && let Err(error) = journal::carry(source, &folder)
         {
-            notes.push(format!(
-                "{} could not be carried over to {}: {error}",
-                source.join(JOURNAL).display(),
-                folder.display()
-            ));
+            let (path, reason) = (source.join(JOURNAL), error.to_string());
+            notes.push(Notice::JournalNotCopied { path, folder: folder.clone(), reason });
         }
         let unusable = |source| RunError::Journal { path: folder.join(JOURNAL), source };
         let journal = Journal::open(&folder).map_err(unusable)?;
@@ -241,11 +230,11 @@ fn id(identity: &Identity, origin: Position, lineage: &[Ancestor]) -> String {
 
 /// Refuses a checkpoint of another function.
 fn compare(
-    found: &Found,
+    found: &Newest,
     identity: &Identity,
     plan: &Plan,
     policy: &Policy,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Notice>,
 ) -> Result<(), RunError> {
     let (path, saved) = (found.path.clone(), &found.checkpoint);
     let mut differences = differences(&saved.identity.config, &identity.config);
@@ -269,11 +258,8 @@ fn compare(
             let (saved, found) = (saved.identity.numerics, identity.numerics);
             return Err(RunError::Numerics { path, saved, found });
         }
-        notes.push(format!(
-            "The checkpoint is of numerics version {}, this keepstep of {}: the end will not be that of an \
-             uninterrupted run",
-            saved.identity.numerics, identity.numerics
-        ));
+        let (saved, found) = (saved.identity.numerics, identity.numerics);
+        notes.push(Notice::OtherNumerics { saved, found });
     }
     let numbers = [
         ("steps_per_epoch", saved.plan.steps_per_epoch, plan.steps_per_epoch),
@@ -292,7 +278,7 @@ fn compare(
 }
 
 /// Makes sure that the folder has the run's best model, if that can be had at all.
-fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Result<(), RunError> {
+fn bring_best(store: &mut Store, found: &Newest, notes: &mut Vec<Notice>) -> Result<(), RunError> {
     let Some(best) = found.checkpoint.metrics.best else { return Ok(()) };
     let is_it = |path: &Path| {
         let Ok((file, checkpoint)) = store::open(&Disk, path) else { return false };
@@ -312,22 +298,12 @@ fn bring_best(store: &mut Store, found: &Found, notes: &mut Vec<String>) -> Resu
     for candidate in [beside, found.path.clone()] {
         if is_it(&candidate) {
             let path = store.publish_copy(BEST_MODEL, &candidate)?;
-            notes.push(format!("Copied the best model to {}", path.display()));
+            notes.push(Notice::CopiedBest { path });
             return Ok(());
         }
     }
-    let until_then = there.map_or(String::new(), |there| {
-        format!(
-            "is of {} (val_loss {:.4}) and ",
-            there.position,
-            there.metrics.best.map_or(f64::NAN, |best| best.value)
-        )
-    });
-    notes.push(format!(
-        "The best model so far (val_loss {:.4} at {}) is not at hand: {} {until_then}will hold the next better one",
-        best.value,
-        best.position,
-        own.display()
-    ));
+    let present = there.and_then(|there| Some((there.position, there.metrics.best?.value)));
+    let objective = found.checkpoint.objective.clone();
+    notes.push(Notice::NoBest { position: best.position, objective, value: best.value, path: own, present });
     Ok(())
 }

@@ -55,9 +55,8 @@ pub enum RunError {
     },
     /// The checkpoint was computed by another arithmetic.
     #[error(
-        "{path}: it was computed by numerics version {saved}, and this keepstep has version {found}: going on would \
-         not end in the bytes of an uninterrupted run; use the version that began it, or set \
-         allow_other_numerics = true to give that up"
+        "{path}: it was computed by numerics version {saved}, and this keepstep has version {found}: continuing \
+         would not end in the bytes of an uninterrupted run"
     )]
     Numerics {
         /// The checkpoint.
@@ -80,26 +79,24 @@ pub enum RunError {
         found: u64,
     },
     /// A new run was asked for in a folder that has one.
-    #[error(
-        "{folder}: there are checkpoints in this folder already; choose another output_dir to begin a new run"
-    )]
+    #[error("{folder}: a new run was asked for, and there are checkpoints in this folder already")]
     NotEmpty {
         /// The folder.
         folder: PathBuf,
     },
     /// A rewind without saying where to.
-    #[error("--rewind needs --resume PATH, the checkpoint to go back to")]
-    RewindWhere,
+    #[error("a rewind needs the checkpoint to go back to")]
+    RewindNeedsCheckpoint,
     /// An evaluation does not have the metric that decides the best.
     #[error("the evaluation does not have `{metric}`, the metric that decides the best model")]
     Metric {
         /// The metric.
         metric: String,
     },
-    /// A number that is not finite; nothing was changed or saved.
+    /// A number that is not finite. Nothing of the update was recorded or saved.
     #[error(
-        "the {what} is not finite ({value}) in the update at {position}; nothing was changed by it. The last good \
-         checkpoint is {}. A lower learning rate usually helps", last.as_ref().map_or("none: the run had not saved yet".to_owned(), |path| path.display().to_string())
+        "the {what} is not finite ({value}) in the update at {position}; the last good checkpoint is \
+         {}", last.as_ref().map_or("none: the run had not saved yet".to_owned(), |path| path.display().to_string())
     )]
     NotFinite {
         /// "loss" or "gradient norm".

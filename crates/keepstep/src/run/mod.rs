@@ -2,6 +2,7 @@
 
 mod builder;
 mod error;
+mod notice;
 mod policy;
 mod replay;
 mod saver;
@@ -15,6 +16,7 @@ mod writer;
 
 pub use builder::{RunBuilder, Sizes};
 pub use error::RunError;
+pub use notice::Notice;
 pub use policy::{Policy, Resume};
 pub use replay::Replayed;
 pub use saves::{Save, Saves};
@@ -57,7 +59,7 @@ pub struct Run {
     ended: Vec<Save>,
     journal: Journal,
     resumed: Option<(PathBuf, Checkpoint)>,
-    notes: Vec<String>,
+    notes: Vec<Notice>,
     position: Position,
     metrics: Metrics,
     num_updates: u64,
@@ -112,7 +114,7 @@ impl Run {
     }
 
     /// What people should know about how the run was opened.
-    pub fn notes(&self) -> &[String] {
+    pub fn notes(&self) -> &[Notice] {
         &self.notes
     }
 

@@ -290,11 +290,11 @@ fn a_best_that_is_not_the_run_s_is_put_right_or_said() {
                 std::fs::remove_file(&best).expect("the best goes");
                 std::fs::write(&best, &older).expect("an older best");
                 run = open(folder.path(), &storage);
-                let notes = run.notes().join("\n");
+                let notes: String = run.notes().iter().map(|note| format!("{note}\n")).collect();
                 // Beside it lies the checkpoint of step 6, which is the best, or a later one, which is not.
                 assert_eq!(std::fs::read(&best).expect("a best") == whole, step == 6, "{notes}");
                 assert_eq!(notes.contains("Copied the best model"), step == 6, "{notes}");
-                assert_eq!(notes.contains("is not at hand"), step == 8, "{notes}");
+                assert_eq!(notes.contains("is missing"), step == 8, "{notes}");
             }
             _ => {}
         }

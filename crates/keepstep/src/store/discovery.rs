@@ -31,31 +31,31 @@ pub struct Candidates<'a> {
 
 /// The newest valid checkpoint.
 #[derive(Debug)]
-pub struct Found {
+pub struct Newest {
     /// The file.
     pub path: PathBuf,
     /// Its content; tensors are read from the file when they are asked for.
     pub checkpoint: Checkpoint,
     /// What was looked at and not taken, newest first.
-    pub passed: Vec<Passed>,
+    pub skipped: Vec<Skipped>,
 }
 
 /// A candidate that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passed {
+pub struct Skipped {
     /// The file.
     pub path: PathBuf,
     /// Why.
     pub reason: String,
 }
 
-impl Passed {
+impl Skipped {
     /// The reason without the path, which is shown next to it.
-    fn new(path: PathBuf, error: &dyn Error) -> Passed {
+    fn new(path: PathBuf, error: &dyn Error) -> Skipped {
         let text = chain(error);
         let name = format!("{}: ", path.display());
         let reason = text.strip_prefix(&name).unwrap_or(&text).to_owned();
-        Passed { path, reason }
+        Skipped { path, reason }
     }
 }
 
@@ -84,21 +84,17 @@ pub enum SourceError {
         source: io::Error,
     },
     /// There are files, and none of them holds.
-    #[error("{}", nothing_valid(passed))]
+    #[error("{}", nothing_valid(skipped))]
     NothingValid {
         /// Every file that was tried.
-        passed: Vec<Passed>,
+        skipped: Vec<Skipped>,
     },
 }
 
-fn nothing_valid(passed: &[Passed]) -> String {
+fn nothing_valid(skipped: &[Skipped]) -> String {
     let list: Vec<String> =
-        passed.iter().map(|file| format!("{} ({})", file.path.display(), file.reason)).collect();
-    format!(
-        "no checkpoint can be used, so there is nothing to continue from: {}; put a good copy in their place, or \
-         choose another output_dir to begin anew",
-        list.join("; ")
-    )
+        skipped.iter().map(|file| format!("{} ({})", file.path.display(), file.reason)).collect();
+    format!("no checkpoint can be used, so there is nothing to continue from: {}", list.join("; "))
 }
 
 /// Finds the valid checkpoint with the highest global step: in the folder, or in the source where that is later. A
@@ -106,7 +102,7 @@ fn nothing_valid(passed: &[Passed]) -> String {
 ///
 /// # Errors
 /// A source that is missing or empty, or nothing but damaged files.
-pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option<Found>, SourceError> {
+pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option<Newest>, SourceError> {
     let is_folder = |path: &Path| storage.metadata(path).map(|metadata| metadata.is_folder).ok();
     let mut files = Vec::new();
     if !candidates.source_only && is_folder(candidates.folder) == Some(true) {
@@ -125,12 +121,12 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
             None => return Err(SourceError::Missing { path: path.clone() }),
         }
     }
-    let mut passed = Vec::new();
+    let mut skipped = Vec::new();
     let mut opened = Vec::new();
     for path in files {
         match open(storage, &path) {
             Ok((file, checkpoint)) => opened.push((path, file, checkpoint)),
-            Err(error) => passed.push(Passed::new(path, &error)),
+            Err(error) => skipped.push(Skipped::new(path, &error)),
         }
     }
     // Best models last; then by what the file says; on ties the folder's own, which came first.
@@ -140,11 +136,11 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
     });
     for (path, file, checkpoint) in opened {
         match file.verify_at_once() {
-            Ok(_) => return Ok(Some(Found { path, checkpoint, passed })),
-            Err(error) => passed.push(Passed::new(path, &error)),
+            Ok(_) => return Ok(Some(Newest { path, checkpoint, skipped })),
+            Err(error) => skipped.push(Skipped::new(path, &error)),
         }
     }
-    if passed.is_empty() { Ok(None) } else { Err(SourceError::NothingValid { passed }) }
+    if skipped.is_empty() { Ok(None) } else { Err(SourceError::NothingValid { skipped }) }
 }
 
 /// A file that is no usable checkpoint.

@@ -11,9 +11,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process writes to the folder.
-    #[error(
-        "{folder}: another process is training into this folder; wait for it to end, or choose another output_dir"
-    )]
+    #[error("{folder}: another process is training into this folder")]
     Locked {
         /// The folder.
         folder: PathBuf,
@@ -38,8 +36,7 @@ pub enum StoreError {
     },
     /// The disk is too full for a checkpoint.
     #[error(
-        "{path}: the checkpoint needs {:.1} MB and {:.1} MB are free: {:.1} MB are missing; make room, lower \
-         max_checkpoints, or go on in another output_dir with --resume; every older checkpoint is untouched",
+        "{path}: the checkpoint needs {:.1} MB and {:.1} MB are free: {:.1} MB are missing; every older checkpoint is untouched",
         *needed_bytes as f64 / 1e6, *free_bytes as f64 / 1e6, needed_bytes.saturating_sub(*free_bytes) as f64 / 1e6
     )]
     NoRoom {
@@ -63,7 +60,7 @@ pub enum StoreError {
     /// The file system can hold no more files.
     #[error(
         "{path}: the checkpoint could not be saved because the file system has no free inodes: it can hold no more files, \
-         though it may have free bytes; remove files, or choose another output_dir; every older checkpoint is untouched"
+         though it may have free bytes; every older checkpoint is untouched"
     )]
     NoFiles {
         /// The file.

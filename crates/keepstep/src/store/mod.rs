@@ -14,12 +14,12 @@ mod faults;
 mod folder;
 mod lock;
 mod operation;
-mod patient;
+mod retry_interrupted;
 mod storage;
 mod write_whole;
 
 pub(crate) use discovery::open;
-pub use discovery::{Candidates, Found, OpenError, Passed, Source, SourceError, chain, find, load};
+pub use discovery::{Candidates, Newest, OpenError, Skipped, Source, SourceError, chain, find, load};
 pub use error::StoreError;
 pub use lock::Lock;
 pub use storage::{Disk, Metadata, Storage, StorageFile};
@@ -28,7 +28,7 @@ pub use write_whole::{temporary_file, write_whole};
 use crate::cadence::Cadence;
 use crate::name::{BEST_MODEL, Name};
 use keepstep_pt::{Archive, ReadAt};
-use patient::{Missing, Patient};
+use retry_interrupted::{Missing, RetryInterrupted};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ impl Store {
     pub fn open(folder: &Path, storage: Arc<dyn Storage>) -> Result<Store, StoreError> {
         let unusable = |source| StoreError::Folder { folder: folder.to_path_buf(), source };
         let missing = Missing::default();
-        let storage: Arc<dyn Storage> = Arc::new(Patient { storage, missing: missing.clone() });
+        let storage: Arc<dyn Storage> = Arc::new(RetryInterrupted { storage, missing: missing.clone() });
         folder::make(&*storage, folder).map_err(unusable)?;
         let lock = storage.lock(folder).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => StoreError::Locked { folder: folder.to_path_buf() },

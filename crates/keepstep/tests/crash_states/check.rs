@@ -35,7 +35,7 @@ fn found(storage: &Memory, newest: Option<&(PathBuf, u64)>) -> Result<(), String
     let candidates = Candidates { folder: Path::new(FOLDER), source: &Source::None, source_only: false };
     match (find(storage, &candidates), newest) {
         (Ok(None), None) => Ok(()),
-        (Err(SourceError::NothingValid { passed }), None) if !passed.is_empty() => Ok(()),
+        (Err(SourceError::NothingValid { skipped }), None) if !skipped.is_empty() => Ok(()),
         (Ok(Some(found)), Some((path, step)))
             if found.path == *path && found.checkpoint.position.global_step == *step =>
         {

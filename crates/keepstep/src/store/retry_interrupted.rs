@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 const ATTEMPTS: u32 = 100;
 
 #[derive(Debug)]
-pub(super) struct Patient {
+pub(super) struct RetryInterrupted {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) missing: Missing,
 }
@@ -30,13 +30,13 @@ impl Missing {
     }
 }
 
-struct PatientFile {
+struct RetryInterruptedFile {
     file: Box<dyn StorageFile>,
     path: PathBuf,
 }
 
 /// Does it again while it is interrupted.
-fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..ATTEMPTS {
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -50,40 +50,40 @@ fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     })
 }
 
-impl Write for PatientFile {
+impl Write for RetryInterruptedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        name("writing", &self.path, patiently(|| self.file.write(bytes)))
+        name("writing", &self.path, retry(|| self.file.write(bytes)))
     }
     fn flush(&mut self) -> io::Result<()> {
-        name("writing", &self.path, patiently(|| self.file.flush()))
+        name("writing", &self.path, retry(|| self.file.flush()))
     }
 }
 
-impl StorageFile for PatientFile {
+impl StorageFile for RetryInterruptedFile {
     fn sync(&mut self) -> io::Result<()> {
-        name("fsync of", &self.path, patiently(|| self.file.sync()))
+        name("fsync of", &self.path, retry(|| self.file.sync()))
     }
 }
 
-impl Storage for Patient {
+impl Storage for RetryInterrupted {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        name("making the folder", path, patiently(|| self.storage.create_folder(path)))
+        name("making the folder", path, retry(|| self.storage.create_folder(path)))
     }
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
-        let file = name("creating", path, patiently(|| self.storage.create(path, len_bytes)))?;
-        Ok(Box::new(PatientFile { file, path: path.to_path_buf() }))
+        let file = name("creating", path, retry(|| self.storage.create(path, len_bytes)))?;
+        Ok(Box::new(RetryInterruptedFile { file, path: path.to_path_buf() }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        name("renaming", from, patiently(|| self.storage.rename(from, to)))
+        name("renaming", from, retry(|| self.storage.rename(from, to)))
     }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        name("linking", from, patiently(|| self.storage.link(from, to)))
+        name("linking", from, retry(|| self.storage.link(from, to)))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        name("removing", path, patiently(|| self.storage.remove(path)))
+        name("removing", path, retry(|| self.storage.remove(path)))
     }
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        match patiently(|| self.storage.sync_folder(path)) {
+        match retry(|| self.storage.sync_folder(path)) {
             Err(error) if is_missing(&error) => {
                 let _ = self.missing.folder_sync.set(error.to_string());
                 Ok(())
@@ -92,16 +92,16 @@ impl Storage for Patient {
         }
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        name("listing", path, patiently(|| self.storage.list(path)))
+        name("listing", path, retry(|| self.storage.list(path)))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
-        patiently(|| self.storage.open(path))
+        retry(|| self.storage.open(path))
     }
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        patiently(|| self.storage.metadata(path))
+        retry(|| self.storage.metadata(path))
     }
     fn lock(&self, folder: &Path) -> io::Result<Lock> {
-        patiently(|| self.storage.lock(folder))
+        retry(|| self.storage.lock(folder))
     }
     fn free_bytes(&self, folder: &Path) -> Option<u64> {
         self.storage.free_bytes(folder)
