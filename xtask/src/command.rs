@@ -15,7 +15,7 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Says what is run, runs it, and turns a failure into a message.
+/// Prints a command, runs it, and turns a failure into a message.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let line = describe(command);
     eprintln!("xtask: {line}");

@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     if tally.failed == 0 && tally.succeeded { Ok(()) } else { Err("some tests failed".to_owned()) }
 }
 
-/// Kernels whose instructions are not here were not run: that is said, not passed over.
+/// Prints which kernels did not run because this processor lacks their instructions.
 fn say_what_this_processor_lacks() {
     #[cfg(target_arch = "x86_64")]
     for (name, is_here) in [
@@ -86,7 +86,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Runs the tests, passing their output on as it comes.
+    /// Runs the tests and passes their output on.
     fn of(command: &mut Command) -> Result<Tally, String> {
         let line = describe(command);
         eprintln!("xtask: {line}");

@@ -1,4 +1,4 @@
-//! Writing text, beside transformers' `generate` with its cache.
+//! Writing text, compared with transformers' `generate` with its cache.
 
 use super::measure::{ROUNDS, Times, bench, collect, median};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The program itself, watched from outside: when it says what, and how much memory it took.
+//! Watches the program from outside: when it prints what, and how much memory it takes.
 
 use crate::command::{describe, root};
 use std::io::{BufRead, BufReader};
@@ -63,7 +63,7 @@ fn memory(child: &Child) -> f64 {
     kibibytes * 1024.0 / 1e6
 }
 
-/// When the first line with `text` came.
+/// The moment of the first line that contains `text`.
 pub(super) fn first(moments: &[Moment], text: &str) -> f64 {
     moments.iter().find(|moment| moment.line.contains(text)).map_or(f64::NAN, |moment| moment.at)
 }

@@ -1,4 +1,4 @@
-//! Reading a large file as resuming does, beside `torch.load`, each in a process of its own.
+//! Reading a large file as resuming does, compared with `torch.load`, each in a process of its own.
 
 use super::measure::{ROUNDS, Times, bench, collect, median, scratch};
 use std::path::Path;

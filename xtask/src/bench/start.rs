@@ -1,4 +1,4 @@
-//! From the start of the process to the first update after a checkpoint of 100 MB, beside a PyTorch script.
+//! From the start of the process to the first update after a checkpoint of 100 MB, compared with a PyTorch script.
 
 use super::measure::{ROUNDS, scratch};
 use super::program::{first, train, watch};
@@ -17,7 +17,7 @@ n_head = 6
 n_embd = 384
 ";
 
-/// What each side says on its way, and what has happened by then.
+/// What each side prints on its way, and what has happened by then.
 const OURS: [(&str, &str); 2] =
     [("\"plan\"", "corpus known, checkpoint verified and loaded"), ("\"update\"", "first update")];
 const THEIRS: [(&str, &str); 5] = [

@@ -1,4 +1,4 @@
-//! Saving and loading, beside PyTorch's ways; and what saving takes from training.
+//! Saving and loading, compared with PyTorch's ways, and what saving costs training.
 
 use super::measure::{ROUNDS, Times, bench, collect, median, scratch};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A corpus from files to tokens, beside Hugging Face's own parallel encoder.
+//! A corpus from files to tokens, compared with Hugging Face's own parallel encoder.
 
 use super::measure::{Times, collect, median, scratch};
 use super::program::{Moment, first, train, watch};
@@ -8,7 +8,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
 
-/// Says how large the corpus is, in MB.
+/// The size of the corpus, in MB.
 const SIZE: &str = "KEEPSTEP_BENCH_MB";
 
 const CONFIG: &str = "\
@@ -43,7 +43,7 @@ fn measure(folder: &Path, megabytes: usize, torch: Option<&Path>) -> Result<(), 
     let config = folder.join("config.toml");
     fs::write(&config, CONFIG).map_err(|error| error.to_string())?;
     let config = config.display().to_string();
-    // Files as young as these are read again, to be sure.
+    // Stamps of files this young are not trusted, so wait.
     std::thread::sleep(std::time::Duration::from_secs(4));
 
     println!("a corpus of {megabytes} MB: seconds, and MB of memory at most");
@@ -74,7 +74,7 @@ fn measure(folder: &Path, megabytes: usize, torch: Option<&Path>) -> Result<(), 
         let phases = Phases::of(&cold);
         let theirs = match torch {
             Some(python) => {
-                // Where it is slow, a part of the corpus says as much.
+                // A slow side measures a part of the corpus.
                 let most =
                     if name.starts_with("bpe") || name == "tokenizer.json" { 32.min(megabytes) } else { 4 };
                 let mut command = Command::new(python);

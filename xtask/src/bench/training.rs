@@ -1,4 +1,4 @@
-//! One training update, beside PyTorch's.
+//! One training update, compared with PyTorch's.
 
 use super::measure::{ROUNDS, Times, bench, collect, median};
 use std::path::Path;
@@ -46,7 +46,7 @@ const BLOCK_SIZES: [Case; 4] = [
     Case::new("4096", 4096, 3, None),
 ];
 
-/// Elsewhere it would be emulated, which says nothing of its speed.
+/// Without the instruction, bf16 is emulated, and its speed means nothing.
 fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -88,7 +88,7 @@ pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
     Ok(())
 }
 
-/// Both sides of a case in turn; gives ours.
+/// Measures both sides of a case in turn and returns ours.
 fn measure(case: Case, torch: Option<&Path>, name: &str) -> Result<Times, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     let torch = torch.filter(|_| case.has_peer());
@@ -122,7 +122,7 @@ fn measure(case: Case, torch: Option<&Path>, name: &str) -> Result<Times, String
     Ok(ours)
 }
 
-/// Where an update's time goes, and what it cannot do without.
+/// Where an update's time goes, and its floors.
 fn print_floors(size: &str, times: &Times) {
     let of = |what: &str| median(times, what);
     let attention = of("attention_forward") + of("attention_backward");
