@@ -1,4 +1,4 @@
-//! Progress for other programs: one JSON object per line on standard output. docs/design.md has the schema.
+//! Progress for other programs: one JSON object per line on standard output. docs/formats.md has the schema.
 
 use crate::commands::hints::{notice_hint, store_hint, with_hint};
 use keepstep::journal::{Evaluation, Event, Sample, Update};

@@ -172,6 +172,24 @@ mod tests {
         own.get("format_version").and_then(Value::as_int).expect("a version")
     }
 
+    #[test]
+    fn the_page_of_formats_has_every_key() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/formats.md");
+        let page = std::fs::read_to_string(path).expect("the page");
+        for checkpoint in std::iter::once(checkpoint()).chain(version_2()) {
+            let root = checkpoint.to_value();
+            let own = root.as_dict().and_then(|root| root.get("keepstep")?.as_dict()).expect("its own part");
+            let (_, part) = page.split_once("## Checkpoint: `keepstep`").expect("its part");
+            for (key, _) in own.iter() {
+                let key = key.as_str().expect("a name");
+                let has = |line: &str| {
+                    line.split('|').nth(1).is_some_and(|cell| cell.contains(&format!("`{key}`")))
+                };
+                assert!(part.lines().any(has), "docs/formats.md lacks keepstep.{key}");
+            }
+        }
+    }
+
     /// Everything that version 1 cannot hold.
     fn version_2() -> Vec<Checkpoint> {
         let change = |change: &dyn Fn(&mut Checkpoint)| {

@@ -3,6 +3,8 @@
 mod carry;
 pub mod curve;
 mod event;
+#[cfg(test)]
+mod page;
 pub mod sessions;
 
 pub(crate) use carry::carry;
