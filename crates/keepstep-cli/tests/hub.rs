@@ -297,7 +297,14 @@ print(json.dumps([len(glob.glob('shards/*.safetensors')), len(theirs(open('corpu
     let train = |from: &str, status: i32| {
         let init_from = format!("init_from={}", lab.path(from).display());
         expect(
-            lab.train(&format!("run {from}")).args(["--set", &init_from, "--set", "total_steps=1"]),
+            lab.train(&format!("run {from}")).args([
+                "--set",
+                &init_from,
+                "--set",
+                "total_steps=1",
+                "--set",
+                "eval_steps=1",
+            ]),
             status,
         )
     };

@@ -1,4 +1,4 @@
-//! Other formats for a checkpoint's weights: safetensors, and a folder as the Hugging Face hub has it.
+//! Exports a checkpoint's weights as safetensors, or as a folder in the layout of the Hugging Face hub.
 
 use crate::hub::trained::{TrainedModel, TrainedModelError};
 use keepstep::Checkpoint;

@@ -1,4 +1,5 @@
-//! Weights to begin with (`init_from`): a folder as the Hugging Face hub lays it out, or a checkpoint of keepstep.
+//! The weights that a run begins with (`init_from`): a folder in the layout of the Hugging Face hub, or a checkpoint of
+//! keepstep.
 
 use crate::config::Config;
 use crate::hub::HubError;
@@ -32,7 +33,7 @@ impl InitialWeights {
         &self.path
     }
 
-    /// A hash of the files: what the run is a function of.
+    /// A hash of the files. The run's result depends on it, so checkpoints store it.
     ///
     /// # Errors
     /// They cannot be read.
@@ -109,7 +110,7 @@ impl InitialWeights {
     }
 }
 
-/// What `init_from` says of the model and the tokenizer: the keys of the config that it gives where they are not set.
+/// The config keys that `init_from` gives where the config does not set them: sizes of the model, and the tokenizer.
 ///
 /// # Errors
 /// A `config.json` of another model, or a file that is no checkpoint.

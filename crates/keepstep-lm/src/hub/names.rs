@@ -1,4 +1,5 @@
-//! Others' model weights in keepstep's layout: names without the prefixes of wrappers, linear layers either way round.
+//! Model weights of other programs in keepstep's layout: prefixes of wrappers are stripped, and linear layers may be stored
+//! transposed.
 
 use crate::hub::HubError;
 use crate::hub::tensors::Named;
@@ -30,7 +31,7 @@ pub(crate) fn canonical(name: &str) -> Option<String> {
     Some(if has_prefix { name.to_owned() } else { format!("transformer.{name}") })
 }
 
-/// Fills `parameters`; a longer table of positions is cut where `crop` says so.
+/// Fills `parameters`. With `crop`, a longer position embedding is cut to the model's length.
 pub(crate) fn load(
     tensors: &[Named<'_>],
     layout: &Layout,
@@ -91,7 +92,7 @@ pub(crate) fn load(
     Ok(linear)
 }
 
-/// The first attention layer is never square, so that its shape tells.
+/// Whether linear layers are transposed. The first attention layer is never square, so its shape shows it.
 fn orientation<'a>(layout: &Layout, find: &impl Fn(&str) -> Option<&'a Named<'a>>) -> Linear {
     let name = "transformer.h.0.attn.c_attn.weight";
     let known = layout.tensors().iter().find(|tensor| tensor.name == name);

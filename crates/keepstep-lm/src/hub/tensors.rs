@@ -1,4 +1,4 @@
-//! Named tensors of a file, whatever its format.
+//! Named tensors of a file, in any of the formats that are read.
 
 use crate::hub::HubError;
 use crate::hub::numbers::{bf16, f16};

@@ -1,4 +1,4 @@
-//! A model as a checkpoint holds it: enough to write text or to be exported.
+//! The model in a checkpoint: enough to generate text or to export it.
 
 use crate::config::{ConfigError, StoredConfig};
 use keepstep::Checkpoint;

@@ -6,7 +6,7 @@ mod notebook;
 mod optimizer;
 mod param_groups;
 mod position;
-mod rates;
+pub(crate) mod rates;
 pub(crate) mod resume;
 mod stated;
 

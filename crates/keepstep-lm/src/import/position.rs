@@ -1,9 +1,9 @@
-//! Others' ways of counting.
+//! Where a notebook's epoch, step and global step lie in a run.
 
 use crate::hub::HubError;
 use keepstep::position::Position;
 
-/// How a notebook counts, where its numbers alone do not tell.
+/// How a notebook counts epochs and steps. Whatever is not set is inferred from its numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepConvention {
     /// The number of the first epoch: 0 or 1.
@@ -22,11 +22,11 @@ pub(crate) struct Stated {
     pub(crate) global_step: i64,
 }
 
-/// The place that the numbers mean. What they say of the global step decides where it can; then that a checkpoint was
-/// taken after a whole accumulation window; then that an epoch 0 is the first of those that begin at 0.
+/// Finds the position that the numbers mean. Of several readings it takes the one that agrees with the global step, or else
+/// the one at the end of an accumulation window, or else, for epoch 0, the one that counts epochs from 0.
 pub(crate) fn interpret(
     stated: Stated,
-    counting: StepConvention,
+    convention: StepConvention,
     steps_per_epoch: u64,
     accumulation: u64,
 ) -> Result<Position, HubError> {
@@ -34,8 +34,8 @@ pub(crate) fn interpret(
     let outside = || HubError::Outside { epoch, step, steps_per_epoch };
     let made = u64::try_from(global_step).map_err(|_| outside())?;
     let mut places: Vec<Place> = Vec::new();
-    for base in counting.epoch_base.map_or(vec![0, 1], |base| vec![i64::from(base)]) {
-        for is_index in counting.step_is_index.map_or(vec![false, true], |is_index| vec![is_index]) {
+    for base in convention.epoch_base.map_or(vec![0, 1], |base| vec![i64::from(base)]) {
+        for is_index in convention.step_is_index.map_or(vec![false, true], |is_index| vec![is_index]) {
             let (Some(epoch), Some(step)) =
                 (epoch.checked_add(1 - base), step.checked_add(i64::from(is_index)))
             else {
@@ -80,7 +80,7 @@ pub(crate) fn interpret(
         });
     };
     if !boundary(&place) {
-        if !counting.round_down {
+        if !convention.round_down {
             let Place { epoch, step } = place;
             return Err(HubError::InsideWindow { epoch, step, gradient_accumulation_steps: accumulation });
         }
@@ -116,9 +116,10 @@ mod tests {
         epoch: i64,
         step: i64,
         global_step: i64,
-        counting: StepConvention,
+        convention: StepConvention,
     ) -> Result<(u64, u64), HubError> {
-        interpret(Stated { epoch, step, global_step }, counting, 10, 3).map(|place| (place.epoch, place.step))
+        interpret(Stated { epoch, step, global_step }, convention, 10, 3)
+            .map(|place| (place.epoch, place.step))
     }
 
     #[test]

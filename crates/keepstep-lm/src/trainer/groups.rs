@@ -1,6 +1,7 @@
 //! Imported parameter groups, as a checkpoint's config stores them.
 
 use crate::config::{OptimizerConfig, StoredConfig};
+use crate::import::rates::rescale;
 use keepstep_model::layout::Layout;
 use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::state_dict::StateDictError;
@@ -36,10 +37,10 @@ pub(crate) fn changed(
     old: &OptimizerConfig,
     new: &OptimizerConfig,
 ) -> Vec<ParamGroup> {
+    if new.learning_rate != old.learning_rate {
+        rescale(&mut groups, new.learning_rate);
+    }
     for group in &mut groups {
-        if new.learning_rate != old.learning_rate {
-            group.learning_rate = new.learning_rate;
-        }
         if new.weight_decay != old.weight_decay && group.weight_decay != 0.0 {
             group.weight_decay = new.weight_decay;
         }
