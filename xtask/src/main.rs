@@ -22,9 +22,10 @@ use std::process::ExitCode;
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  test [--quick | --all-torch]
+  test [--quick | --python | --all-torch]
                          formatting, clippy, rustdoc and every test; installs what the tests need
-                         (--quick leaves out the tests that need PyTorch, TensorBoard, a browser or emulated ARM, and says so; --all-torch opens the
+                         (--quick leaves out the tests that need PyTorch, TensorBoard, a browser or emulated ARM, and says so; --python runs those of the
+                         Python package alone; --all-torch opens the
                          checkpoints with an older PyTorch as well)
   bench [NAME...] [--against torch]
                          figures, all or those named (training, store, reading, resume, tokenize, generate, start); with

@@ -6,11 +6,14 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    if arguments == ["--python"] {
+        return Tally::of(&mut python::tests(&machine::package_python()?)?)?.say();
+    }
     let (quick, all_torch) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => (false, false),
         ["--quick"] => (true, false),
         ["--all-torch"] => (false, true),
-        _ => return Err(format!("test takes --quick, --all-torch or nothing, not {arguments:?}")),
+        _ => return Err(format!("test takes --quick, --python, --all-torch or nothing, not {arguments:?}")),
     };
     run_checks()?;
 
@@ -40,8 +43,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         tally.add_all(&Tally::of(&mut python::tests(&machine::package_python()?)?)?);
     }
     say_what_this_processor_lacks();
-    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.ignored);
-    if tally.failed == 0 && tally.succeeded { Ok(()) } else { Err("some tests failed".to_owned()) }
+    tally.say()
 }
 
 /// Prints which kernels did not run because this processor lacks their instructions.
@@ -102,6 +104,12 @@ impl Tally {
         }
         tally.succeeded = child.wait().map_err(|error| format!("{line}: {error}"))?.success();
         Ok(tally)
+    }
+
+    /// Prints the sums; an error if a test failed.
+    fn say(&self) -> Result<(), String> {
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.ignored);
+        if self.failed == 0 && self.succeeded { Ok(()) } else { Err("some tests failed".to_owned()) }
     }
 
     /// Counts another command's tests as well.
