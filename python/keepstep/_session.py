@@ -19,7 +19,6 @@ from ._notebook import Interrupts, after_cell
 from ._random import Randomness
 from ._rehearsal import Rehearsal, RehearsalReport, updates_to_rehearse
 from ._save import Converter, Snapshot, Snapshots, storage_id
-from ._status import write_status
 from ._track import Tracked, frozen_digest, load, load_order, new_tensor, plain, state_of
 from ._window import Numbers, Pending, Steps, Window
 
@@ -88,6 +87,8 @@ class Session:
         self._completed = False
         """The update that ends with this micro-batch is counted already, because it was evaluated."""
         self._evaluated = False
+        self._ended = False
+        """The end of the session is in the journal."""
         self._snapshot: tuple[str, Snapshot] | None = None
         self._rehearsal: Rehearsal | None = None
         self._before_rehearsal: tuple[tuple[int, int, int], str | None] | None = None
@@ -155,11 +156,10 @@ class Session:
             epoch, step, _ = self.position
             return (loader.epochs, loader.steps_per_epoch) if epoch <= loader.epochs else (epoch, step)
         self.running = True
-        self.clean = True
+        self._ended = False
         self.interrupts.install()
         self._undo_cell = after_cell(self._cell_ended)
         self._bar = Bar(self.options.progress_bar, loader.steps_per_epoch)
-        self._status("running")
         return self.position[:2]
 
     def open(self, loader: Loader) -> None:
@@ -366,15 +366,12 @@ class Session:
         self._undo_cell()
         if self.core is None or self.closed is not None:
             return
-        if not self.clean:
-            self.reason = self.reason or "left inside an update"
-            self._status("stopped")
-            return
-        self._settle_pending()
-        self._wait_for_saves()
-        if not self.core.is_complete and self.reason is None:
-            self.reason = "left by the loop"
-        self._status("finished" if self.core.is_complete else "stopped")
+        if self.clean:
+            self._settle_pending()
+            self._wait_for_saves()
+        if self.reason is None and not self.core.is_complete:
+            self.reason = "left by the loop" if self.clean else "left inside an update"
+        self._end_session()
 
     def _cell_ended(self) -> None:
         """A notebook's cell has ended while the loop is suspended in its body: an exception left it."""
@@ -419,10 +416,10 @@ class Session:
         pending, self._pending = self._pending, None
         numbers = pending.read()
         loss = numbers.loss
+        # A scaler skips an update because its gradients, and possibly its loss, are not finite.
         if not numbers.skipped:
             try:
-                norm = numbers.norm
-                self.core.check_finite(0.0 if loss is None else loss, 0.0 if norm is None else norm)
+                self.core.check_finite(loss, numbers.norm)
             except _core.Error as error:
                 self.clean = False
                 raise NotFiniteError(str(error)) from None
@@ -446,9 +443,7 @@ class Session:
                 callback(event)
 
     def _complete(self, numbers: Numbers) -> bool:
-        self.core.complete(
-            numbers.loss_sum, numbers.count, numbers.rate or 0.0, float("nan") if numbers.norm is None else numbers.norm
-        )
+        self.core.complete(numbers.loss_sum, numbers.count, numbers.rate, numbers.norm, numbers.skipped)
         replayed = self.core.take_replayed()
         if replayed is not None:
             self._say_replayed(replayed)
@@ -506,32 +501,38 @@ class Session:
         options, (_, _, global_step) = self.options, self.position
         assert self.loader is not None
         stop = self._wish_to_stop()
-        ends = global_step >= self.loader.total_steps
+        ends = global_step >= self.loader.total_steps or self.stop_for_good is not None
         ends_epoch = self.position[1] == self.loader.steps_per_epoch
-        due = self._evaluated or ends_epoch or global_step % options.save_steps == 0
-        if due or stop is not None or ends:
+        every = options.eval_steps
+        if every is not None and (ends_epoch or global_step % every == 0) and not self._evaluated:
+            raise UsageError(
+                f"an evaluation was due after update {global_step}, and run.evaluated() was not called: call it where "
+                "`run.evaluation_due` is true, or leave out eval_steps"
+            )
+        scheduled = ends or ends_epoch or global_step % options.save_steps == 0
+        if scheduled or self._evaluated or stop is not None:
             self._settle_pending()
-            if self.core.evaluation_due:
-                raise UsageError(
-                    f"an evaluation was due after update {global_step}, and run.evaluated() was not called: call it "
-                    "where `run.evaluation_due` is true, or leave out eval_steps"
-                )
+        if self.stop_for_good is not None:
+            self.core.stop(self.stop_for_good)
+            self.reason = self.stop_for_good
         if self._pending is None and self.core.save_is_due:
             self._save("save_if_due")
         elif self._pending is None:
             self.core.skip_save()
+        if ends:
+            return False
         if stop is None:
             if options.save_every is not None and time.monotonic() - self._saved_at >= options.save_every:
                 self._settle_pending()
                 self._save("save_now")
             self._poll()
-            return not ends
-        self._save("save_now")
-        self._submit_now()
+            return True
+        if not scheduled:
+            self._save("save_now")
         self._wait_for_saves()
         self.reason = stop
         if stop == "SIGINT":
-            self._status("stopped")
+            self.interrupts.wish = None
             raise KeyboardInterrupt
         self._say(f"Stopped ({stop}) after update {global_step}; the run goes on from here when it is started again")
         return False
@@ -598,8 +599,6 @@ class Session:
         files, failure = self.core.saved()
         for path, seconds in files:
             self.last_saved, self.save_seconds = path, max(self.save_seconds, seconds)
-        if files:
-            self._status("running")
         if failure is not None:
             raise SaveError(failure)
 
@@ -620,15 +619,20 @@ class Session:
         if self.clean:
             self._settle_pending()
             self._wait_for_saves()
+        self._end_session()
         complete = bool(self.core.is_complete)
-        reason = "complete" if complete else self.reason or "stopped"
-        self.core.stop(reason)
+        self.close("has been finished")
+        return complete
+
+    def _end_session(self) -> None:
+        """Says in the journal and in ``status.json`` why the session ends, once."""
+        if self._ended:
+            return
+        self._ended = True
+        self.core.end_session("complete" if self.core.is_complete else self.reason or "stopped")
         replayed = self.core.take_replayed()
         if replayed is not None:
             self._say_replayed(replayed)
-        self._status("finished" if complete else "stopped")
-        self.close("has been finished")
-        return complete
 
     def close(self, why: str) -> None:
         """Lets go of everything: hooks, signals, the folder. A save under way is finished."""
@@ -643,9 +647,6 @@ class Session:
                 self._submit_now()
             self.core.close()
         self.closed = why
-
-    def _status(self, state: str) -> None:
-        write_status(self.options.folder, state, self.position, self.reason, self.last_saved)
 
     def _say(self, text: str) -> None:
         if not self.options.quiet:

@@ -84,7 +84,7 @@ def test_time_limit(tmp_path: Path) -> None:
     assert loop.run.reason == "time limit" and not loop.run.finish()
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["state"], status["reason"]) == ("stopped", "time limit")
-    assert status["last_checkpoint"] in names(tmp_path)
+    assert status["checkpoint"] in names(tmp_path)
 
 
 def test_best_by_another_metric(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_bad_use_gets_one_sentence(tmp_path: Path) -> None:
         loop = fresh().track()
         loop.update = lambda: None  # type: ignore[method-assign]
         loop.go()
-    with raises("made 2 steps .*call step.. only where `run.update_due`"):
+    with raises("made 3 steps .*call step.. only where `run.update_due`"):
         loop = fresh().track()
         loop.go(lambda loop: loop.optimizer.step())
     with raises("nothing is tracked"):

@@ -76,7 +76,15 @@ pub(crate) fn look(
         "max" => Objective::max(metric),
         _ => Objective::min(metric),
     };
-    let policy = Policy { save_steps, max_checkpoints, eval_steps, objective, resume, ..Policy::default() };
+    let policy = Policy {
+        save_steps,
+        max_checkpoints,
+        eval_steps,
+        objective,
+        resume,
+        status_file: true,
+        ..Policy::default()
+    };
     let opening = py.detach(|| RunBuilder::open(&folder, policy)).map_err(run_error)?;
     Ok(Look(Mutex::new(Some(opening))))
 }
@@ -161,8 +169,8 @@ impl Look {
         let length = Length { epochs, total_steps: None };
         let sizes = Sizes { steps_per_epoch, gradient_accumulation_steps, length };
         let opening = lock(&self.0).take().ok_or_else(|| usage("the look has been used"))?;
-        let id = identity.digest();
         let run = py.detach(|| opening.start(identity, sizes)).map_err(run_error)?;
+        let id = run.id().to_owned();
         Ok(Run { id, inner: Mutex::new(Some(run)), ended: Mutex::default() })
     }
 }
@@ -298,18 +306,37 @@ impl Run {
     }
 
     /// Refuses an update whose loss or gradient norm is not finite.
-    fn check_finite(&self, loss: f64, grad_norm: f64) -> PyResult<()> {
+    fn check_finite(&self, loss: Option<f64>, grad_norm: Option<f64>) -> PyResult<()> {
         self.with(|run| run.check_finite(loss, grad_norm))?.map_err(run_error)
     }
 
     /// Records that the next update was made.
-    fn complete(&self, loss_sum: f64, num_tokens: u64, learning_rate: f64, grad_norm: f64) -> PyResult<()> {
+    fn complete(
+        &self,
+        loss_sum: f64,
+        num_tokens: u64,
+        learning_rate: Option<f64>,
+        grad_norm: Option<f64>,
+        skipped: bool,
+    ) -> PyResult<()> {
         self.with(|run| {
             let update = run.next_update().ok_or_else(|| usage("the run is complete"))?;
-            let stats = UpdateStats::new(loss_sum, num_tokens).with_learning_rate(learning_rate);
-            run.record_update(&update, stats.with_grad_norm(grad_norm));
+            let mut stats = UpdateStats::new(loss_sum, num_tokens).with_skipped(skipped);
+            (stats.learning_rate, stats.grad_norm) = (learning_rate, grad_norm);
+            run.record_update(&update, stats);
             Ok(())
         })?
+    }
+
+    /// Ends the run for good at this position; the next save records the reason.
+    fn stop(&self, reason: &str) -> PyResult<()> {
+        self.with(|run| run.stop(reason))
+    }
+
+    /// Why the loop has ended the run for good, in this session or an earlier one.
+    #[getter]
+    fn stopped(&self) -> PyResult<Option<String>> {
+        self.with(|run| run.stopped().map(str::to_owned))
     }
 
     /// Records an evaluation: the validation loss and other metrics by name. True if it is the best so far.
@@ -382,8 +409,8 @@ impl Run {
         Ok(self.with(keepstep::Run::take_journal_failure)?.map(|error| error.to_string()))
     }
 
-    /// Ends the session.
-    fn stop(&self, py: Python<'_>, reason: &str) -> PyResult<()> {
+    /// Ends the session, saying why in the journal and in `status.json`.
+    fn end_session(&self, py: Python<'_>, reason: &str) -> PyResult<()> {
         py.detach(|| self.with(|run| run.end_session(reason)))
     }
 
