@@ -125,6 +125,60 @@ fn another_vocabulary() {
     assert_eq!(lab.checkpoints("run"), before);
 }
 
+/// The folder of another model: its files belong together.
+#[test]
+fn a_tokenizer_of_another_model_is_not_replaced() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("run")).expect("a folder");
+    expect(lab.train("other").args(["--set", "data.tokenizer=chars", "--stop-after", "1"]), 75);
+    let (theirs, ours) = (lab.path("other/tokenizer.json"), lab.path("run/tokenizer.json"));
+    // Apart from the lock.
+    let names = || {
+        let names = fs::read_dir(lab.path("run"))
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name());
+        names.filter(|name| !name.to_string_lossy().contains("lock")).count()
+    };
+    for content in [fs::read(&theirs).expect("a tokenizer"), b"{}".to_vec(), Vec::new()] {
+        fs::write(&ours, &content).expect("a file");
+        let said = refused(&lab, &[], 2);
+        assert!(said.contains("run/tokenizer.json") && said.contains("output_dir"), "{said}");
+        expect(lab.train("run").arg("--dry-run"), 2);
+        assert!(fs::read(&ours).expect("the file") == content && names() == 1);
+    }
+    // A model that is trained further in its own folder, whose tokenizer holds the state of a call.
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&fs::read(&theirs).expect("a tokenizer")).expect("JSON");
+    json["truncation"] = serde_json::json!({
+        "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0
+    });
+    fs::write(&ours, json.to_string()).expect("a file");
+    let tokenizer = format!("data.tokenizer={}", ours.display());
+    let output = expect(lab.train("run").args(["--set", &tokenizer, "--stop-after", "1"]), 75);
+    assert!(said(&output).contains("`truncation`"), "{}", said(&output));
+    assert_eq!(fs::read_to_string(&ours).expect("the file"), json.to_string());
+    // The run is the one that it is with the file as it was made.
+    assert_eq!(lab.checkpoints("run"), {
+        let tokenizer = format!("data.tokenizer={}", theirs.display());
+        expect(lab.train("clean").args(["--set", &tokenizer, "--stop-after", "1"]), 75);
+        lab.checkpoints("clean")
+    });
+}
+
+#[test]
+fn a_link_to_nothing_in_the_corpus() {
+    let lab = Lab::new();
+    std::os::unix::fs::symlink("/nowhere", lab.path("gone.txt")).expect("a link");
+    let paths = format!("data.paths=[\"{}\"]", lab.path("*.txt").display());
+    let said = refused(&lab, &[&paths], 2);
+    assert!(said.contains("gone.txt") && said.contains("data.skip_unreadable"), "{said}");
+    assert!(!lab.path("run").exists());
+    let mut allowed = lab.train("run");
+    allowed.args(["--set", &paths, "--set", "data.skip_unreadable=true", "--stop-after", "1"]);
+    let output = expect(&mut allowed, 75);
+    assert!(support::said(&output).contains("gone.txt"), "{}", support::said(&output));
+}
+
 #[test]
 fn nothing_but_damaged_files() {
     let lab = started();

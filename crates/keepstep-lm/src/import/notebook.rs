@@ -102,6 +102,7 @@ pub fn import(
     let mut checkpoint = Checkpoint::new(spec.identity(), plan, position, state);
     (checkpoint.origin, checkpoint.num_updates) = (position, num_updates);
     (checkpoint.metrics.val_loss, checkpoint.metrics.best) = (number("val_loss")?, best);
+    run_spec::tokenizer_file(folder, &spec.tokenizer)?;
     let made = branch::begin(&checkpoint, folder)
         .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })?;
     run_spec::publish_tokenizer(folder, &spec.tokenizer)?;

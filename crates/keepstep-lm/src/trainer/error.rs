@@ -196,6 +196,15 @@ pub enum TrainError {
         /// The file, or the folder.
         path: PathBuf,
     },
+    /// The run's folder has another tokenizer.
+    #[error(
+        "{path}: this is another tokenizer than the run's, and keepstep never replaces it: choose another output_dir, or \
+         move the file away"
+    )]
+    OtherTokenizer {
+        /// The file.
+        path: PathBuf,
+    },
     /// The tokenizer cannot be put beside the checkpoints.
     #[error("{path}: the tokenizer cannot be written")]
     TokenizerFile {
@@ -229,6 +238,7 @@ impl TrainError {
             | TrainError::Precision { .. }
             | TrainError::PrecisionOfRun { .. }
             | TrainError::OtherPrecision { .. }
+            | TrainError::OtherTokenizer { .. }
             | TrainError::Fixed { .. } => true,
             TrainError::Run(error) => error.is_incompatible(),
             TrainError::Corpus(error) => error.is_usage(),

@@ -100,6 +100,7 @@ impl<C> RunSpec<C> {
         let (initial, init_from) = initial(config, checkpoint, observer)?;
         let files = files(config, observer, stop)?;
         let tokenizer = tokenizer(config, &files, checkpoint, observer, stop)?;
+        tokenizer.notes().iter().for_each(|note| observer.note(note));
         let (corpus, corpus_sizes) = read(&files, &tokenizer, observer)?;
         let result =
             Config { precision: precision.into(), ..config.without_default_rows(tokenizer.vocab_size()) };
@@ -138,12 +139,13 @@ impl<C> RunSpec<C> {
 }
 
 impl<C> RunSpec<C> {
-    /// Checks that the checkpoint is one of this run; a changed corpus is told file by file.
+    /// Checks that the checkpoint is one of this run, and that the run's tokenizer may be written to its folder. A changed
+    /// corpus is reported file by file.
     ///
     /// # Errors
-    /// The checkpoint belongs to another run.
+    /// The checkpoint belongs to another run, or the folder has another tokenizer.
     pub(crate) fn check(&self, builder: &RunBuilder, folder: &Path) -> Result<Plan, TrainError> {
-        builder.check(&self.identity(), self.sizes).map_err(|error| match error {
+        let plan = builder.check(&self.identity(), self.sizes).map_err(|error| match error {
             RunError::Input { path, difference } if difference.key == CORPUS_FINGERPRINT => {
                 let saved = builder.checkpoint().map(saved_tokenizer);
                 let change = if saved.is_some_and(|saved| saved != self.tokenizer.json()) {
@@ -162,7 +164,9 @@ impl<C> RunSpec<C> {
                 TrainError::OtherCorpus { path, change }
             }
             error => error.into(),
-        })
+        })?;
+        tokenizer_file(folder, &self.tokenizer)?;
+        Ok(plan)
     }
 }
 
@@ -339,12 +343,25 @@ pub(crate) fn schedule(config: &Config, plan: &Plan) -> Schedule {
     Schedule::new(&config.schedule, config.optimizer.learning_rate, total_steps)
 }
 
+/// Where the run's tokenizer is to be written, next to its checkpoints. None if the file is there already: a model that
+/// is trained further in its own folder, even if its file holds the state of a call.
+///
+/// # Errors
+/// The folder has another tokenizer, which other files in it may depend on. It is never replaced.
+pub(crate) fn tokenizer_file(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<PathBuf>, TrainError> {
+    let path = folder.join(TOKENIZER_FILE);
+    if path.symlink_metadata().is_err() {
+        return Ok(Some(path));
+    }
+    match Tokenizer::from_file(&path) {
+        Ok(found) if found.json() == tokenizer.json() => Ok(None),
+        _ => Err(TrainError::OtherTokenizer { path }),
+    }
+}
+
 /// Writes the tokenizer next to the checkpoints, where other programs look for it.
 pub(crate) fn publish_tokenizer(folder: &Path, tokenizer: &Tokenizer) -> Result<(), TrainError> {
-    let path = folder.join(TOKENIZER_FILE);
-    if std::fs::read_to_string(&path).is_ok_and(|json| json == tokenizer.json()) {
-        return Ok(());
-    }
+    let Some(path) = tokenizer_file(folder, tokenizer)? else { return Ok(()) };
     keepstep::store::write_whole(&path, tokenizer.json().as_bytes())
         .map_err(|source| TrainError::TokenizerFile { path, source })
 }

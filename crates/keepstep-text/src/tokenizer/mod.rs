@@ -2,6 +2,7 @@
 
 mod bpe;
 mod counts;
+mod file_check;
 mod interner;
 mod merges;
 mod pairs;
@@ -92,6 +93,7 @@ pub struct Tokenizer {
     kind: Kind,
     vocab_size: usize,
     end_of_text: Option<u32>,
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -109,7 +111,7 @@ impl Tokenizer {
     pub fn bytes() -> Tokenizer {
         let vocab = bpe::byte_alphabet().into_iter().zip(0..).collect();
         let json = to_json(byte_level(BPE::new(vocab, Vec::new()), false));
-        Tokenizer { json, kind: Kind::Bytes, vocab_size: 256, end_of_text: None }
+        Tokenizer { json, kind: Kind::Bytes, vocab_size: 256, end_of_text: None, notes: Vec::new() }
     }
 
     /// Each of these characters is a token, in ascending order.
@@ -124,6 +126,7 @@ impl Tokenizer {
             vocab_size: characters.len(),
             kind: Kind::Chars(characters),
             end_of_text: None,
+            notes: Vec::new(),
         }
     }
 
@@ -163,7 +166,16 @@ impl Tokenizer {
         if json == bytes.json {
             return Ok(bytes);
         }
-        let library: Library = json.parse().map_err(|error| unusable(format!("{error}")))?;
+        let mut library: Library = json.parse().map_err(|error| unusable(format!("{error}")))?;
+        file_check::check(json).map_err(unusable)?;
+        let removed = file_check::remove_call_state(&mut library);
+        if !removed.is_empty() {
+            let json = library.to_string(false).map_err(|error| unusable(error.to_string()))?;
+            let mut tokenizer = Tokenizer::from_json(&json, place)?;
+            let note = |what: &&str| format!("{place}: {what}, is not applied: it is the state of a call");
+            tokenizer.notes = removed.iter().map(note).collect();
+            return Ok(tokenizer);
+        }
         let vocab = library.get_vocab(true);
         let single = |text: &String| {
             let mut characters = text.chars();
@@ -185,7 +197,7 @@ impl Tokenizer {
             Some(merges) => Kind::Merges(library, merges),
             None => Kind::Library(library),
         };
-        Ok(Tokenizer { json: json.to_owned(), kind, vocab_size, end_of_text })
+        Ok(Tokenizer { json: json.to_owned(), kind, vocab_size, end_of_text, notes: Vec::new() })
     }
 
     /// Reads a `tokenizer.json`, or a `vocab.json` with `merges.txt` next to it.
@@ -201,7 +213,12 @@ impl Tokenizer {
         Tokenizer::from_json(&json, &path.display().to_string())
     }
 
-    /// All of it, as a `tokenizer.json` holds it.
+    /// What people should know of the file that the tokenizer was read from: what of it is not applied.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// All of it, as a `tokenizer.json` holds it. What is not applied to a corpus is not in it.
     pub fn json(&self) -> &str {
         &self.json
     }
@@ -334,6 +351,71 @@ mod tests {
         let error = Tokenizer::train_bpe(&WordCounts::of(&["ab"]), 300, &mut |_, _| true);
         let error = error.expect_err("too few").to_string();
         assert!(error.contains("257"), "{error}");
+    }
+
+    /// What transformers saves with a tokenizer that was called with truncation and padding.
+    #[test]
+    fn the_state_of_a_call_is_not_applied() {
+        let words = WordCounts::of(&[TEXT, TEXT]);
+        let trained = Tokenizer::train_bpe(&words, 270, &mut |_, _| true).expect("a tokenizer");
+        let truncation = serde_json::json!({
+            "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0
+        });
+        let padding = serde_json::json!({
+            "strategy": { "Fixed": 512 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 269,
+            "pad_type_id": 0, "pad_token": "<|endoftext|>"
+        });
+        for clean in [trained, Tokenizer::bytes(), Tokenizer::chars(TEXT.chars())] {
+            for (keys, num_notes) in
+                [(&["truncation"][..], 1), (&["padding"], 1), (&["truncation", "padding"], 2)]
+            {
+                let mut json: serde_json::Value = serde_json::from_str(clean.json()).expect("JSON");
+                for &key in keys {
+                    json[key] = if key == "padding" { padding.clone() } else { truncation.clone() };
+                }
+                let tokenizer =
+                    Tokenizer::from_json(&json.to_string(), "a/tokenizer.json").expect("a tokenizer");
+                assert_eq!(tokenizer.encode(TEXT).expect("tokens"), clean.encode(TEXT).expect("tokens"));
+                // The same fingerprint of a corpus, as if the file had never been called.
+                assert_eq!(tokenizer.json(), clean.json());
+                let notes = tokenizer.notes();
+                assert!(notes.len() == num_notes && notes[0].contains("a/tokenizer.json"), "{notes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_whose_tokens_are_not_defined_is_refused() {
+        let words = WordCounts::of(&[TEXT, TEXT]);
+        let trained = Tokenizer::train_bpe(&words, 270, &mut |_, _| true).expect("a tokenizer");
+        let changed = |change: &dyn Fn(&mut serde_json::Value)| {
+            let mut json: serde_json::Value = serde_json::from_str(trained.json()).expect("JSON");
+            change(&mut json);
+            Tokenizer::from_json(&json.to_string(), "a test")
+        };
+        let template = |single: serde_json::Value| {
+            serde_json::json!({
+                "type": "TemplateProcessing", "single": single, "pair": [],
+                "special_tokens": { "<|endoftext|>": { "id": "<|endoftext|>", "ids": [269], "tokens": ["<|endoftext|>"] } }
+            })
+        };
+        let text = serde_json::json!({ "Sequence": { "id": "A", "type_id": 0 } });
+        let end = serde_json::json!({ "SpecialToken": { "id": "<|endoftext|>", "type_id": 0 } });
+        let error = changed(&|json| json["model"]["dropout"] = 0.1.into()).expect_err("random").to_string();
+        assert!(error.contains("`model.dropout` is 0.1"), "{error}");
+        let twice = template(serde_json::json!([text, text]));
+        let sequence = serde_json::json!({ "type": "Sequence", "processors": [twice] });
+        for processor in [&twice, &sequence] {
+            let error =
+                changed(&|json| json["post_processor"] = processor.clone()).expect_err("twice").to_string();
+            assert!(error.contains("`post_processor`"), "{error}");
+        }
+        let once = changed(&|json| json["post_processor"] = template(serde_json::json!([end, text, end])));
+        let dropout = changed(&|json| json["model"]["dropout"] = 0.0.into());
+        for tokenizer in [once, dropout] {
+            let tokenizer = tokenizer.expect("a tokenizer");
+            assert_eq!(tokenizer.encode(TEXT).expect("tokens"), trained.encode(TEXT).expect("tokens"));
+        }
     }
 
     #[test]
