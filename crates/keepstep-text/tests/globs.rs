@@ -15,12 +15,18 @@ struct Lab(tempfile::TempDir);
 impl Lab {
     fn new(names: &[&str]) -> Lab {
         let lab = Lab(tempfile::tempdir().expect("a folder"));
+        fs::create_dir_all(lab.root()).expect("a folder");
         names.iter().for_each(|name| lab.file(name));
         lab
     }
 
+    /// So deep that `..` in a pattern leads to nothing but folders of the lab.
+    fn root(&self) -> PathBuf {
+        self.0.path().join("1/2/3/4/5")
+    }
+
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.root().join(name)
     }
 
     fn file(&self, name: &str) {
@@ -34,7 +40,7 @@ impl Lab {
     }
 
     fn data(&self, pattern: &str) -> DataConfig {
-        let paths = vec![format!("{}/{pattern}", self.0.path().display())];
+        let paths = vec![format!("{}/{pattern}", self.root().display())];
         DataConfig { paths, cache_dir: Some(String::new()), ..DataConfig::default() }
     }
 
@@ -43,7 +49,7 @@ impl Lab {
         let mut notes = Vec::new();
         let files = collect(data, &mut |_, _, _| true, &mut |note| notes.push(note))?;
         let name =
-            |path: &Path| path.strip_prefix(self.0.path()).expect("below").to_string_lossy().into_owned();
+            |path: &Path| path.strip_prefix(self.root()).expect("below").to_string_lossy().into_owned();
         Ok((files.iter().map(|file| name(file.path())).collect(), notes))
     }
 
@@ -54,7 +60,7 @@ impl Lab {
 
 /// The files as they were found with the `glob` crate, and the order that they had. None where it failed.
 fn with_glob_crate(lab: &Lab, pattern: &str) -> Option<Vec<String>> {
-    let pattern = format!("{}/{pattern}", lab.0.path().display());
+    let pattern = format!("{}/{pattern}", lab.root().display());
     let options = glob::MatchOptions {
         case_sensitive: true,
         require_literal_separator: true,
@@ -72,7 +78,7 @@ fn with_glob_crate(lab: &Lab, pattern: &str) -> Option<Vec<String>> {
     found.sort_by_cached_key(below);
     let mut seen = BTreeSet::new();
     found.retain(|path| seen.insert(path.canonicalize().expect("a path")));
-    let name = |path: &PathBuf| path.strip_prefix(lab.0.path()).expect("below").display().to_string();
+    let name = |path: &PathBuf| path.strip_prefix(lab.root()).expect("below").display().to_string();
     (!found.is_empty()).then(|| found.iter().map(name).collect())
 }
 
