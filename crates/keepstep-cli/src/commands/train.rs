@@ -2,7 +2,7 @@
 
 use super::{Failure, continuation, status};
 use crate::arguments::TrainArguments;
-use crate::progress::{JsonProgress, Progress, Voice, write_json};
+use crate::progress::{Console, JsonProgress, Progress, write_json};
 use crate::signals::Signals;
 use keepstep::run::Resume;
 use keepstep::store::Source;
@@ -16,10 +16,10 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
     let started = Instant::now();
     let mut progress = Progress::new();
     let mut json = JsonProgress::default();
-    let voice = if arguments.json_progress { Voice::Json } else { progress.voice() };
+    let console = if arguments.json_progress { Console::Json } else { progress.console() };
     let signals = Signals::install({
-        let voice = voice.clone();
-        move |signal| voice.stopping(signal)
+        let console = console.clone();
+        move |signal| console.stopping(signal)
     })
     .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
     let observer: &mut dyn Observer = if arguments.json_progress { &mut json } else { &mut progress };
@@ -40,18 +40,18 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
                     write_json(&json!({ "event": "finished", "sample": written }));
                 }
                 Some(Ok(text)) => {
-                    voice.say(&format!("Finished. The model continues {:?}:", config.sample.prompt));
+                    console.say(&format!("Finished. The model continues {:?}:", config.sample.prompt));
                     super::print(&format!("{text}\n"))?;
                 }
-                Some(Err(message)) => voice.say(&format!("Finished. No sample: {message}")),
-                None => voice.say("Finished."),
+                Some(Err(message)) => console.say(&format!("Finished. No sample: {message}")),
+                None => console.say("Finished."),
             }
         }
         Outcome::Stopped { reason, global_step, has_progress, checkpoint } => {
             let reason = reason_text(*reason, &signals, &config);
             let command = continuation::command();
             if !has_progress && config.session_time_limit.is_some() {
-                voice.say(
+                console.say(
                     "NOTHING WAS DONE in this session: before the first update or evaluation was complete, it was \
                      stopped. If it was the time limit, it needs to be longer",
                 );
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
                     "checkpoint": checkpoint.as_ref().map(|path| path.display().to_string()), "go_on": command,
                 }));
             } else {
-                voice.say(&format!("Stopped by {reason} {place}; nothing is lost. To go on: {command}"));
+                console.say(&format!("Stopped by {reason} {place}; nothing is lost. To go on: {command}"));
             }
         }
     }

@@ -1,12 +1,12 @@
 //! What `train` shows while it runs: a bar on a terminal, plain lines elsewhere. All of it goes to standard error.
 
+mod console;
 mod json;
 mod line;
-mod voice;
 
+pub(crate) use console::{Console, say};
 pub(crate) use json::{JsonProgress, plan_json, resumed_json, write as write_json};
 pub(crate) use line::{clock, share};
-pub(crate) use voice::{Voice, say};
 
 use crate::commands::hints::{notice_hint, store_hint, with_hint};
 use indicatif::ProgressBar;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Shows a run on standard error.
 pub(crate) struct Progress {
-    voice: Voice,
+    console: Console,
     started: Instant,
     last_plain: Option<Instant>,
     epoch: Option<EpochClock>,
@@ -44,7 +44,7 @@ impl Progress {
     pub(crate) fn new() -> Progress {
         let now = Instant::now();
         Progress {
-            voice: Voice::new(),
+            console: Console::new(),
             started: now,
             last_plain: None,
             epoch: None,
@@ -57,13 +57,13 @@ impl Progress {
     }
 
     /// For those who say something from another thread.
-    pub(crate) fn voice(&self) -> Voice {
-        self.voice.clone()
+    pub(crate) fn console(&self) -> Console {
+        self.console.clone()
     }
 
     /// Writes a line that stays, above the bar where there is one.
     pub(crate) fn say(&self, text: &str) {
-        self.voice.say(text);
+        self.console.say(text);
     }
 
     /// Takes the bar away and leaves its last state as a plain line.
@@ -87,8 +87,8 @@ impl Progress {
     }
 
     fn bar(&self) -> Option<&ProgressBar> {
-        match &self.voice {
-            Voice::Bar(bar) => Some(bar),
+        match &self.console {
+            Console::Bar(bar) => Some(bar),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! What other programs wrote, against the real PyTorch and transformers: computed, known to change nothing, or refused by
 //! name. `cargo xtask test` makes the environment and names it in KEEPSTEP_TORCH_PYTHON.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use std::fs;

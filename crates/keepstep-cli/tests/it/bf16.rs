@@ -1,6 +1,6 @@
 //! `precision = "bf16"`: as exact as float32, on every processor that may compute it, and refused where it may not.
 
-mod support;
+use crate::support;
 
 use std::process::Command;
 use support::{Lab, UPDATES, expect, newest, said};

@@ -1,7 +1,7 @@
 //! Event files, read by the real TensorBoard. `cargo xtask test` makes the environment and names it in
 //! KEEPSTEP_TENSORBOARD_PYTHON.
 
-mod support;
+use crate::support;
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! What people see of a run's sessions, and can prove of them.
 
-mod support;
+use crate::support;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! The commands around training, as people use them.
 
-mod support;
+use crate::support;
 
 use serde_json::Value;
 use std::fs;

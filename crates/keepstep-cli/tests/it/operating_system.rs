@@ -1,6 +1,6 @@
 //! What the operating system does to the program: signals, limits, and file systems that lack something.
 
-mod support;
+use crate::support;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn in_shell(before: &str, command: &Command) -> Command {
 fn with_shim(lab: &Lab, command: &mut Command, variables: &[(&str, &str)]) {
     let library = lab.path("shim.so");
     if !library.exists() {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/shim.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/shim.c");
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
         expect(&mut cc, 0);

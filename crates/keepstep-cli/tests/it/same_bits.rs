@@ -1,6 +1,6 @@
 //! Threads, workers' settings and the processor change the speed of a run, never a byte of it.
 
-mod support;
+use crate::support;
 
 use std::process::Command;
 use support::{Lab, expect};

@@ -1,6 +1,6 @@
 //! SIGKILL at random instants: nothing that was reported as saved is lost, and the end is the same.
 
-mod support;
+use crate::support;
 
 use std::fs::{self, File};
 use std::path::Path;

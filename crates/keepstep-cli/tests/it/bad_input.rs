@@ -1,6 +1,6 @@
 //! Every mistake gives one clear sentence and the right exit status, before anything is written.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use support::{Lab, damage, expect, newest, said};

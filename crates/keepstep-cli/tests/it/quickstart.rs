@@ -1,6 +1,6 @@
 //! The quickstart ends in the bytes that the README shows, on every machine.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! `keepstep report`: a run as one page.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! What the program advises works when it is pasted into a shell.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::Path;

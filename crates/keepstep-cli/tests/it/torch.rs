@@ -1,7 +1,7 @@
 //! Against the real PyTorch and transformers. `cargo xtask test` makes the environment and names it in
 //! KEEPSTEP_TORCH_PYTHON.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

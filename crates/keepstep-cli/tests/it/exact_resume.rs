@@ -1,6 +1,6 @@
 //! A run that was stopped ends in the same bytes as one that was not.
 
-mod support;
+use crate::support;
 
 use std::fs;
 use support::{Lab, UPDATES, damage, expect, newest, said};

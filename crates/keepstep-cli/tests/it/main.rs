@@ -1,0 +1,18 @@
+//! Tests of the program as people run it. One binary holds them all, so that it is linked once.
+
+mod advice;
+mod bad_input;
+mod bf16;
+mod commands;
+mod crash_consistency;
+mod exact_resume;
+mod hub;
+mod instructions;
+mod operating_system;
+mod quickstart;
+mod report;
+mod same_bits;
+mod sessions;
+mod support;
+mod tensorboard;
+mod torch;
