@@ -67,3 +67,8 @@ pub mod store;
 pub use checkpoint::{Checkpoint, State};
 pub use position::{Plan, Position};
 pub use run::Run;
+
+/// The README's example runs too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,6 +2,7 @@
 
 use super::error::TrainError;
 use crate::config::Config;
+use keepstep::cadence::Cadence;
 use keepstep::position::{Plan, Position};
 use keepstep::store::Room;
 
@@ -29,10 +30,9 @@ impl DiskNeed {
         checkpoint_bytes: u64,
         room: Option<Room>,
     ) -> DiskNeed {
-        let left = plan.total_steps.saturating_sub(position.global_step);
-        let saves = left / config.save_steps + left.div_ceil(plan.updates_per_epoch());
+        let saves = Cadence::new(config.save_steps, None).saves_after(plan, position);
         // In addition to the newest: the best, and the one being written.
-        let files = if left == 0 { 0 } else { (config.max_checkpoints as u64).min(saves) + 2 };
+        let files = if saves == 0 { 0 } else { (config.max_checkpoints as u64).min(saves) + 2 };
         let stored = room.map_or(0, |room| room.stored_bytes);
         DiskNeed {
             checkpoint_bytes,

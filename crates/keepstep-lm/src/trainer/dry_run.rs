@@ -8,6 +8,7 @@ use super::observer::{Observer, PlanReport, ResumeReport};
 use super::run_spec::{self, RunSpec};
 use crate::config::Config;
 use crate::import::resume::{Taken, look};
+use keepstep::cadence::Cadence;
 use keepstep::identity::Identity;
 use keepstep::position::{Plan, Position};
 use keepstep::run::{Resume, RunBuilder};
@@ -98,7 +99,10 @@ fn plan(
     let pending = checkpoint.is_some_and(|checkpoint| checkpoint.pending);
     let evaluations_left = match num_validation_windows {
         0 => 0,
-        _ => evaluations(&plan, position, config.eval_steps) + u64::from(pending),
+        _ => {
+            Cadence::new(config.save_steps, Some(config.eval_steps)).evaluations_after(&plan, position)
+                + u64::from(pending)
+        }
     };
     notes.extend(builder.notes().iter().map(ToString::to_string));
     if let (Some(initial), None) = (&spec.initial, checkpoint) {
@@ -148,28 +152,6 @@ fn plan(
     })
 }
 
-/// Evaluations after `position`: every `every` updates, and at the ends of epochs.
-fn evaluations(plan: &Plan, position: Position, every: u64) -> u64 {
-    let (from, to) = (position.global_step, plan.total_steps.max(position.global_step));
-    let by_steps = to / every - from / every;
-    // The next end of an epoch, and each one an epoch later.
-    let per_epoch = plan.updates_per_epoch();
-    let rest = plan.steps_per_epoch.saturating_sub(position.step).div_ceil(plan.gradient_accumulation_steps);
-    let first = from + if rest == 0 { per_epoch } else { rest };
-    if first > to {
-        return by_steps;
-    }
-    let ends = (to - first) / per_epoch + 1;
-    // Those that fall together are one. They repeat, so that a few tell of all.
-    let period = (every / greatest_common_divisor(every, per_epoch)).max(1);
-    let together = (0..period.min(ends)).find(|end| (first + end * per_epoch).is_multiple_of(every));
-    by_steps + ends - together.map_or(0, |end| (ends - 1 - end) / period + 1)
-}
-
-fn greatest_common_divisor(one: u64, other: u64) -> u64 {
-    if other == 0 { one } else { greatest_common_divisor(other, one % other) }
-}
-
 /// The size of a checkpoint: the numbers, and everything that is text.
 pub(super) fn checkpoint_bytes(config: &Config, model: &Gpt2Config, identity: &Identity, plan: &Plan) -> u64 {
     use keepstep::Checkpoint;
@@ -182,30 +164,4 @@ pub(super) fn checkpoint_bytes(config: &Config, model: &Gpt2Config, identity: &I
     let state = weights.state(&groups, &schedule, 1);
     let checkpoint = Checkpoint::new(identity.clone(), *plan, Position::START, state);
     keepstep_pt::Archive::new(&checkpoint.to_value()).len_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn evaluations_are_those_of_a_walk(
-            steps in 1_u64..30, accumulation in 1_u64..5, total in 1_u64..90, every in 1_u64..25, done in 0_u64..90,
-        ) {
-            let plan = Plan { steps_per_epoch: steps, gradient_accumulation_steps: accumulation, total_steps: total };
-            let (mut position, mut from, mut count) = (Position::START, Position::START, 0);
-            while let Some(update) = plan.next_update(position) {
-                position = update.after();
-                let due = position.global_step.is_multiple_of(every) || position.step == steps;
-                if position.global_step <= done {
-                    from = position;
-                } else {
-                    count += u64::from(due);
-                }
-            }
-            prop_assert_eq!(evaluations(&plan, from, every), count);
-        }
-    }
 }

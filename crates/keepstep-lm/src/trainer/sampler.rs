@@ -4,6 +4,7 @@
 use crate::config::{Config, SampleConfig};
 use crate::generate::{GenerateOptions, Generator};
 use keepstep::Run;
+use keepstep::cadence::Cadence;
 use keepstep::journal::curve::has_sample;
 use keepstep_text::tokenizer::Tokenizer;
 use std::cell::Cell;
@@ -26,8 +27,8 @@ impl Sampler {
         let position = run.position();
         let is_evaluated = run.metrics().val_loss.is_some()
             && !run.evaluation_is_due()
-            && (position.global_step.is_multiple_of(config.eval_steps)
-                || position.step == run.plan().steps_per_epoch);
+            && Cadence::new(config.save_steps, Some(config.eval_steps))
+                .evaluation_is_due(run.plan(), position);
         let due = max_new_tokens > 0 && is_evaluated && !has_sample(folder, position.global_step);
         Sampler { max_new_tokens, due, failed: false }
     }
