@@ -1,5 +1,4 @@
-//! Models and the engines that train them. Every bit that an engine computes is defined, on any number of threads and any
-//! processor. No files and no config format: sizes and settings come in as values.
+#![doc = include_str!("../README.md")]
 
 pub mod engine;
 mod error;

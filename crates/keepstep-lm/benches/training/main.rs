@@ -97,7 +97,7 @@ fn spec(case: &Case) -> EngineSpec<Gpt2Spec> {
 fn train(case: &Case) -> Result<(), EngineError> {
     let Case { model, batch_size, updates, .. } = case;
     let layout = model.layout();
-    let groups = ParamGroup::of_config(
+    let groups = ParamGroup::from_config(
         &OptimizerConfig { learning_rate: 1e-4, ..OptimizerConfig::default() },
         &layout,
     );

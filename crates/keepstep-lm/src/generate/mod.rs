@@ -164,8 +164,8 @@ impl<'a> Generator<'a> {
     /// Runs `work` with a decoder that uses as many threads as the current pool.
     fn decode<T>(&self, work: impl FnOnce(&mut Decoder<'_>) -> T) -> T {
         let layout = self.model.layout();
-        SpinPool::of(rayon::current_num_threads(), |crew| {
-            work(&mut Decoder::new(&self.model, self.model.views(&layout, &self.parameters), crew))
+        SpinPool::scope(rayon::current_num_threads(), |pool| {
+            work(&mut Decoder::new(&self.model, self.model.views(&layout, &self.parameters), pool))
         })
     }
 }

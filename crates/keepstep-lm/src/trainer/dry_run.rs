@@ -156,7 +156,7 @@ fn plan(
 pub(super) fn checkpoint_bytes(config: &Config, model: &Gpt2Config, identity: &Identity, plan: &Plan) -> u64 {
     use keepstep::Checkpoint;
     let layout = model.layout();
-    let groups = ParamGroup::of_config(&config.optimizer, &layout);
+    let groups = ParamGroup::from_config(&config.optimizer, &layout);
     let schedule = run_spec::schedule(config, plan);
     // Zeros that nothing touches take no memory.
     let mut weights = TrainState::zeros(layout);

@@ -15,7 +15,7 @@ pub(crate) fn of(
 ) -> Result<Vec<ParamGroup>, StateDictError> {
     match saved.and_then(StoredConfig::param_groups) {
         Some(groups) => read(groups, layout),
-        None => Ok(ParamGroup::of_config(config, layout)),
+        None => Ok(ParamGroup::from_config(config, layout)),
     }
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn keep(
     layout: &Layout,
     stored: &mut StoredConfig,
 ) {
-    if groups != ParamGroup::of_config(optimizer, layout) {
+    if groups != ParamGroup::from_config(optimizer, layout) {
         stored.set_param_groups(write(groups, layout));
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn measure(
     num_micro_batches: u64,
 ) -> Result<(Duration, Duration), EngineError> {
     let layout = model.layout();
-    let groups = ParamGroup::of_config(&config.optimizer, &layout);
+    let groups = ParamGroup::from_config(&config.optimizer, &layout);
     let state = TrainState::new(layout, initial_parameters(model, config.seed));
     let mut spec = engine_spec(config, model, precision);
     spec.has_spare = false;

@@ -11,7 +11,7 @@ use crate::ops::dropout::{Dropout, Mask};
 use crate::ops::gelu;
 use crate::ops::layer_norm::{self, Statistics};
 use crate::ops::linear::{backward_rows, column_sums, forward_rows};
-use crate::ops::rows::{BLOCK, Shared, with_buffer};
+use crate::ops::rows::{BLOCK, DisjointRows, with_buffer};
 use crate::ops::softmax::RowSoftmax;
 use keepstep_numerics::matmul::AlignedBuffer;
 use keepstep_numerics::matmul::MatmulKind;
@@ -20,59 +20,59 @@ use std::ops::Range;
 /// One block's buffers, as tasks share them.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockBuffers<'a> {
-    pub(crate) ln_1_statistics: Shared<'a, Statistics>,
-    pub(crate) qkv: Shared<'a, f32>,
-    pub(crate) softmax: Shared<'a, RowSoftmax>,
-    pub(crate) attention: Shared<'a, f32>,
-    pub(crate) middle: Shared<'a, f32>,
-    pub(crate) ln_2_statistics: Shared<'a, Statistics>,
-    pub(crate) fc: Shared<'a, f32>,
+    pub(crate) ln_1_statistics: DisjointRows<'a, Statistics>,
+    pub(crate) qkv: DisjointRows<'a, f32>,
+    pub(crate) softmax: DisjointRows<'a, RowSoftmax>,
+    pub(crate) attention: DisjointRows<'a, f32>,
+    pub(crate) middle: DisjointRows<'a, f32>,
+    pub(crate) ln_2_statistics: DisjointRows<'a, Statistics>,
+    pub(crate) fc: DisjointRows<'a, f32>,
 }
 
 impl<'a> BlockBuffers<'a> {
     pub(crate) fn new(block: &'a mut Block, model: &Gpt2Config) -> BlockBuffers<'a> {
         let (width, inner) = (model.n_embd, model.n_inner());
         BlockBuffers {
-            ln_1_statistics: Shared::new(&mut block.ln_1_statistics, 1),
-            qkv: Shared::new(&mut block.qkv, 3 * width),
-            softmax: Shared::new(&mut block.softmax, 1),
-            attention: Shared::new(&mut block.attention, width),
-            middle: Shared::new(&mut block.middle, width),
-            ln_2_statistics: Shared::new(&mut block.ln_2_statistics, 1),
-            fc: Shared::new(&mut block.fc, inner),
+            ln_1_statistics: DisjointRows::new(&mut block.ln_1_statistics, 1),
+            qkv: DisjointRows::new(&mut block.qkv, 3 * width),
+            softmax: DisjointRows::new(&mut block.softmax, 1),
+            attention: DisjointRows::new(&mut block.attention, width),
+            middle: DisjointRows::new(&mut block.middle, width),
+            ln_2_statistics: DisjointRows::new(&mut block.ln_2_statistics, 1),
+            fc: DisjointRows::new(&mut block.fc, inner),
         }
     }
 }
 
-/// The scratch, likewise.
+/// The scratch buffers, as tasks share them.
 #[derive(Clone, Copy)]
 pub(crate) struct ScratchBuffers<'a> {
-    pub(crate) ln_1: Shared<'a, f32>,
-    pub(crate) ln_2: Shared<'a, f32>,
-    pub(crate) gelu: Shared<'a, f32>,
-    pub(crate) d_residual: Shared<'a, f32>,
-    pub(crate) d_mlp: Shared<'a, f32>,
-    pub(crate) d_projection: Shared<'a, f32>,
-    pub(crate) d_attention: Shared<'a, f32>,
-    pub(crate) sums: Shared<'a, f32>,
+    pub(crate) ln_1: DisjointRows<'a, f32>,
+    pub(crate) ln_2: DisjointRows<'a, f32>,
+    pub(crate) gelu: DisjointRows<'a, f32>,
+    pub(crate) d_residual: DisjointRows<'a, f32>,
+    pub(crate) d_mlp: DisjointRows<'a, f32>,
+    pub(crate) d_projection: DisjointRows<'a, f32>,
+    pub(crate) d_attention: DisjointRows<'a, f32>,
+    pub(crate) sums: DisjointRows<'a, f32>,
 }
 
 impl<'a> ScratchBuffers<'a> {
-    /// And the room for packed weights beside them.
+    /// The scratch buffers, and the buffer for packed weights.
     pub(crate) fn new(
         scratch: &'a mut Scratch,
         model: &Gpt2Config,
     ) -> (ScratchBuffers<'a>, &'a mut AlignedBuffer) {
         let width = model.n_embd;
         let buffers = ScratchBuffers {
-            ln_1: Shared::new(&mut scratch.ln_1, width),
-            ln_2: Shared::new(&mut scratch.ln_2, width),
-            gelu: Shared::new(&mut scratch.gelu, model.n_inner()),
-            d_residual: Shared::new(&mut scratch.d_residual, width),
-            d_mlp: Shared::new(&mut scratch.d_mlp, width),
-            d_projection: Shared::new(&mut scratch.d_projection, width),
-            d_attention: Shared::new(&mut scratch.d_attention, width),
-            sums: Shared::new(&mut scratch.sums, SumColumns::new(model).all),
+            ln_1: DisjointRows::new(&mut scratch.ln_1, width),
+            ln_2: DisjointRows::new(&mut scratch.ln_2, width),
+            gelu: DisjointRows::new(&mut scratch.gelu, model.n_inner()),
+            d_residual: DisjointRows::new(&mut scratch.d_residual, width),
+            d_mlp: DisjointRows::new(&mut scratch.d_mlp, width),
+            d_projection: DisjointRows::new(&mut scratch.d_projection, width),
+            d_attention: DisjointRows::new(&mut scratch.d_attention, width),
+            sums: DisjointRows::new(&mut scratch.sums, SumColumns::new(model).all),
         };
         (buffers, &mut scratch.packed)
     }
@@ -111,7 +111,7 @@ impl BlockAt<'_> {
             )
         };
         layer_norm::forward(ln_1, statistics, x, &self.weights.ln_1, self.epsilon);
-        // SAFETY: the caller's.
+        // SAFETY: by this function's contract, the packing is done and of this place and pass.
         unsafe { forward_rows(self.matmul_kind, qkv, ln_1, &self.weights.attn_c_attn, packed.attn_c_attn) };
     }
 
@@ -136,7 +136,7 @@ impl BlockAt<'_> {
                 scratch.gelu.rows(rows.clone()),
             )
         };
-        // SAFETY: the caller's.
+        // SAFETY: by this function's contract, the packing is done and of this place and pass.
         unsafe {
             forward_rows(self.matmul_kind, middle, attention, &self.weights.attn_c_proj, packed.attn_c_proj)
         };
@@ -148,11 +148,11 @@ impl BlockAt<'_> {
             let Affine { weight, bias } = &self.weights.ln_2;
             *statistics = layer_norm::normalize(ln_2, middle, weight, bias, self.epsilon);
         }
-        // SAFETY: the caller's.
+        // SAFETY: by this function's contract, the packing is done and of this place and pass.
         unsafe { forward_rows(self.matmul_kind, fc, ln_2, &self.weights.mlp_c_fc, packed.mlp_c_fc) };
         let Some(out) = out else { return };
         gelu::gelu(active, fc);
-        // SAFETY: the caller's.
+        // SAFETY: by this function's contract, the packing is done and of this place and pass.
         unsafe { forward_rows(self.matmul_kind, out, active, &self.weights.mlp_c_proj, packed.mlp_c_proj) };
         let mask = self.dropout.mask(self.layer, Site::MlpOutput.into());
         for ((out, middle), row) in out.chunks_mut(cols).zip(middle.chunks(cols)).zip(rows) {
@@ -160,8 +160,9 @@ impl BlockAt<'_> {
         }
     }
 
-    /// From the gradient of the block's output in `d_residual` to that between attention and MLP, and to that of what the
-    /// attention gave.
+    /// Backward through the MLP and the attention's projection. Reads the gradient of the block's output from
+    /// `d_residual`; leaves that of the residual stream after the attention there, and that of the attention's output in
+    /// `d_attention`.
     pub(crate) unsafe fn backward_after_attention(
         &self,
         rows: Range<usize>,
@@ -187,7 +188,7 @@ impl BlockAt<'_> {
         let (weights, width) = (self.weights, self.width);
         self.masked_copy(d_mlp, d_residual, Site::MlpOutput, rows.start);
         with_buffer(rows.len() * self.inner, |d_active| {
-            // SAFETY: the caller's.
+            // SAFETY: by this function's contract, the packing is done and of this place and pass.
             unsafe {
                 backward_rows(self.matmul_kind, d_active, d_mlp, &weights.mlp_c_proj, packed.mlp_c_proj)
             };
@@ -196,7 +197,7 @@ impl BlockAt<'_> {
         let Affine { weight, bias } = &weights.ln_2;
         layer_norm::again(ln_2, middle, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_2| {
-            // SAFETY: the caller's.
+            // SAFETY: by this function's contract, the packing is done and of this place and pass.
             unsafe { backward_rows(self.matmul_kind, d_ln_2, fc, &weights.mlp_c_fc, packed.mlp_c_fc) };
             for (index, start) in (0..rows.len()).step_by(BLOCK).enumerate() {
                 let end = rows.len().min(start + BLOCK);
@@ -222,7 +223,7 @@ impl BlockAt<'_> {
             }
         });
         self.masked_copy(d_projection, d_residual, Site::AttentionOutput, rows.start);
-        // SAFETY: the caller's.
+        // SAFETY: by this function's contract, the packing is done and of this place and pass.
         unsafe {
             backward_rows(
                 self.matmul_kind,
@@ -234,7 +235,7 @@ impl BlockAt<'_> {
         };
         for (index, values) in d_projection.chunks(BLOCK * width).enumerate() {
             let block = rows.start / BLOCK + index;
-            // SAFETY: as above.
+            // SAFETY: these sums belong to this task's blocks of rows.
             let sums = unsafe { scratch.sums.part(block, at.attn_c_proj..at.attn_c_proj + width) };
             column_sums(sums, values);
         }
@@ -263,7 +264,7 @@ impl BlockAt<'_> {
         let Affine { weight, bias } = &self.weights.ln_1;
         layer_norm::again(ln_1, x, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_1| {
-            // SAFETY: the caller's.
+            // SAFETY: by this function's contract, the packing is done and of this place and pass.
             unsafe {
                 backward_rows(self.matmul_kind, d_ln_1, d_qkv, &self.weights.attn_c_attn, packed.attn_c_attn)
             };
@@ -302,7 +303,7 @@ pub(crate) unsafe fn backward_norm(
     x: &[f32],
     statistics: &[Statistics],
     weight: &[f32],
-    sums: Shared<'_, f32>,
+    sums: DisjointRows<'_, f32>,
     at: &SumColumns,
 ) {
     let width = weight.len();

@@ -18,7 +18,7 @@ use crate::ops::cross_entropy;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::{self, Inputs};
 use crate::ops::layer_norm;
-use crate::ops::rows::{BLOCK, Shared, for_each_in_order, for_each_range};
+use crate::ops::rows::{BLOCK, DisjointRows, for_each_in_order, for_each_range};
 use keepstep_numerics::matmul::MatmulKind;
 use keepstep_numerics::matmul::PackTask;
 use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut};
@@ -50,7 +50,7 @@ impl Gpt2Spec {
 /// GPT-2 with its buffers, on all threads of the current rayon pool.
 pub struct Gpt2 {
     model: Gpt2Config,
-    /// Shared, so that a pass can hold it beside the engine's buffers.
+    /// In an `Arc`, which lets a pass hold it while it borrows the buffers.
     layout: Arc<Layout>,
     attention: Attention,
     activations: Activations,
@@ -102,13 +102,13 @@ impl Gpt2 {
         let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
         let Activations { residual, blocks: buffers, ln_f, ln_f_statistics, scratch, .. } =
             &mut self.activations;
-        let residual: Vec<_> = residual.iter_mut().map(|values| Shared::new(values, width)).collect();
+        let residual: Vec<_> = residual.iter_mut().map(|values| DisjointRows::new(values, width)).collect();
         let num_buffers = buffers.len();
         let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
         let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
         let (scratch, room) = ScratchBuffers::new(scratch, &model);
         let packer = Packer::new(self.matmul_kind.packing(), room, Pass::Forward);
-        let (ln_f, ln_f_statistics) = (Shared::new(ln_f, width), Shared::new(ln_f_statistics, 1));
+        let (ln_f, ln_f_statistics) = (DisjointRows::new(ln_f, width), DisjointRows::new(ln_f_statistics, 1));
 
         let mask = dropout.mask(0, Site::Embedding.into());
         // SAFETY: the first of the pass.
@@ -173,14 +173,14 @@ impl Gpt2 {
         let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
         let (attention, matmul_kind) = (self.attention, self.matmul_kind);
         let Activations { residual, blocks: buffers, ln_f_statistics, scratch, .. } = &mut self.activations;
-        let residual: Vec<_> = residual.iter_mut().map(|values| Shared::new(values, width)).collect();
+        let residual: Vec<_> = residual.iter_mut().map(|values| DisjointRows::new(values, width)).collect();
         let num_buffers = buffers.len();
         let recompute = num_buffers < model.n_layer;
         let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
         let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
         let (scratch, room) = ScratchBuffers::new(scratch, &model);
         let packer = Packer::new(matmul_kind.packing(), room, Pass::Backward);
-        let ln_f_statistics = Shared::new(ln_f_statistics, 1);
+        let ln_f_statistics = DisjointRows::new(ln_f_statistics, 1);
 
         // What follows block `layer`: the LayerNorm and the projection of the next one, or the last LayerNorm.
         let backward_next = |range: std::ops::Range<usize>, layer: usize, packed: &PackedWeights<'_>| {
@@ -385,7 +385,7 @@ unsafe fn run(
     head: Option<&(dyn Fn(usize) + Sync)>,
 ) {
     let blocks = rows.div_ceil(BLOCK);
-    // SAFETY: handed on.
+    // SAFETY: by this function's contract, nothing writes to these sums meanwhile.
     let sums: &[f32] = unsafe { scratch.sums.read(0..blocks) };
     let cols = sums.len() / blocks;
     jobs.sort_by_key(|job| match job {

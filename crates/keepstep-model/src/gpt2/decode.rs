@@ -26,7 +26,7 @@ const PART: usize = 1 << 15;
 pub struct Decoder<'a> {
     model: &'a Gpt2Config,
     weights: Views<&'a [f32]>,
-    crew: &'a SpinPool,
+    pool: &'a SpinPool,
     /// Per block: `[block_size, 3 * n_embd]`, as the engine has it.
     qkv: Vec<Vec<f32>>,
     /// Places that are filled.
@@ -62,11 +62,11 @@ impl Rows {
 
 impl<'a> Decoder<'a> {
     /// A decoder with an empty context. `weights` are the model's tensors.
-    pub fn new(model: &'a Gpt2Config, weights: Views<&'a [f32]>, crew: &'a SpinPool) -> Decoder<'a> {
+    pub fn new(model: &'a Gpt2Config, weights: Views<&'a [f32]>, pool: &'a SpinPool) -> Decoder<'a> {
         Decoder {
             model,
             weights,
-            crew,
+            pool,
             qkv: vec![vec![0.0; model.block_size * 3 * model.n_embd]; model.n_layer],
             len: 0,
             row: Rows::new(model, 1),
@@ -93,7 +93,7 @@ impl<'a> Decoder<'a> {
     /// Sees some more tokens, which the context has room for.
     pub fn see(&mut self, tokens: &[u32]) {
         if tokens.len() < FEW {
-            tokens.iter().for_each(|&token| self.step(token));
+            tokens.iter().for_each(|&token| self.append_one(token));
         } else {
             let mut rows = Rows::new(self.model, tokens.len().min(ROWS));
             tokens.chunks(ROWS).for_each(|tokens| self.pass(tokens, &mut rows));
@@ -103,9 +103,9 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// One token, on the crew.
-    fn step(&mut self, token: u32) {
-        let Decoder { model, weights, crew, qkv, len, row, .. } = self;
+    /// Appends one token, on the spin pool.
+    fn append_one(&mut self, token: u32) {
+        let Decoder { model, weights, pool, qkv, len, row, .. } = self;
         let width = model.n_embd;
         let epsilon = model.layer_norm_epsilon as f32;
         let place = *len;
@@ -114,22 +114,22 @@ impl<'a> Decoder<'a> {
         for (weights, qkv) in weights.layers.iter().zip(qkv) {
             normalize(normal, x, weights.ln_1.weight, weights.ln_1.bias, epsilon);
             row_linear(
-                crew,
+                pool,
                 &mut qkv[place * 3 * width..(place + 1) * 3 * width],
                 normal,
                 &weights.attn_c_attn,
             );
             let qkv: &[f32] = qkv;
             let attention = model.attention();
-            crew.chunks(attended, model.head_size(), |head, out| {
+            pool.chunks(attended, model.head_size(), |head, out| {
                 attention.attend_head(out, qkv, head, place)
             });
-            row_linear(crew, out, attended, &weights.attn_c_proj);
+            row_linear(pool, out, attended, &weights.attn_c_proj);
             add(x, out);
             normalize(normal, x, weights.ln_2.weight, weights.ln_2.bias, epsilon);
-            row_linear(crew, fc, normal, &weights.mlp_c_fc);
+            row_linear(pool, fc, normal, &weights.mlp_c_fc);
             gelu(active, fc);
-            row_linear(crew, out, active, &weights.mlp_c_proj);
+            row_linear(pool, out, active, &weights.mlp_c_proj);
             add(x, out);
         }
         normalize(normal, x, weights.ln_f.weight, weights.ln_f.bias, epsilon);
@@ -178,11 +178,11 @@ impl<'a> Decoder<'a> {
 
     /// The logits of the last row.
     fn head(&mut self) {
-        let Decoder { model, weights, crew, row, logits, .. } = self;
+        let Decoder { model, weights, pool, row, logits, .. } = self;
         let width = model.n_embd;
         let (normal, wte) = (&row.normal, weights.wte);
-        let part = part_len(crew, model.vocab_size, width);
-        crew.chunks(logits, part, |index, logits| {
+        let part = part_len(pool, model.vocab_size, width);
+        pool.chunks(logits, part, |index, logits| {
             matvec(logits, normal, &wte[index * part * width..], width);
         });
     }
@@ -199,10 +199,10 @@ fn embed(x: &mut [f32], weights: &Views<&[f32]>, token: u32, place: usize) {
 }
 
 /// `y = x · weight + bias` of one row, as `linear` has it.
-fn row_linear(crew: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
+fn row_linear(pool: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     let outs = affine.bias.len();
-    let part = part_len(crew, outs, x.len());
-    crew.chunks(y, part, |index, y| {
+    let part = part_len(pool, outs, x.len());
+    pool.chunks(y, part, |index, y| {
         let first = index * part;
         y.copy_from_slice(&affine.bias[first..first + y.len()]);
         add_vecmat(y, x, affine.weight, outs, first);
@@ -211,9 +211,9 @@ fn row_linear(crew: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>
 
 /// Columns of a part of a product: whole vectors, and lines of the cache that no other part writes to. Two parts for each
 /// member keep all busy to the end, and leave them long, as memory is read best.
-fn part_len(crew: &SpinPool, cols: usize, inner: usize) -> usize {
+fn part_len(pool: &SpinPool, cols: usize, inner: usize) -> usize {
     let least = (PART / inner.max(1)).max(1);
-    least.max(cols / (2 * crew.size())).next_multiple_of(64)
+    least.max(cols / (2 * pool.size())).next_multiple_of(64)
 }
 
 fn add(x: &mut [f32], y: &[f32]) {
@@ -231,7 +231,7 @@ mod tests {
     use crate::model::Model;
 
     /// The logits that the engine computes of a whole sequence are the decoder's, token by token and in passes of any
-    /// length, with any crew.
+    /// length, with any pool.
     #[test]
     fn the_cache_gives_the_bits_of_a_whole_pass() {
         let model = Gpt2Config {
@@ -250,8 +250,8 @@ mod tests {
         let mut engine = Gpt2::new(&Gpt2Spec::new(model, 1));
         engine.loss(&parameters, &Batch::new(&tokens)).expect("a batch");
         for (threads, lens) in [(1, &[1][..]), (3, &[1]), (2, &[5, 1, 1, 90, 130, 1, 3])] {
-            SpinPool::of(threads, |crew| {
-                let mut decoder = Decoder::new(&model, model.views(&layout, &parameters), crew);
+            SpinPool::scope(threads, |pool| {
+                let mut decoder = Decoder::new(&model, model.views(&layout, &parameters), pool);
                 let mut lens = lens.iter().cycle();
                 while decoder.len() < 600 {
                     let (len, next) = (decoder.len(), *lens.next().expect("it goes on"));

@@ -5,7 +5,7 @@
 //! "FlashAttention", 2022). Blocks of keys after the queries are passed over.
 
 use crate::ops::dropout::Mask;
-use crate::ops::rows::{Shared, for_each_in_order, with_buffer};
+use crate::ops::rows::{DisjointRows, for_each_in_order, with_buffer};
 use crate::ops::softmax::RowSoftmax;
 use keepstep_numerics::math::exp;
 use keepstep_numerics::matmul::PackTask;
@@ -64,9 +64,9 @@ impl Attention {
     pub(crate) unsafe fn forward_shared(
         &self,
         rows: usize,
-        qkv: Shared<'_, f32>,
-        out: Shared<'_, f32>,
-        softmax: Shared<'_, RowSoftmax>,
+        qkv: DisjointRows<'_, f32>,
+        out: DisjointRows<'_, f32>,
+        softmax: DisjointRows<'_, RowSoftmax>,
         mask: Option<Mask>,
         pack_tasks: Vec<PackTask<'_>>,
     ) {
@@ -94,8 +94,8 @@ impl Attention {
     fn forward_block(
         &self,
         queries: Queries,
-        out: Shared<'_, f32>,
-        softmax: Shared<'_, RowSoftmax>,
+        out: DisjointRows<'_, f32>,
+        softmax: DisjointRows<'_, RowSoftmax>,
         qkv: &[f32],
         mask: Option<&Mask>,
     ) {
@@ -136,7 +136,7 @@ impl Attention {
     pub(crate) unsafe fn backward_head(
         &self,
         head: usize,
-        qkv: Shared<'_, f32>,
+        qkv: DisjointRows<'_, f32>,
         attended: &[f32],
         dout: &[f32],
         softmax: &[RowSoftmax],
@@ -265,7 +265,7 @@ impl Attention {
     }
 
     /// Writes rows of one head from a place on, `first` columns from the left for the first head.
-    fn write(&self, out: Shared<'_, f32>, head: usize, first: usize, start: usize, values: &[f32]) {
+    fn write(&self, out: DisjointRows<'_, f32>, head: usize, first: usize, start: usize, values: &[f32]) {
         let (batch, head) = (head / self.n_head, head % self.n_head);
         let col = first + head * self.head_size;
         for (row, values) in values.chunks(self.head_size).enumerate() {
@@ -279,10 +279,16 @@ impl Attention {
     ///
     /// # Safety
     /// No other task has it meanwhile.
-    unsafe fn own_part<'a>(&self, qkv: Shared<'a, f32>, head: usize, part: usize, place: usize) -> &'a [f32] {
+    unsafe fn own_part<'a>(
+        &self,
+        qkv: DisjointRows<'a, f32>,
+        head: usize,
+        part: usize,
+        place: usize,
+    ) -> &'a [f32] {
         let (batch, head) = (head / self.n_head, head % self.n_head);
         let col = part * self.n_embd + head * self.head_size;
-        // SAFETY: handed on.
+        // SAFETY: by this function's contract, no other task has this part.
         unsafe { qkv.part(batch * self.block_size + place, col..col + self.head_size) }
     }
 

@@ -4,7 +4,7 @@
 //! again where there is more than one block.
 
 use crate::ops::embedding::Inputs;
-use crate::ops::rows::{self, Shared, for_each_range};
+use crate::ops::rows::{self, DisjointRows, for_each_range};
 use keepstep_numerics::math::{exp, ln};
 use keepstep_numerics::matmul::MatmulKind;
 use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut};
@@ -138,7 +138,7 @@ impl Head<'_> {
     fn take_in(&self, first: usize, logits: &mut [f32], rows: &mut [RowLoss]) {
         let block = self.block(first);
         let width = block.rows();
-        let (logits, rows) = (Shared::new(logits, width), Shared::new(rows, 1));
+        let (logits, rows) = (DisjointRows::new(logits, width), DisjointRows::new(rows, 1));
         for_each_range(self.count(), |range| {
             // SAFETY: each task has rows of its own.
             let (logits, rows) = unsafe { (logits.rows(range.clone()), rows.rows(range.clone())) };
@@ -170,7 +170,7 @@ impl Head<'_> {
     ) -> Matrix<'a> {
         let block = self.block(first);
         let width = block.rows();
-        let (shared, dx) = (Shared::new(logits, width), Shared::new(dx, self.cols));
+        let (shared, dx) = (DisjointRows::new(logits, width), DisjointRows::new(dx, self.cols));
         for_each_range(self.count(), |range| {
             // SAFETY: each task has rows of its own.
             let (logits, dx) = unsafe { (shared.rows(range.clone()), dx.rows(range.clone())) };

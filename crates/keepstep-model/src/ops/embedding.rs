@@ -1,7 +1,7 @@
 //! Token and position embeddings, whose sum the first block takes.
 
 use crate::ops::dropout::Mask;
-use crate::ops::rows::{Shared, for_each_range};
+use crate::ops::rows::{DisjointRows, for_each_range};
 use rayon::prelude::*;
 
 /// The inputs of a micro-batch: `[batch_size, block_size]` tokens, each with its place in the context.
@@ -83,7 +83,7 @@ pub(crate) fn backward(
 ) {
     let cols = dwpe.len() / inputs.block_size;
     if let Some(mask) = mask {
-        let dx = Shared::new(dx, cols);
+        let dx = DisjointRows::new(dx, cols);
         for_each_range(inputs.rows(), |range| {
             // SAFETY: each task has rows of its own.
             let rows = unsafe { dx.rows(range.clone()) };

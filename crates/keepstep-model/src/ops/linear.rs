@@ -35,7 +35,7 @@ pub(crate) unsafe fn forward_rows(
     let rows = x.len() / weight.rows();
     let x = Matrix::new(x, rows, weight.rows());
     let task = MatmulTask::new(MatrixMut::new(y, rows, outs), Accumulate::Bias(affine.bias), x, weight);
-    // SAFETY: the caller's.
+    // SAFETY: by this function's contract, the packed matrix is this operand, and its packing is done.
     kind.run(unsafe { task.with_packed(packed) });
 }
 
@@ -59,7 +59,7 @@ pub(crate) unsafe fn backward_rows(
         dy,
         weight.transposed(),
     );
-    // SAFETY: the caller's.
+    // SAFETY: by this function's contract, the packed matrix is this operand, and its packing is done.
     kind.run(unsafe { task.with_packed(packed) });
 }
 

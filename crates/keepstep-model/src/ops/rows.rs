@@ -10,31 +10,33 @@ use std::sync::{Mutex, PoisonError};
 /// whole blocks.
 pub(crate) const BLOCK: usize = 64;
 
-/// A buffer of rows, of which each task takes its own.
+/// A mutable buffer of rows that several tasks use at once. Invariant: while a task has a mutable part, no other task has
+/// any element of that part.
 #[derive(Debug)]
-pub(crate) struct Shared<'a, T> {
+pub(crate) struct DisjointRows<'a, T> {
     data: *mut T,
     len: usize,
     cols: usize,
     borrow: PhantomData<&'a mut [T]>,
 }
 
-impl<T> Clone for Shared<'_, T> {
+impl<T> Clone for DisjointRows<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Shared<'_, T> {}
+impl<T> Copy for DisjointRows<'_, T> {}
 
-// SAFETY: who takes a part promises that no other task has any of it.
-unsafe impl<T: Send> Send for Shared<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
+// SAFETY: it only gives out parts, and by the contracts of its methods no element is in two tasks while one of them may
+// change it; moving such parts between threads needs no more than `T: Send`.
+unsafe impl<T: Send> Send for DisjointRows<'_, T> {}
+// SAFETY: the same: a shared reference gives out the same parts.
+unsafe impl<T: Send> Sync for DisjointRows<'_, T> {}
 
-impl<'a, T> Shared<'a, T> {
-    pub(crate) fn new(data: &'a mut [T], cols: usize) -> Shared<'a, T> {
-        Shared { data: data.as_mut_ptr(), len: data.len(), cols, borrow: PhantomData }
+impl<'a, T> DisjointRows<'a, T> {
+    pub(crate) fn new(data: &'a mut [T], cols: usize) -> DisjointRows<'a, T> {
+        DisjointRows { data: data.as_mut_ptr(), len: data.len(), cols, borrow: PhantomData }
     }
 
     /// Some rows, to be changed.
@@ -45,7 +47,7 @@ impl<'a, T> Shared<'a, T> {
     /// # Panics
     /// If there are not so many.
     pub(crate) unsafe fn rows(&self, rows: Range<usize>) -> &'a mut [T] {
-        // SAFETY: handed on.
+        // SAFETY: by this method's contract, no other task has these rows.
         unsafe { self.elements(rows.start * self.cols..rows.end * self.cols) }
     }
 
@@ -59,7 +61,7 @@ impl<'a, T> Shared<'a, T> {
     pub(crate) unsafe fn read(&self, rows: Range<usize>) -> &'a [T] {
         let range = rows.start * self.cols..rows.end * self.cols;
         assert!(range.start <= range.end && range.end <= self.len, "rows of the buffer");
-        // SAFETY: within the buffer, and nobody changes it.
+        // SAFETY: the range lies within the buffer, which is borrowed for `'a`, and no task changes these rows.
         unsafe { std::slice::from_raw_parts(self.data.add(range.start), range.len()) }
     }
 
@@ -72,13 +74,15 @@ impl<'a, T> Shared<'a, T> {
     /// If the row has not so many columns, or the buffer not so many rows.
     pub(crate) unsafe fn part(&self, row: usize, cols: Range<usize>) -> &'a mut [T] {
         assert!(cols.end <= self.cols, "a part of the row");
-        // SAFETY: handed on.
+        // SAFETY: by this method's contract, no other task has these elements.
         unsafe { self.elements(row * self.cols + cols.start..row * self.cols + cols.end) }
     }
 
+    /// # Safety
+    /// No other task has any of these elements meanwhile.
     unsafe fn elements(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "rows of the buffer");
-        // SAFETY: within the buffer, and nobody else has it.
+        // SAFETY: the range lies within the buffer, which is borrowed for `'a`, and no other task has these elements.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
     }
 }
@@ -139,7 +143,7 @@ mod tests {
         for (rows, threads) in [(1, 1), (64, 2), (65, 2), (768, 2), (768, 16), (4096, 2), (5000, 3)] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             let mut counts = vec![0_u32; rows];
-            let shared = Shared::new(&mut counts, 1);
+            let shared = DisjointRows::new(&mut counts, 1);
             pool.install(|| {
                 for_each_range(rows, |range| {
                     assert!(range.start.is_multiple_of(BLOCK) && !range.is_empty());

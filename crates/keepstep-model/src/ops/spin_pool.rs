@@ -1,6 +1,6 @@
 //! Threads that wait for the next piece of work without going to sleep.
 //!
-//! One token's work is many small products, each shorter than the time that waking a sleeping thread takes. A crew lasts
+//! One token's work is many small products, each shorter than the time that waking a sleeping thread takes. A pool lasts
 //! as long as one text is written; its members spin for a moment between two pieces of work, and sleep where none comes.
 
 use std::cell::UnsafeCell;
@@ -49,8 +49,8 @@ impl SpinPool {
         }
     }
 
-    /// Does something with a crew of `threads`, the caller included.
-    pub fn of<T>(threads: usize, work: impl FnOnce(&SpinPool) -> T) -> T {
+    /// Does something with a pool of `threads`, the caller included.
+    pub fn scope<T>(threads: usize, work: impl FnOnce(&SpinPool) -> T) -> T {
         struct Dismiss<'a>(&'a SpinPool);
         impl Drop for Dismiss<'_> {
             fn drop(&mut self) {
@@ -58,14 +58,14 @@ impl SpinPool {
                 self.0.rouse();
             }
         }
-        let crew = SpinPool::new(threads.max(1));
+        let pool = SpinPool::new(threads.max(1));
         std::thread::scope(|scope: &Scope<'_, '_>| {
-            let dismiss = Dismiss(&crew);
+            let dismiss = Dismiss(&pool);
             for _ in 1..threads {
                 // With fewer threads than wanted it takes longer.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, || crew.serve());
+                let _ = std::thread::Builder::new().spawn_scoped(scope, || pool.serve());
             }
-            let result = work(&crew);
+            let result = work(&pool);
             drop(dismiss);
             result
         })
@@ -133,7 +133,7 @@ impl SpinPool {
             drop(done);
         }
         drop(finish);
-        assert!(!self.panicked.load(Ordering::Relaxed), "a thread of the crew panicked");
+        assert!(!self.panicked.load(Ordering::Relaxed), "a thread of the pool panicked");
     }
 
     /// Takes a part of the job, if there is one left.
@@ -161,7 +161,7 @@ impl SpinPool {
     unsafe fn call(&self, part: usize) {
         // SAFETY: the job cannot end, and its work not be replaced, before this part is finished.
         if let Some(work) = unsafe { *self.work.get() } {
-            // SAFETY: likewise.
+            // SAFETY: the pointer is valid until `Finish` has seen every part finished, and this part is not.
             unsafe { (*work)(part) };
         }
     }
@@ -228,11 +228,11 @@ mod tests {
     #[test]
     fn every_part_is_done_once() {
         for threads in 1..5 {
-            SpinPool::of(threads, |crew| {
+            SpinPool::scope(threads, |pool| {
                 let mut values = vec![0.0; 1000];
                 for round in 0..2_000 {
                     let len = 1 + round % 300;
-                    crew.chunks(&mut values, len, |index, chunk| {
+                    pool.chunks(&mut values, len, |index, chunk| {
                         for (place, value) in chunk.iter_mut().enumerate() {
                             *value += (index * len + place) as f32;
                         }
@@ -251,9 +251,9 @@ mod tests {
     fn a_panic_reaches_the_caller() {
         for bad in 0..8 {
             let caught = std::panic::catch_unwind(|| {
-                SpinPool::of(3, |crew| {
+                SpinPool::scope(3, |pool| {
                     let mut values = vec![0.0; 8];
-                    crew.chunks(&mut values, 1, |index, _| assert!(index != bad, "the part's"));
+                    pool.chunks(&mut values, 1, |index, _| assert!(index != bad, "the part's"));
                 });
             });
             assert!(caught.is_err());

@@ -46,7 +46,7 @@ impl<'a> Conformance<'a> {
 
     fn engine_with(&self, spec: &EngineSpec<Gpt2Spec>, parameters: &[f32]) -> Box<dyn Engine> {
         let layout = spec.model.config.layout();
-        let groups = ParamGroup::of_config(&OptimizerConfig::default(), &layout);
+        let groups = ParamGroup::from_config(&OptimizerConfig::default(), &layout);
         (self.build)(spec, groups, TrainState::new(layout, parameters.to_vec()))
     }
 }

@@ -40,7 +40,7 @@ pub struct ParamGroup {
 
 impl ParamGroup {
     /// The two groups of a config: tensors of two or more dimensions with weight decay, the rest without.
-    pub fn of_config(config: &OptimizerConfig, layout: &Layout) -> Vec<ParamGroup> {
+    pub fn from_config(config: &OptimizerConfig, layout: &Layout) -> Vec<ParamGroup> {
         let group = |decay: bool| ParamGroup {
             learning_rate: config.learning_rate,
             betas: config.betas,
@@ -256,7 +256,7 @@ mod tests {
         let layout = model.layout();
         let len = layout.num_parameters();
         let config = OptimizerConfig { learning_rate: 1e-2, weight_decay: 0.1, ..OptimizerConfig::default() };
-        let optimizer = AdamW::new(ParamGroup::of_config(&config, &layout));
+        let optimizer = AdamW::new(ParamGroup::from_config(&config, &layout));
         let start: Vec<f32> = (0..len).map(|index| (index as f32 * 0.37).fract() - 0.5).collect();
         let (mut parameters, mut m, mut v) = (start.clone(), vec![0.0; len], vec![0.0; len]);
         let mut exact: Vec<[f64; 3]> = start.iter().map(|&value| [f64::from(value), 0.0, 0.0]).collect();

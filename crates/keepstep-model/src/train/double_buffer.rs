@@ -102,7 +102,7 @@ mod tests {
             layer_norm_epsilon: 1e-5,
         };
         let layout = model.layout();
-        let groups = ParamGroup::of_config(&crate::train::adamw::OptimizerConfig::default(), &layout);
+        let groups = ParamGroup::from_config(&crate::train::adamw::OptimizerConfig::default(), &layout);
         let state = TrainState::new(layout, initial_parameters(&model, 1));
         (DoubleBuffer::new(state, has_spare), AdamW::new(groups))
     }

@@ -19,7 +19,7 @@ pub enum StateDictError {
         name: String,
     },
     /// Something in the file has no place in the model.
-    #[error("`{dict}` has `{name}`, which the model has not: it is a checkpoint of another model")]
+    #[error("`{dict}` has `{name}`, which the model does not have: it is a checkpoint of another model")]
     Extra {
         /// The state dict.
         dict: &'static str,
@@ -54,7 +54,7 @@ pub enum StateDictError {
         /// What it is.
         found: String,
     },
-    /// The bytes of a tensor cannot be had.
+    /// A tensor's bytes cannot be read.
     #[error("`{name}` cannot be read")]
     Read {
         /// The tensor.
