@@ -157,6 +157,21 @@ pub(crate) fn cargo_fuzz() -> Result<(PathBuf, PathBuf), String> {
     Ok((program, cache().join("fuzz")))
 }
 
+/// The one cargo-deny that is used.
+const CARGO_DENY: &str = "0.20.2";
+
+/// The cargo-deny program; installed at the first call.
+pub(crate) fn cargo_deny() -> Result<PathBuf, String> {
+    let folder = cache().join(format!("cargo-deny-{CARGO_DENY}"));
+    let program = folder.join("bin/cargo-deny");
+    if !program.exists() {
+        run(crate::command::cargo()
+            .args(["install", "--quiet", "--locked", "--version", CARGO_DENY, "cargo-deny", "--root"])
+            .arg(&folder))?;
+    }
+    Ok(program)
+}
+
 fn cache() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
     std::env::var_os("XDG_CACHE_HOME")

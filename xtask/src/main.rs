@@ -10,6 +10,7 @@
 mod arm;
 mod bench;
 mod command;
+mod deny;
 mod fuzz;
 mod machine;
 mod python;

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that a change must pass.
 
 use crate::command::{self, cargo, describe};
-use crate::{arm, machine, python};
+use crate::{arm, deny, machine, python};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -73,6 +73,15 @@ fn run_checks() -> Result<(), String> {
         "-D",
         "warnings",
     ]))?;
+    // The features that may be left out can be left out, alone and together.
+    for features in [&[][..], &["--features", "hub"], &["--features", "tensorboard"]] {
+        let mut check = cargo();
+        check
+            .args(["clippy", "--package", "keepstep-cli", "--no-default-features", "--quiet"])
+            .args(features);
+        command::run(check.args(["--", "-D", "warnings"]))?;
+    }
+    deny::check()?;
     command::run(
         cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
     )
