@@ -43,7 +43,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'keepstep' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{module}", __name__), name)
+    try:
+        value = getattr(import_module(f".{module}", __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f"keepstep.{name} needs PyTorch: pip install torch", name="torch") from None
     globals()[name] = value
     return value
 

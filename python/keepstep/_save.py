@@ -119,9 +119,16 @@ class Snapshot:
 class Snapshots:
     """Takes snapshots, keeping their buffers."""
 
-    def __init__(self, streams: Callable[[torch.device], Any] = Streams, pinned: bool = True) -> None:
+    def __init__(
+        self,
+        streams: Callable[[torch.device], Any] = Streams,
+        has_streams: Callable[[torch.device], bool] = lambda device: device.type not in ("cpu", "mps"),
+        pinned: bool = True,
+    ) -> None:
+        """The arguments have other values in tests alone."""
         self._pool = _Pool()
         self._make_streams = streams
+        self._has_streams = has_streams
         self._pinned = pinned
         self._streams: dict[torch.device, Any] = {}
         self.num_bytes = 0
@@ -146,8 +153,7 @@ class Snapshots:
             key = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
             if tensor.numel() and key in copies:
                 return copies[key]
-            on_host = tensor.device.type == "cpu"
-            streamed = not on_host and tensor.device.type != "mps"
+            streamed = self._has_streams(tensor.device)
             buffer = self._pool.take(tensor, pinned=streamed and self._pinned)
             copies[key] = buffer
             self.num_bytes += tensor.numel() * tensor.element_size()

@@ -159,7 +159,8 @@ def frozen_digest(module: torch.nn.Module) -> str:
         digest.update(f"{plain_name(name)} {parameter.dtype} {list(parameter.shape)}".encode())
         flat = parameter.detach().cpu().contiguous().reshape(-1)
         if flat.numel():
-            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+            raw: Any = flat.view(torch.uint8).numpy()
+            digest.update(raw)
     return f"{count}-{digest.hexdigest()[:32]}" if count else ""
 
 
@@ -196,10 +197,10 @@ def load(target: Any, state: Any, frozen: str, name: str) -> None:
         if isinstance(target, torch.nn.Module):
             own = target.state_dict()
             names = {plain_name(each): each for each in own}
-            loaded = OrderedDict((names.get(each, each), value) for each, value in state.items())
+            loaded: Any = OrderedDict((names.get(each, each), value) for each, value in state.items())
             metadata = getattr(own, "_metadata", None)
             if metadata is not None:
-                loaded._metadata = metadata  # type: ignore[attr-defined]
+                loaded._metadata = metadata
             if frozen == "reference":
                 for each in frozen_names(target):
                     loaded[names[each]] = own[names[each]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def train(
     ema = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=fused)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=data.total_steps)
-    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**24, growth_interval=2, enabled=precision == "float16")
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**22, growth_interval=2, enabled=precision == "float16")
     run.track(model=model, optimizer=optimizer, scheduler=scheduler, ema=ema)
     if precision == "float16":
         run.track(scaler=scaler)
@@ -171,6 +172,11 @@ def test_recording_does_not_wait(tmp_path: Path) -> None:
     from keepstep._window import Window
 
     x = torch.randn(4096, 4096, device="cuda")
+    # What happens once: kernels are loaded, memory is pinned.
+    for _ in range(2):
+        window = Window([])
+        window.record(x.mean(), 3, x.mean().abs(), {})
+        window.close(0.1).read()
     torch.cuda.synchronize()
     window = Window([])
     for _ in range(30):
@@ -213,6 +219,8 @@ def test_environment_and_exactness(tmp_path: Path) -> None:
 
 def test_compiled(tmp_path: Path) -> None:
     pytest.importorskip("triton")
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("torch.compile needs a C compiler")
     assert train(tmp_path / "straight", compiled=True)
     assert not train(tmp_path / "stopped", stop_at=3, compiled=True)
     assert train(tmp_path / "stopped", compiled=True)
