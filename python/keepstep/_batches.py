@@ -8,6 +8,7 @@ collates. It does not matter which process does that, or when: any number of wor
 from __future__ import annotations
 
 import functools
+import gc
 import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -93,6 +94,9 @@ class WorkerStart:
 
     def __call__(self, worker_id: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A forked worker has copies of the main process's objects. Collecting pinned memory or CUDA events there would call
+        # CUDA, which does not work after a fork and aborts the process.
+        gc.freeze()
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, KeyedBatches):
             # A `worker_init_fn` expects to find its own dataset there.

@@ -207,7 +207,8 @@ def names_in_loop(frame: types.FrameType) -> dict[str, bool]:
     A name is True if the loop assigns it before it reads it.
     """
     instructions = list(dis.get_instructions(frame.f_code))
-    here = next((each for each in instructions if each.offset == frame.f_lasti), None)
+    # In a loop that runs often, Python 3.12 points into the cache behind the instruction.
+    here = next((each for each in reversed(instructions) if each.offset <= frame.f_lasti), None)
     inside = instructions
     if here is not None and here.opname.startswith("FOR_ITER"):
         inside = [each for each in instructions if here.offset < each.offset <= here.argval]
