@@ -1,10 +1,8 @@
 //! Going back: what is later is out of the way, whatever a crash left of the time before.
 
-mod support;
-
+use crate::support::{archive, name};
 use keepstep::store::{Candidates, Disk, SUPERSEDED, Source, Store, find};
 use std::sync::Arc;
-use support::{archive, name};
 
 /// A crash may leave both names of a file whose renaming had begun.
 #[test]
