@@ -8,6 +8,7 @@ pub(crate) mod dropout_site;
 pub mod layout;
 mod packed;
 pub mod settings;
+mod weight_gradients;
 
 pub use cpu::{Gpt2, Gpt2Spec};
 pub use layout::initial_parameters;
