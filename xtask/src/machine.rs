@@ -85,14 +85,25 @@ const PACKAGE_TOOLS: [&str; 9] = [
     "tqdm",
 ];
 
-/// The Python of an environment that builds and tests the Python package, made at the first call. It sees the packages of
-/// the environment that has PyTorch, so that those are there once.
+/// The Python of an environment that builds and tests the Python package, made at the first call.
 pub(crate) fn package_python() -> Result<PathBuf, String> {
-    let torch = torch_python()?;
-    let folder = cache().join(format!("package-torch-{TORCH}-1"));
-    let python = folder.join("bin/python");
     let probe =
         "import torch, maturin, ziglang, auditwheel, pytest, pyright, mypy, nbclient, ipykernel, tqdm";
+    torch_environment(&format!("package-torch-{TORCH}-1"), probe, &PACKAGE_TOOLS)
+}
+
+/// The Python of an environment that has the trainers that keepstep is compared with, made at the first call.
+pub(crate) fn peers_python() -> Result<PathBuf, String> {
+    let probe = "import torch, transformers, accelerate, lightning, tqdm";
+    let packages = ["accelerate==1.15.0", "lightning==2.6.6", "tqdm"];
+    torch_environment(&format!("peers-torch-{TORCH}-1"), probe, &packages)
+}
+
+/// An environment that sees the packages of the one that has PyTorch, so that those are there once.
+fn torch_environment(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    let torch = torch_python()?;
+    let folder = cache().join(name);
+    let python = folder.join("bin/python");
     if python.exists() && succeeds(Command::new(&python).args(["-c", probe])) {
         return Ok(python);
     }
@@ -105,11 +116,11 @@ pub(crate) fn package_python() -> Result<PathBuf, String> {
     run(Command::new(&torch).args(["-c", see]).arg(site.join("torch.pth")))?;
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(PACKAGE_TOOLS))?;
+        .args(packages))?;
     if succeeds(Command::new(&python).args(["-c", probe])) {
         Ok(python)
     } else {
-        Err(format!("the Python environment in {} lacks {}", folder.display(), PACKAGE_TOOLS.join(", ")))
+        Err(format!("the Python environment in {} lacks {}", folder.display(), packages.join(", ")))
     }
 }
 

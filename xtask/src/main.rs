@@ -32,6 +32,11 @@ usage: cargo xtask COMMAND
                          figures, all or those named (training, store, reading, resume, tokenize, generate, start); with
                          `--against torch` PyTorch or transformers is measured at the same work beside them. The
                          corpus of tokenize has KEEPSTEP_BENCH_MB megabytes, 1000 if that is not set
+  bench python [loop] [save] [resume]
+                         what the Python package costs per micro-batch, per save and at a resume, next to a bare loop
+                         and torch's own savers
+  bench resume-peers [usual] [trainer] [lightning] [keepstep]
+                         the same interrupted run in the usual notebook loop, HF Trainer, Lightning and keepstep
   soak kill-loop [--kills N] [--seed N]
                          SIGKILL, 10,000 times, of a process that saves, rotates and moves the best
   soak crash-states [--states N] [--seed N] [--round N]

@@ -22,6 +22,22 @@ pub(crate) fn tests(python: &Path) -> Result<Command, String> {
     Ok(tests)
 }
 
+/// Builds a release wheel, installs it away from the sources, and gives a script of `python/benches`.
+pub(crate) fn bench(python: &Path, script: &str) -> Result<Command, String> {
+    let wheel = build(&machine::package_python()?, &["--release"], "bench-wheel")?;
+    let site = root().join("target/bench-site");
+    let _ = std::fs::remove_dir_all(&site);
+    command::run(
+        Command::new(python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
+            .arg(&site)
+            .arg(&wheel),
+    )?;
+    let mut bench = Command::new(python);
+    bench.arg(root().join("python/benches").join(script)).env("PYTHONPATH", &site);
+    Ok(bench)
+}
+
 /// `cargo xtask wheel`: release wheels that run on other machines as well.
 pub(crate) fn wheels(arguments: &[String]) -> Result<(), String> {
     let targets: &[&str] = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {

@@ -3,6 +3,7 @@
 mod generate;
 mod measure;
 mod program;
+mod python;
 mod reading;
 mod resume;
 mod start;
@@ -29,6 +30,11 @@ const BENCHES: [(&str, Bench); 7] = [
 type Bench = fn(Option<&Path>) -> Result<(), String>;
 
 pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
+    match arguments.split_first() {
+        Some((name, rest)) if name == "python" => return python::overhead(rest),
+        Some((name, rest)) if name == "resume-peers" => return python::peers(rest),
+        _ => {}
+    }
     let mut chosen = Vec::new();
     let mut torch = None;
     let mut arguments = arguments.iter().map(String::as_str);

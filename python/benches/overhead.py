@@ -1,0 +1,271 @@
+"""What keepstep costs in a loop: per micro-batch, per save, and at a resume, next to the bare loop and torch's savers.
+
+Everything that is compared is measured in turn in this one process, several rounds, and medians are printed.
+
+    python overhead.py [loop] [save] [resume]
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import keepstep
+
+ROUNDS = 5
+SKIP = 20
+RESUME_AT = 20_000
+
+
+class Rows(torch.utils.data.Dataset[torch.Tensor]):
+    """Rows of a table in memory."""
+
+    def __init__(self, length: int, width: int) -> None:
+        self.rows = torch.randn(min(length, 4096), width)
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.rows[index % len(self.rows)]
+
+
+def perceptron(width: int, depth: int) -> nn.Module:
+    layers = [nn.Sequential(nn.Linear(width, width), nn.GELU()) for _ in range(depth)]
+    return nn.Sequential(*layers, nn.Linear(width, 1))
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor) -> torch.Tensor:
+    loss = model(batch).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
+
+
+def timed(batches: Iterator[Any], body: Callable[[Any], None], steps: int) -> float:
+    """Returns seconds per step, after the first few."""
+    began = 0.0
+    for number, batch in enumerate(batches):
+        body(batch)
+        if number + 1 == SKIP:
+            began = time.perf_counter()
+        if number + 1 == SKIP + steps:
+            break
+    return (time.perf_counter() - began) / steps
+
+
+def bare(width: int, depth: int, batch: int, steps: int, workers: int) -> float:
+    torch.manual_seed(1)
+    rows = Rows(batch * (SKIP + steps + 10), width)
+    loader = torch.utils.data.DataLoader(rows, batch, shuffle=True, num_workers=workers)
+    model = perceptron(width, depth)
+    optimizer = torch.optim.AdamW(model.parameters())
+    last: list[Any] = [None]
+
+    def body(batch: torch.Tensor) -> None:
+        last[0] = update(model, optimizer, batch)
+
+    return timed(iter(loader), body, steps)
+
+
+def ours(width: int, depth: int, batch: int, steps: int, workers: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        run = keepstep.Run(folder, seed=1, save_steps=10**9, progress_bar=False, quiet=True, rehearse=False)
+        rows = Rows(batch * (SKIP + steps + 10), width)
+        data = run.data(rows, batch_size=batch, num_workers=workers)
+        model = perceptron(width, depth)
+        optimizer = torch.optim.AdamW(model.parameters())
+        run.track(model=model, optimizer=optimizer)
+        return timed(iter(data), lambda x: run.record(update(model, optimizer, x)), steps)
+
+
+def measure_loop() -> None:
+    """Prints microseconds per micro-batch of the bare loop and of ours."""
+    print("one micro-batch (each an update), microseconds        bare loop   keepstep  difference")
+    for name, (width, depth, batch, steps) in {"tiny": (16, 1, 8, 1000), "middle": (768, 6, 64, 60)}.items():
+        for workers in (0, 2):
+            rounds = [(bare(width, depth, batch, steps, workers), ours(width, depth, batch, steps, workers)) for _ in range(ROUNDS)]
+            one, other = (statistics.median(times) * 1e6 for times in zip(*rounds))
+            print(f"{name:>8} model, {workers} workers {'':<26} {one:>9.0f} {other:>10.0f} {other - one:>7.0f} ({(other / one - 1) * 100:+.1f} %)")
+
+
+def parts(megabytes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Returns a model and an optimizer with as many MB of state in all."""
+    width = int((megabytes * 1e6 / 12 / 8) ** 0.5)
+    model = nn.Sequential(*(nn.Linear(width, width) for _ in range(8)))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(2, width)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return model, optimizer
+
+
+def measure_save(megabytes: int = 240) -> None:
+    """Prints how long a save stalls the loop, and how long it takes until the file is there."""
+    import torch.distributed as dist
+    import torch.distributed.checkpoint as dcp
+
+    rows: dict[str, list[tuple[float, float]]] = {}
+
+    def note(name: str, stall: float, total: float) -> None:
+        rows.setdefault(name, []).append((stall, total))
+
+    with tempfile.TemporaryDirectory() as place:
+        dist.init_process_group("gloo", init_method=f"file://{place}/group", rank=0, world_size=1)
+        model, optimizer = parts(megabytes)
+        state = lambda: {"model": model.state_dict(), "optimizer": optimizer.state_dict()}  # noqa: E731
+        for number in range(ROUNDS):
+            began = time.perf_counter()
+            copies = [each.clone() for each in _tensors(state())]
+            note("one copy of the state", time.perf_counter() - began, time.perf_counter() - began)
+            del copies
+            began = time.perf_counter()
+            torch.save(state(), f"{place}/plain{number}.pt")
+            note("torch.save (no fsync)", time.perf_counter() - began, time.perf_counter() - began)
+            began = time.perf_counter()
+            future: Any = dcp.async_save(state(), checkpoint_id=f"{place}/dcp{number}")
+            stall = time.perf_counter() - began
+            future.result()
+            note("DCP async_save", stall, time.perf_counter() - began)
+        dist.destroy_process_group()
+        for stall, total in _our_saves(f"{place}/run", megabytes):
+            note("keepstep (fsync, read back, verified)", stall, total)
+    print(f"a save of {megabytes} MB of state, milliseconds             stalls the loop   until it is there")
+    for name, times in rows.items():
+        stall, total = (statistics.median(each) * 1e3 for each in zip(*times))
+        print(f"{name:<55} {stall:>13.0f} {total:>19.0f}")
+
+
+def _our_saves(folder: str, megabytes: int) -> list[tuple[float, float]]:
+    run = keepstep.Run(folder, seed=1, save_steps=2, max_checkpoints=2, progress_bar=False, quiet=True, rehearse=False)
+    data = run.data(Rows(64, 4), batch_size=1)
+    model, optimizer = parts(megabytes)
+    run.track(model=model, optimizer=optimizer)
+    gaps: list[float] = []
+    durations: list[float] = []
+    left = time.perf_counter()
+    for number, _ in enumerate(data):
+        gaps.append(time.perf_counter() - left)
+        if number % 2 == 0 and number > 0:
+            # The gap before this batch began a save of update `number`: wait for its file.
+            before = time.perf_counter()
+            while not list(Path(folder).glob(f"*_global{number}.pt")):
+                time.sleep(0.001)
+            durations.append(gaps[-1] + time.perf_counter() - before)
+        if number == 2 * ROUNDS + 2:
+            break
+        # The state changes, but training it is not what is measured.
+        next(model.parameters()).grad = torch.zeros_like(next(model.parameters()))
+        optimizer.step()
+        optimizer.zero_grad()
+        left = time.perf_counter()
+    usual = statistics.median(gaps[3::2])
+    return [(max(0.0, gap - usual), total) for gap, total in zip(gaps[4::2], durations[1:])]
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _tensors(item)
+
+
+def measure_resume() -> None:
+    """Prints the time from a process's start to the first batch that is not a repetition, at micro-batch 20,000."""
+    print(f"from the process's start to the first batch at step {RESUME_AT}, seconds")
+    with tempfile.TemporaryDirectory() as folder:
+        for how in ("usual", "keepstep"):
+            _session(how, folder)  # trains up to there and saves
+        for name, how in {"bare loop that walks through what it skips": "usual", "keepstep": "keepstep"}.items():
+            times: list[float] = []
+            for _ in range(ROUNDS):
+                began = time.time()
+                times.append(float(_session(how, folder)) - began)
+            print(f"{name:<55} {statistics.median(times):>13.2f}")
+        began = time.time()
+        subprocess.run([sys.executable, "-c", "import torch, torch._dynamo"], check=True)
+        print(f"{'importing torch alone':<55} {time.time() - began:>13.2f}")
+
+
+def _session(how: str, folder: str) -> str:
+    command = [sys.executable, __file__, "--session", how, folder]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode not in (0, 75):
+        raise SystemExit(f"the session ended with status {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+class Decoded(Rows):
+    """Rows that take a little time to make, as pictures and texts do."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        end = time.perf_counter() + 20e-6
+        while time.perf_counter() < end:
+            pass
+        return super().__getitem__(index)
+
+
+def session(how: str, folder: str) -> None:
+    """Trains to `RESUME_AT` if the folder is empty, else prints when the first batch after it is there."""
+    rows = Decoded(8 * (RESUME_AT + 100), 16)
+    model = perceptron(16, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    if how == "usual":
+        path = Path(folder, "usual.pt")
+        torch.manual_seed(1)
+        loader = torch.utils.data.DataLoader(rows, 8, shuffle=True)
+        if not path.exists():
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": RESUME_AT}, path)
+            return
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        for step, _ in enumerate(loader):
+            if step < state["step"]:
+                continue
+            print(time.time())
+            return
+    there = Path(folder, "run").exists()
+    run = keepstep.Run(Path(folder, "run"), seed=1, save_steps=RESUME_AT, progress_bar=False, quiet=True, rehearse=False)
+    data = run.data(rows, batch_size=8)
+    run.track(model=model, optimizer=optimizer)
+    for batch in data:
+        if there:
+            print(time.time())
+            return
+        run.record(update(model, optimizer, batch))
+        if run.global_step + 1 == RESUME_AT:
+            signal.raise_signal(signal.SIGTERM)  # it saves and ends the loop
+    run.exit()
+
+
+def main() -> None:
+    """Measures what is named, or everything."""
+    if sys.argv[1:2] == ["--session"]:
+        session(*sys.argv[2:])
+        return
+    measures = {"loop": measure_loop, "save": measure_save, "resume": measure_resume}
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    for name in sys.argv[1:] or measures:
+        measures[name]()
+        print()
+
+
+if __name__ == "__main__":
+    main()
