@@ -1,11 +1,11 @@
 //! Whole files.
 #![no_main]
 
-#[path = "../../crates/keepstep-pt/tests/counting_allocator/mod.rs"]
+#[path = "../../crates/keepstep-pt/tests/it/counting_allocator.rs"]
 mod counting_allocator;
-#[path = "../../crates/keepstep-pt/tests/fuzz_targets/mod.rs"]
+#[path = "../../crates/keepstep-pt/tests/it/fuzz_targets.rs"]
 mod fuzz_targets;
-#[path = "../../crates/keepstep-pt/tests/raw_zip/mod.rs"]
+#[path = "../../crates/keepstep-pt/tests/it/raw_zip.rs"]
 mod raw_zip;
 
 #[global_allocator]

@@ -69,7 +69,17 @@ pub(crate) fn differential(arguments: &[String]) -> Result<(), String> {
         _ => return Err(format!("differential takes a number of files or nothing, not {arguments:?}")),
     };
     let mut command = cargo();
-    command.args(["test", "-p", "keepstep-pt", "--test", "differential", "--", "--ignored", "--nocapture"]);
+    command.args([
+        "test",
+        "-p",
+        "keepstep-pt",
+        "--test",
+        "it",
+        "--",
+        "differential::",
+        "--ignored",
+        "--nocapture",
+    ]);
     command.env("KEEPSTEP_TORCH_PYTHON", machine::torch_python()?).env("KEEPSTEP_DIFFERENTIAL_FILES", files);
     command::run(&mut command)
 }

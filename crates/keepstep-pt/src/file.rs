@@ -1,51 +1,12 @@
 //! A `.pt` file that is open for reading.
 
 use crate::budget::Budget;
+use crate::bytes::Bytes;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::zip_reader::{Directory, read};
 use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild, share};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// A part of an open file.
-#[derive(Debug, Clone)]
-pub(crate) struct Bytes {
-    source: Arc<Source>,
-    start: u64,
-    pub(crate) len: u64,
-}
-
-#[derive(Debug)]
-struct Source {
-    file: Arc<dyn ReadAt>,
-    path: PathBuf,
-    /// What is left of the memory that the file may take, once it is parsed.
-    spare_bytes: AtomicU64,
-}
-
-impl Bytes {
-    /// Reads from `offset` on; an error where the file has become shorter.
-    pub(crate) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> Result<(), Flaw> {
-        let end = offset.checked_add(out.len() as u64);
-        if end.is_none_or(|end| end > self.len) {
-            return corrupt("something reaches beyond the end of the file");
-        }
-        Ok(self.source.file.read_exact_at(out, self.start + offset)?)
-    }
-
-    pub(crate) fn part(&self, start: u64, len: u64) -> Bytes {
-        Bytes { source: Arc::clone(&self.source), start: self.start + start, len }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.source.path
-    }
-
-    pub(crate) fn spare_bytes(&self) -> u64 {
-        self.source.spare_bytes.load(Relaxed)
-    }
-}
 
 /// Whether a file's checksums hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +89,7 @@ impl File {
 
 fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
     let len = file.len_bytes()?;
-    let source = Source { file, path: path.to_path_buf(), spare_bytes: AtomicU64::new(0) };
-    let bytes = Bytes { source: Arc::new(source), start: 0, len };
+    let bytes = Bytes::new(file, path, len);
     let mut budget = Budget::for_file(len);
     check_kind(&bytes)?;
     let directory = read(&bytes, &mut budget)?;
@@ -162,7 +122,7 @@ fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
     };
     let value = rebuild::rebuild(&graph, &find, &mut budget)?;
     budget.give_back(for_parsing as usize);
-    bytes.source.spare_bytes.store(budget.left(), Relaxed);
+    bytes.set_spare_bytes(budget.left());
     Ok(File { bytes, directory, value })
 }
 

@@ -31,6 +31,7 @@ compile_error!("keepstep-pt reads and writes little-endian files on little-endia
 
 mod archive;
 mod budget;
+mod bytes;
 mod dict;
 mod dtype;
 mod error;
@@ -58,3 +59,8 @@ pub use storable::NotStorable;
 pub use storage::Storage;
 pub use tensor::{Tensor, ViewError};
 pub use value::Value;
+
+/// The README's example runs too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

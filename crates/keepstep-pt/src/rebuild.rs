@@ -1,8 +1,8 @@
 //! Makes values of what a pickle built: the few constructors that PyTorch's files use, by name.
 
 use crate::budget::Budget;
+use crate::bytes::Bytes;
 use crate::error::{Flaw, corrupt, unsupported};
-use crate::file::Bytes;
 use crate::pickle_reader::{Graph, Id, Node, ORDERED_DICT, UNTYPED_STORAGE};
 use crate::{Dict, Dtype, Storage, Tensor, Value};
 use std::collections::BTreeMap;

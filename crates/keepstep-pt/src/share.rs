@@ -1,8 +1,8 @@
 //! Checking and reading what is large, shared among threads: the work is cut into parts of one size, which threads take in
 //! turn.
 
+use crate::bytes::Bytes;
 use crate::error::{Flaw, corrupt};
-use crate::file::Bytes;
 use crate::zip_reader::Entry;
 use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! The bytes that tensors are views of.
 
+use crate::bytes::Bytes;
 use crate::error::Flaw;
-use crate::file::Bytes;
 use crate::share;
 use crate::{Dtype, Element};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The archive's directory, checked against the local headers. Only stored entries are read.
 
 use crate::budget::Budget;
+use crate::bytes::Bytes;
 use crate::error::{Flaw, corrupt, unsupported};
-use crate::file::Bytes;
 
 pub(crate) const LOCAL: u32 = 0x0403_4b50;
 pub(crate) const CENTRAL: u32 = 0x0201_4b50;

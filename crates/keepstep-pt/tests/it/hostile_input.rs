@@ -1,9 +1,7 @@
 //! Damaged and hostile files: noticed, refused, never a panic, never much memory.
 
-mod raw_zip;
-
+use super::raw_zip::{RawEntry, archive, with_pickle};
 use keepstep_pt::{Archive, Dict, File, ReadError, Tensor, Value};
-use raw_zip::{RawEntry, archive, with_pickle};
 use std::path::Path;
 
 fn small_file() -> (Value, Vec<u8>) {

@@ -1,21 +1,10 @@
 //! Replays the seeds of the fuzz targets, and mutations of them, through the targets' own functions, which measure the
 //! memory that reading takes. `cargo xtask fuzz` goes on from here.
 
-mod counting_allocator;
-mod fuzz_targets;
-mod raw_zip;
-
-use fuzz_targets::{TARGETS, Verdict, allowed_bytes, check};
-use raw_zip::{RawEntry, archive, with_pickle};
+use super::fuzz_targets::{TARGETS, Verdict, allowed_bytes, check};
+use super::raw_zip::{RawEntry, archive, with_pickle};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-#[global_allocator]
-static ALLOCATOR: counting_allocator::Counting = counting_allocator::Counting;
-
-/// Memory is counted for the whole process: one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
@@ -61,7 +50,6 @@ fn mutate(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
 #[test]
 fn seeds_and_mutations_of_them() {
     const MUTATIONS: usize = 30_000;
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for (name, target) in TARGETS {
         let seeds = seeds(name);
         let accepted = seeds.iter().filter(|seed| target(seed) == Verdict::Accepted).count();
@@ -119,7 +107,6 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn bombs_take_neither_memory_nor_time() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for (what, bytes) in bombs() {
         let start = Instant::now();
         let verdict = check(&bytes);
@@ -134,7 +121,6 @@ fn bombs_take_neither_memory_nor_time() {
 /// A view of 4 GiB or more over few bytes is a value; a copy of it is refused.
 #[test]
 fn large_files_stay_within_the_bound_too() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let payload = vec![7_u8; 24 << 20];
     let elements = payload.len() as i64 / 4;
     for (rows, columns, row_stride, stride) in [
