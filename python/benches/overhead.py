@@ -31,7 +31,7 @@ class Rows(torch.utils.data.Dataset[torch.Tensor]):
     """Rows of a table in memory."""
 
     def __init__(self, length: int, width: int) -> None:
-        self.rows = torch.randn(min(length, 4096), width)
+        self.rows = torch.randn(min(length, 4096), width, generator=torch.Generator().manual_seed(1))
         self.length = length
 
     def __len__(self) -> int:

@@ -263,7 +263,7 @@ class Session:
     @staticmethod
     def _with_branch_hint(text: str, path: str | None) -> str:
         text = text.split("; set it back to go on")[0]
-        return f"{text}; set it back to go on, or make a new run from there with keepstep.Run(..., branch_from={path!r})"
+        return f"{text}; set it back to go on, or make a new run from there with keepstep.Run(..., branch_from={str(path)!r})"
 
     def _check_storable(self) -> None:
         def convert(value: Any) -> Any:

@@ -119,7 +119,7 @@ class Tracked:
         if new:
             raise _core.MismatchError(
                 f"{path}: it does not hold `{new[0]}`, which is tracked now: leave it out, or make a new run with "
-                f"keepstep.Run(..., branch_from={path!r})"
+                f"keepstep.Run(..., branch_from={str(path)!r})"
             )
 
 
