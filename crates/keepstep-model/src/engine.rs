@@ -1,4 +1,4 @@
-//! The seam between training and what computes it: an engine owns one training state and makes updates of it.
+//! The interface between training and computation: an engine owns one training state and updates it.
 
 pub use crate::error::EngineError;
 use crate::layout::Layout;
@@ -7,7 +7,7 @@ pub use crate::ops::dropout::DropoutKey;
 use crate::train::gradient_tree::Subtree;
 use crate::train::train_state::TrainState;
 
-/// One training state on one device, and the updates that it can make.
+/// One training state on one device, and the operations that update it.
 ///
 /// The engine owns parameters, optimizer moments and the gradients of the current update. State enters with
 /// [`load`](Engine::load) and leaves with [`snapshot`](Engine::snapshot) only.
@@ -18,34 +18,34 @@ use crate::train::train_state::TrainState;
 /// update: each accumulates some of the leaves, and [`take_share`](Engine::take_share) and
 /// [`merge_share`](Engine::merge_share) bring the sums together with the same bits.
 pub trait Engine: Send {
-    /// What an engine of this kind is built from.
+    /// The description from which an engine of this kind is built.
     type Spec
     where
         Self: Sized;
 
-    /// The memory that an engine of this spec will take.
+    /// Computes the memory that an engine of this spec will take.
     fn memory(spec: &Self::Spec) -> Memory
     where
         Self: Sized;
 
-    /// The tensors of the model.
+    /// Returns the names, shapes and offsets of the model's tensors.
     fn layout(&self) -> &Layout;
 
     /// Adds the gradient of a micro-batch's mean loss to the update, and returns the sum of its losses. `leaf` is the
     /// micro-batch's index in the update.
     ///
     /// # Errors
-    /// A batch that does not fit the model or the engine, or a leaf that the update already has.
+    /// Fails if the batch does not fit the model or the engine, or if the update already has this leaf.
     fn accumulate(&mut self, batch: &Batch<'_>, key: DropoutKey, leaf: u64) -> Result<LossSum, EngineError>;
 
     /// Computes the mean of the accumulated gradients and returns its norm. Parameters and moments do not change.
     ///
     /// # Errors
-    /// The leaves are not `0..n`.
+    /// Fails if the leaves are not `0..n`.
     fn reduce(&mut self) -> Result<f64, EngineError>;
 
-    /// Updates parameters and moments with the mean gradient of the last [`reduce`](Engine::reduce). Without one it does
-    /// nothing.
+    /// Updates parameters and moments with the mean gradient of the last [`reduce`](Engine::reduce). Without one it
+    /// does nothing.
     fn step(&mut self, step: OptimizerStep);
 
     /// Drops the gradients of the current update.
@@ -54,52 +54,52 @@ pub trait Engine: Send {
     /// Removes the gradients of the current update and returns them as sums of whole subtrees.
     ///
     /// # Errors
-    /// The device fails.
+    /// Fails if the device fails.
     fn take_share(&mut self) -> Result<Vec<Subtree>, EngineError>;
 
     /// Adds gradients that another engine computed for this update.
     ///
     /// # Errors
-    /// They are of another model, or the update already has some of their leaves.
+    /// Fails if the share belongs to another model, or if the update already has one of its leaves.
     fn merge_share(&mut self, share: Vec<Subtree>) -> Result<(), EngineError>;
 
-    /// The sum of a micro-batch's losses, without dropout.
+    /// Computes the sum of a micro-batch's losses, without dropout.
     ///
     /// # Errors
-    /// A batch that does not fit the model or the engine.
+    /// Fails if the batch does not fit the model or the engine.
     fn evaluate(&mut self, batch: &Batch<'_>) -> Result<LossSum, EngineError>;
 
     /// Replaces the training state, and drops the gradients of the current update.
     ///
     /// # Errors
-    /// The state is of another layout.
+    /// Fails if the state has another layout.
     fn load(&mut self, state: TrainState) -> Result<(), EngineError>;
 
-    /// The training state as it is now. Later updates never change a snapshot.
+    /// Returns the current training state. Later updates never change a snapshot.
     ///
     /// # Errors
-    /// The device fails.
+    /// Fails if the device fails.
     fn snapshot(&mut self) -> Result<TrainState, EngineError>;
 
-    /// Whether [`step`](Engine::step) can go on at once: without a copy, and without waiting for snapshots that are still
-    /// in use.
+    /// Reports whether [`step`](Engine::step) can run immediately: without a copy, and without waiting for snapshots
+    /// that are still in use.
     fn can_step(&mut self) -> bool;
 }
 
-/// What engines of models with the spec `S` are built from.
+/// The description of an engine for models with the spec `S`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EngineSpec<S> {
     /// Sizes, precision and limits of the model.
     pub model: S,
-    /// The most micro-batches of an update.
+    /// The largest number of micro-batches in an update.
     pub gradient_accumulation_steps: u64,
-    /// Whether the engine holds a second state, which lets updates continue while a snapshot is being saved.
+    /// Whether the engine holds a second state. With it, updates continue while a snapshot is being saved.
     pub has_spare: bool,
 }
 
 impl<S> EngineSpec<S> {
-    /// An engine for updates of one micro-batch, without a second state.
+    /// Describes an engine for updates of one micro-batch, without a second state.
     pub fn new(model: S) -> EngineSpec<S> {
         EngineSpec { model, gradient_accumulation_steps: 1, has_spare: false }
     }
@@ -112,13 +112,13 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// A batch of `[batch_size, block_size + 1]` tokens. The last `block_size` columns are the targets of the first
+    /// Wraps `[batch_size, block_size + 1]` tokens. The last `block_size` columns are the targets of the first
     /// `block_size`.
     pub fn new(tokens: &'a [u32]) -> Batch<'a> {
         Batch { tokens }
     }
 
-    /// All tokens, row by row.
+    /// Returns all tokens, row by row.
     pub fn tokens(&self) -> &'a [u32] {
         self.tokens
     }
@@ -128,20 +128,20 @@ impl<'a> Batch<'a> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct OptimizerStep {
-    /// The factor of the gradient: below 1 where it is clipped.
+    /// The factor that clips the gradient. It is 1 where nothing is clipped.
     pub clip: f64,
-    /// The factor of every group's learning rate, from the schedule.
+    /// The schedule's factor, which multiplies the learning rate of every group.
     pub factor: f64,
 }
 
 impl OptimizerStep {
-    /// A step with these factors.
+    /// Creates an optimizer step with these factors.
     pub fn new(clip: f64, factor: f64) -> OptimizerStep {
         OptimizerStep { clip, factor }
     }
 }
 
-/// The losses of some tokens.
+/// The summed loss of a number of tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LossSum {
     /// The sum of the losses, in nats.
@@ -157,7 +157,7 @@ impl LossSum {
         self.num_tokens += other.num_tokens;
     }
 
-    /// The mean loss per token.
+    /// Computes the mean loss per token.
     pub fn mean(&self) -> f64 {
         self.sum / self.num_tokens.max(1) as f64
     }

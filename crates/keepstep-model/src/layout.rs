@@ -4,30 +4,30 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NamedTensor {
-    /// The name that the model's PyTorch counterpart gives it.
+    /// The name of the parameter in the PyTorch model.
     pub name: String,
     /// The shape; linear layers are `[in, out]`.
     pub shape: Vec<usize>,
     /// The index of its first element in the flat buffer.
     pub offset: usize,
-    /// Whether weight decay applies: to tensors of two or more dimensions.
+    /// Whether weight decay applies. It applies to tensors of two or more dimensions.
     pub decay: bool,
 }
 
 impl NamedTensor {
-    /// The number of elements.
+    /// Returns the number of elements.
     #[expect(clippy::len_without_is_empty, reason = "no parameter is empty")]
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// The elements of the flat buffer that belong to this tensor.
+    /// Returns the range of the flat buffer that this tensor occupies.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.len()
     }
 }
 
-/// Where every parameter lies in a flat buffer. Tensors follow one another without gaps.
+/// The place of every parameter in a flat buffer. Tensors follow one another without gaps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
     tensors: Vec<NamedTensor>,
@@ -36,7 +36,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A layout without tensors.
+    /// Creates a layout without tensors.
     pub fn new() -> Layout {
         Layout::default()
     }
@@ -58,34 +58,34 @@ impl Layout {
         self.tied.push((name.to_owned(), index));
     }
 
-    /// Every tensor, in the order of the buffer.
+    /// Returns every tensor, in the order of the buffer.
     pub fn tensors(&self) -> &[NamedTensor] {
         &self.tensors
     }
 
-    /// Second names of tensors, each with the index of its tensor.
+    /// Returns the second names of tensors, each with the index of its tensor.
     pub fn tied(&self) -> &[(String, usize)] {
         &self.tied
     }
 
-    /// The number of elements in the buffer.
+    /// Returns the number of elements in the buffer.
     pub fn num_parameters(&self) -> usize {
         self.num_parameters
     }
 
-    /// The tensors of a buffer, in order.
+    /// Splits a buffer into its tensors, in order.
     ///
     /// # Panics
-    /// If the buffer has another length than this layout.
+    /// If the length of the buffer is not that of this layout.
     pub fn split<'a>(&self, flat: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
         assert_eq!(flat.len(), self.num_parameters, "a buffer of this layout");
         self.tensors.iter().map(|tensor| &flat[tensor.range()])
     }
 
-    /// The mutable tensors of a buffer, in order.
+    /// Splits a mutable buffer into its tensors, in order.
     ///
     /// # Panics
-    /// If the buffer has another length than this layout.
+    /// If the length of the buffer is not that of this layout.
     pub fn split_mut<'a>(&self, flat: &'a mut [f32]) -> impl Iterator<Item = &'a mut [f32]> {
         assert_eq!(flat.len(), self.num_parameters, "a buffer of this layout");
         let mut rest = flat;

@@ -1,29 +1,29 @@
-//! What an architecture provides for training on the CPU.
+//! The interface of an architecture that can be trained on the CPU.
 
 use crate::engine::{Batch, DropoutKey, EngineError, LossSum};
 use crate::layout::Layout;
 
-/// The forward and backward pass of one architecture, with the buffers that they need. Parameters and gradients come from
-/// outside, as flat buffers of the model's [`Layout`].
+/// The forward and backward pass of one architecture, with the buffers that they need. Parameters and gradients are
+/// arguments, as flat buffers of the model's [`Layout`].
 ///
-/// Every result has the same bits on any number of threads: threads divide elements among themselves, never a sum.
+/// Every result has the same bits on any number of threads: threads share out elements, and never the terms of one sum.
 pub trait Model: Send + Sized {
-    /// Sizes, precision and limits.
+    /// Sizes, precision and limits of a model.
     type Spec;
 
     /// Allocates the buffers of a model.
     fn new(spec: &Self::Spec) -> Self;
 
-    /// The tensors of such a model.
+    /// Returns the tensors of a model of this spec.
     fn layout(spec: &Self::Spec) -> Layout;
 
-    /// The bytes that the buffers of such a model take.
+    /// Computes the bytes of a model's buffers.
     fn activations_bytes(spec: &Self::Spec) -> u64;
 
-    /// Overwrites `gradient` with that of the mean loss, and returns the sum of the losses.
+    /// Overwrites `gradient` with the gradient of the mean loss, and returns the sum of the losses.
     ///
     /// # Errors
-    /// A batch that does not fit the model; `gradient` is unchanged then.
+    /// Fails if the batch does not fit the model. `gradient` is then unchanged.
     fn loss_and_gradient(
         &mut self,
         parameters: &[f32],
@@ -32,9 +32,9 @@ pub trait Model: Send + Sized {
         gradient: &mut [f32],
     ) -> Result<LossSum, EngineError>;
 
-    /// The sum of the losses, without dropout.
+    /// Computes the sum of the losses, without dropout.
     ///
     /// # Errors
-    /// A batch that does not fit the model.
+    /// Fails if the batch does not fit the model.
     fn loss(&mut self, parameters: &[f32], batch: &Batch<'_>) -> Result<LossSum, EngineError>;
 }

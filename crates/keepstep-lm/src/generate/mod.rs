@@ -88,7 +88,7 @@ impl<'a> Generator<'a> {
         }
         let start = context.len().saturating_sub(self.model.block_size);
         Ok(self.decode(|decoder| {
-            decoder.see(&context[start..]);
+            decoder.append(&context[start..]);
             decoder.logits().to_vec()
         }))
     }
@@ -137,7 +137,7 @@ impl<'a> Generator<'a> {
                     decoder.clear();
                     seen = context.len() - (block_size / 2).max(1);
                 }
-                decoder.see(&context[seen..]);
+                decoder.append(&context[seen..]);
                 seen = context.len();
                 // Padding rows of the embedding are not tokens.
                 let logits = decoder.logits();

@@ -1,5 +1,5 @@
-//! A transformer block over some rows: what lies before and after its attention, forward and backward, so that rows stay
-//! in the caches from one operation to the next.
+//! The row-wise operations of a transformer block, before and after its attention, forward and backward. Each task
+//! takes a range of rows through all of them, and the rows stay in the caches.
 
 use crate::gpt2::buffers::{Block, Scratch, SumColumns};
 use crate::gpt2::dropout_site::Site;
@@ -17,7 +17,7 @@ use keepstep_numerics::matmul::AlignedBuffer;
 use keepstep_numerics::matmul::MatmulKind;
 use std::ops::Range;
 
-/// One block's buffers, as tasks share them.
+/// The buffers of one block, shared by tasks.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockBuffers<'a> {
     pub(crate) ln_1_statistics: DisjointRows<'a, Statistics>,
@@ -44,7 +44,7 @@ impl<'a> BlockBuffers<'a> {
     }
 }
 
-/// The scratch buffers, as tasks share them.
+/// The scratch buffers, shared by tasks.
 #[derive(Clone, Copy)]
 pub(crate) struct ScratchBuffers<'a> {
     pub(crate) ln_1: DisjointRows<'a, f32>,
@@ -58,7 +58,7 @@ pub(crate) struct ScratchBuffers<'a> {
 }
 
 impl<'a> ScratchBuffers<'a> {
-    /// The scratch buffers, and the buffer for packed weights.
+    /// Wraps the scratch buffers, and returns them with the buffer for packed weights.
     pub(crate) fn new(
         scratch: &'a mut Scratch,
         model: &Gpt2Config,
@@ -78,7 +78,7 @@ impl<'a> ScratchBuffers<'a> {
     }
 }
 
-/// A block at its place in a micro-batch.
+/// One block of the model, with its weights and its dropout.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockAt<'a> {
     pub(crate) layer: usize,
@@ -91,9 +91,10 @@ pub(crate) struct BlockAt<'a> {
 }
 
 /// # Safety
-/// For all of these: each task has rows of its own, and what is packed is done and of this place and pass.
+/// The contract of every method here: no other task uses the rows `rows` of any buffer during the call. The packed
+/// weights belong to this block and to this pass, and all their pack tasks are done.
 impl BlockAt<'_> {
-    /// LayerNorm and the queries, keys and values.
+    /// Computes LayerNorm and the queries, keys and values.
     pub(crate) unsafe fn before_attention(
         &self,
         rows: Range<usize>,
@@ -102,7 +103,7 @@ impl BlockAt<'_> {
         scratch: ScratchBuffers<'_>,
         packed: &PackedWeights<'_>,
     ) {
-        // SAFETY: this task's rows.
+        // SAFETY: by this function's contract, no other task uses the rows `rows`.
         let (ln_1, statistics, qkv) = unsafe {
             (
                 scratch.ln_1.rows(rows.clone()),
@@ -111,11 +112,12 @@ impl BlockAt<'_> {
             )
         };
         layer_norm::forward(ln_1, statistics, x, &self.weights.ln_1, self.epsilon);
-        // SAFETY: by this function's contract, the packing is done and of this place and pass.
+        // SAFETY: by this function's contract, `packed` holds this weight for this pass, fully written.
         unsafe { forward_rows(self.matmul_kind, qkv, ln_1, &self.weights.attn_c_attn, packed.attn_c_attn) };
     }
 
-    /// The attention's projection, the second LayerNorm and the MLP's first layer; with `out`, the rest too.
+    /// Computes the attention's projection, the second LayerNorm and the MLP's first layer. With `out`, it also
+    /// computes the rest of the block.
     pub(crate) unsafe fn after_attention(
         &self,
         rows: Range<usize>,
@@ -125,7 +127,7 @@ impl BlockAt<'_> {
         scratch: ScratchBuffers<'_>,
         packed: &PackedWeights<'_>,
     ) {
-        // SAFETY: this task's rows.
+        // SAFETY: by this function's contract, no other task uses the rows `rows`.
         let (attention, middle, ln_2, statistics, fc, active) = unsafe {
             (
                 buffers.attention.rows(rows.clone()),
@@ -136,7 +138,7 @@ impl BlockAt<'_> {
                 scratch.gelu.rows(rows.clone()),
             )
         };
-        // SAFETY: by this function's contract, the packing is done and of this place and pass.
+        // SAFETY: by this function's contract, `packed` holds this weight for this pass, fully written.
         unsafe {
             forward_rows(self.matmul_kind, middle, attention, &self.weights.attn_c_proj, packed.attn_c_proj)
         };
@@ -148,11 +150,11 @@ impl BlockAt<'_> {
             let Affine { weight, bias } = &self.weights.ln_2;
             *statistics = layer_norm::normalize(ln_2, middle, weight, bias, self.epsilon);
         }
-        // SAFETY: by this function's contract, the packing is done and of this place and pass.
+        // SAFETY: by this function's contract, `packed` holds this weight for this pass, fully written.
         unsafe { forward_rows(self.matmul_kind, fc, ln_2, &self.weights.mlp_c_fc, packed.mlp_c_fc) };
         let Some(out) = out else { return };
         gelu::gelu(active, fc);
-        // SAFETY: by this function's contract, the packing is done and of this place and pass.
+        // SAFETY: by this function's contract, `packed` holds this weight for this pass, fully written.
         unsafe { forward_rows(self.matmul_kind, out, active, &self.weights.mlp_c_proj, packed.mlp_c_proj) };
         let mask = self.dropout.mask(self.layer, Site::MlpOutput.into());
         for ((out, middle), row) in out.chunks_mut(cols).zip(middle.chunks(cols)).zip(rows) {
@@ -160,9 +162,8 @@ impl BlockAt<'_> {
         }
     }
 
-    /// Backward through the MLP and the attention's projection. Reads the gradient of the block's output from
-    /// `d_residual`; leaves that of the residual stream after the attention there, and that of the attention's output in
-    /// `d_attention`.
+    /// Backward through the MLP and the attention's projection. Reads dL/d(block output) from `d_residual`. Leaves
+    /// dL/d(residual stream after the attention) there, and dL/d(attention output) in `d_attention`.
     pub(crate) unsafe fn backward_after_attention(
         &self,
         rows: Range<usize>,
@@ -171,7 +172,7 @@ impl BlockAt<'_> {
         packed: &PackedWeights<'_>,
         at: &SumColumns,
     ) {
-        // SAFETY: this task's rows.
+        // SAFETY: by this function's contract, no other task uses the rows `rows`.
         let (d_residual, d_mlp, d_projection, d_attention, middle, statistics, fc, ln_2, active) = unsafe {
             (
                 scratch.d_residual.rows(rows.clone()),
@@ -188,7 +189,7 @@ impl BlockAt<'_> {
         let (weights, width) = (self.weights, self.width);
         self.masked_copy(d_mlp, d_residual, Site::MlpOutput, rows.start);
         with_buffer(rows.len() * self.inner, |d_active| {
-            // SAFETY: by this function's contract, the packing is done and of this place and pass.
+            // SAFETY: by this function's contract, `packed` holds this weight for this pass, fully written.
             unsafe {
                 backward_rows(self.matmul_kind, d_active, d_mlp, &weights.mlp_c_proj, packed.mlp_c_proj)
             };
@@ -197,12 +198,13 @@ impl BlockAt<'_> {
         let Affine { weight, bias } = &weights.ln_2;
         layer_norm::again(ln_2, middle, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_2| {
-            // SAFETY: by this function's contract, the packing is done and of this place and pass.
+            // SAFETY: by this function's contract, `packed` holds this weight for this pass, fully written.
             unsafe { backward_rows(self.matmul_kind, d_ln_2, fc, &weights.mlp_c_fc, packed.mlp_c_fc) };
             for (index, start) in (0..rows.len()).step_by(BLOCK).enumerate() {
                 let end = rows.len().min(start + BLOCK);
                 let part = start * width..end * width;
-                // SAFETY: the sums of this task's blocks of rows.
+                // SAFETY: `rows` starts at a multiple of `BLOCK`, so only this task writes the sums of its blocks of
+                // rows.
                 let sums =
                     unsafe { scratch.sums.rows(rows.start / BLOCK + index..rows.start / BLOCK + index + 1) };
                 column_sums(&mut sums[at.mlp_c_proj..][..width], &d_mlp[part.clone()]);
@@ -223,7 +225,7 @@ impl BlockAt<'_> {
             }
         });
         self.masked_copy(d_projection, d_residual, Site::AttentionOutput, rows.start);
-        // SAFETY: by this function's contract, the packing is done and of this place and pass.
+        // SAFETY: by this function's contract, `packed` holds this weight for this pass, fully written.
         unsafe {
             backward_rows(
                 self.matmul_kind,
@@ -235,13 +237,14 @@ impl BlockAt<'_> {
         };
         for (index, values) in d_projection.chunks(BLOCK * width).enumerate() {
             let block = rows.start / BLOCK + index;
-            // SAFETY: these sums belong to this task's blocks of rows.
+            // SAFETY: `rows` starts at a multiple of `BLOCK`, so only this task writes the sums of its blocks of rows.
             let sums = unsafe { scratch.sums.part(block, at.attn_c_proj..at.attn_c_proj + width) };
             column_sums(sums, values);
         }
     }
 
-    /// From the gradients of queries, keys and values to that of the block's input, in `d_residual`.
+    /// Backward through the queries, keys and values and the first LayerNorm. Reads dL/d(qkv), and leaves
+    /// dL/d(block input) in `d_residual`.
     pub(crate) unsafe fn backward_before_attention(
         &self,
         rows: Range<usize>,
@@ -251,7 +254,7 @@ impl BlockAt<'_> {
         packed: &PackedWeights<'_>,
         at: &SumColumns,
     ) {
-        // SAFETY: this task's rows.
+        // SAFETY: by this function's contract, no other task uses the rows `rows`.
         let (d_residual, statistics, d_qkv, ln_1) = unsafe {
             (
                 scratch.d_residual.rows(rows.clone()),
@@ -264,22 +267,23 @@ impl BlockAt<'_> {
         let Affine { weight, bias } = &self.weights.ln_1;
         layer_norm::again(ln_1, x, statistics, weight, bias);
         with_buffer(rows.len() * width, |d_ln_1| {
-            // SAFETY: by this function's contract, the packing is done and of this place and pass.
+            // SAFETY: by this function's contract, `packed` holds this weight for this pass, fully written.
             unsafe {
                 backward_rows(self.matmul_kind, d_ln_1, d_qkv, &self.weights.attn_c_attn, packed.attn_c_attn)
             };
             for (index, values) in d_qkv.chunks(BLOCK * 3 * width).enumerate() {
                 let block = rows.start / BLOCK + index;
-                // SAFETY: the sums of this task's blocks of rows.
+                // SAFETY: `rows` starts at a multiple of `BLOCK`, so only this task writes the sums of its blocks of
+                // rows.
                 let sums = unsafe { scratch.sums.part(block, at.attn_c_attn..at.attn_c_attn + 3 * width) };
                 column_sums(sums, values);
             }
-            // SAFETY: this task's rows.
+            // SAFETY: by this function's contract, no other task uses the rows `rows` or the sums of their blocks.
             unsafe { backward_norm(rows, d_residual, d_ln_1, x, statistics, weight, scratch.sums, at) };
         });
     }
 
-    /// `out = mask(values)`
+    /// Computes `out = mask(values)`.
     fn masked_copy(&self, out: &mut [f32], values: &[f32], site: Site, start: usize) {
         out.copy_from_slice(values);
         if let Some(mask) = self.dropout.mask(self.layer, site.into()) {
@@ -290,11 +294,11 @@ impl BlockAt<'_> {
     }
 }
 
-/// The backward pass of the LayerNorm before a block's attention, or of the last one, which has the same place among the
-/// sums.
+/// Backward through the LayerNorm before a block's attention. The last LayerNorm of the model uses the same columns of
+/// the sums.
 ///
 /// # Safety
-/// Each task has rows of its own.
+/// No other task uses the rows `rows`, or the sums of their blocks of rows, during the call.
 #[expect(clippy::too_many_arguments, reason = "a LayerNorm has them")]
 pub(crate) unsafe fn backward_norm(
     rows: Range<usize>,
@@ -311,7 +315,7 @@ pub(crate) unsafe fn backward_norm(
         let end = rows.len().min(start + BLOCK);
         let part = start * width..end * width;
         let block = rows.start / BLOCK + index;
-        // SAFETY: the sums of this task's blocks of rows.
+        // SAFETY: `rows` starts at a multiple of `BLOCK`, so only this task writes the sums of its blocks of rows.
         let sums = unsafe { sums.part(block, at.ln_1_weight..at.ln_1_weight + 2 * width) };
         let (dweight, dbias) = sums.split_at_mut(width);
         layer_norm::backward(
@@ -326,7 +330,7 @@ pub(crate) unsafe fn backward_norm(
     }
 }
 
-/// `values = base + mask(values)`, for one row.
+/// Computes `values = base + mask(values)` for one row.
 fn add_residual(values: &mut [f32], base: &[f32], mask: Option<&Mask>, row: usize) {
     match mask {
         Some(mask) => mask.apply_and_add(values, base, row),

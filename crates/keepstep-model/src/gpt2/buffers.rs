@@ -1,4 +1,4 @@
-//! The arena: everything that a micro-batch leaves behind between forward and backward, allocated once.
+//! The buffers of one micro-batch: the activations that forward leaves for backward, and scratch. Allocated once.
 
 use crate::gpt2::packed;
 use crate::gpt2::settings::Gpt2Config;
@@ -12,7 +12,7 @@ use keepstep_numerics::matmul::AlignedBuffer;
 pub(crate) struct Activations {
     /// The input of each block, and the output of the last: `[rows, n_embd]`.
     pub(crate) residual: Vec<Vec<f32>>,
-    /// Of every block, or of the one at hand where they are computed again.
+    /// The buffers of every block. With recomputation, those of the one block that is being computed.
     pub(crate) blocks: Vec<Block>,
     pub(crate) ln_f: Vec<f32>,
     pub(crate) ln_f_statistics: Vec<Statistics>,
@@ -20,38 +20,39 @@ pub(crate) struct Activations {
     pub(crate) scratch: Scratch,
 }
 
-/// What one block computes and the backward pass needs. Outputs of its LayerNorms and its GELU are computed again.
+/// The activations of one block that the backward pass needs. It computes the outputs of LayerNorm and GELU again.
 pub(crate) struct Block {
     pub(crate) ln_1_statistics: Vec<Statistics>,
-    /// On the way back replaced by its gradient.
+    /// Queries, keys and values. The backward pass replaces them by their gradients.
     pub(crate) qkv: Vec<f32>,
     pub(crate) softmax: Vec<RowSoftmax>,
     pub(crate) attention: Vec<f32>,
     /// The residual stream between attention and MLP.
     pub(crate) middle: Vec<f32>,
     pub(crate) ln_2_statistics: Vec<Statistics>,
-    /// On the way back replaced by its gradient.
+    /// The output of the MLP's first layer. The backward pass replaces it by its gradient.
     pub(crate) fc: Vec<f32>,
 }
 
-/// Buffers that hold nothing from one micro-batch to the next.
+/// Buffers that carry nothing from one micro-batch to the next.
 pub(crate) struct Scratch {
     pub(crate) ln_1: Vec<f32>,
     pub(crate) ln_2: Vec<f32>,
     pub(crate) gelu: Vec<f32>,
     /// The gradient of the residual stream.
     pub(crate) d_residual: Vec<f32>,
-    /// Of the MLP's output, and of the attention's projection: with their dropout.
+    /// The gradient of the MLP's output, with the dropout mask applied.
     pub(crate) d_mlp: Vec<f32>,
+    /// The gradient of the attention's projection, with the dropout mask applied.
     pub(crate) d_projection: Vec<f32>,
     pub(crate) d_attention: Vec<f32>,
     /// Column sums of blocks of rows: `[rows / 64, sums]`.
     pub(crate) sums: Vec<f32>,
-    /// A block's weights as the products' kernel reads them.
+    /// One block's packed weights.
     pub(crate) packed: AlignedBuffer,
 }
 
-/// Columns of [`Scratch::sums`]: the gradients of all a block's vectors, in this order.
+/// Columns of [`Scratch::sums`]: the gradients of all vectors of a block, in this order.
 pub(crate) struct SumColumns {
     pub(crate) ln_1_weight: usize,
     pub(crate) ln_1_bias: usize,
@@ -119,7 +120,7 @@ impl Activations {
         }
     }
 
-    /// The bytes of all its buffers.
+    /// Computes the bytes of all buffers.
     pub(crate) fn len_bytes(model: &Gpt2Config, rows: usize, recompute: bool) -> u64 {
         let (width, inner) = (model.n_embd, model.n_inner());
         let float = size_of::<f32>();

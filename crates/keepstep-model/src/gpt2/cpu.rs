@@ -1,7 +1,7 @@
 //! GPT-2's forward and backward pass on the CPU.
 //!
-//! A pass is a few parallel regions per block: rows through everything before or after an attention, the attention by
-//! heads, and in the backward pass the gradients of weights together with the attention's.
+//! A pass has a few parallel regions per block. One region takes rows through everything before or after an attention.
+//! One computes the attention by heads. In the backward pass, that region also computes the gradients of weights.
 
 use crate::engine::{Batch, DropoutKey, EngineError, LossSum};
 use crate::gpt2::block::{BlockAt, BlockBuffers, ScratchBuffers, backward_norm};
@@ -10,7 +10,7 @@ use crate::gpt2::dropout_site::Site;
 use crate::gpt2::layout::Views;
 use crate::gpt2::packed::{PackedWeights, Packer, Pass};
 use crate::gpt2::settings::Gpt2Config;
-use crate::gpt2::weight_gradients::{Job, jobs_of, jobs_of_next, run};
+use crate::gpt2::weight_gradients::{Job, push_jobs_after_attention, push_jobs_before_attention, run};
 use crate::layout::Layout;
 use crate::model::Model;
 use crate::ops::attention::Attention;
@@ -24,23 +24,23 @@ use keepstep_numerics::matmul::PackTask;
 use keepstep_numerics::precision::Precision;
 use std::sync::Arc;
 
-/// What a [`Gpt2`] is built from.
+/// The description of a [`Gpt2`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Gpt2Spec {
     /// The model's sizes.
     pub config: Gpt2Config,
-    /// The most sequences of a micro-batch.
+    /// The largest number of sequences in a micro-batch.
     pub batch_size: usize,
-    /// Whether only the input of each block is kept for the backward pass, which then computes the rest again: less
-    /// memory, more time, the same bits.
+    /// Whether to keep only the input of each block and to compute the rest again in the backward pass: less memory,
+    /// more time, the same bits.
     pub recompute_activations: bool,
     /// The precision of the matmuls of linear layers and of the head.
     pub precision: Precision,
 }
 
 impl Gpt2Spec {
-    /// A model in float32 that keeps all activations.
+    /// Describes a model in float32 that keeps all activations.
     pub fn new(config: Gpt2Config, batch_size: usize) -> Gpt2Spec {
         Gpt2Spec { config, batch_size, recompute_activations: false, precision: Precision::Float32 }
     }
@@ -49,7 +49,7 @@ impl Gpt2Spec {
 /// GPT-2 with its buffers, on all threads of the current rayon pool.
 pub struct Gpt2 {
     model: Gpt2Config,
-    /// In an `Arc`, which lets a pass hold it while it borrows the buffers.
+    /// In an `Arc`, which lets a pass hold the layout while it borrows the buffers.
     layout: Arc<Layout>,
     attention: Attention,
     activations: Activations,
@@ -85,7 +85,7 @@ impl Gpt2 {
         }
     }
 
-    /// Everything up to the head's input.
+    /// Computes the hidden states up to the input of the head.
     fn forward(&mut self, weights: &Views<&[f32]>, inputs: &Inputs<'_>, dropout: Dropout) {
         let (model, rows) = (self.model, inputs.rows());
         let width = model.n_embd;
@@ -101,11 +101,12 @@ impl Gpt2 {
         let (ln_f, ln_f_statistics) = (DisjointRows::new(ln_f, width), DisjointRows::new(ln_f_statistics, 1));
 
         let mask = dropout.mask(0, Site::Embedding.into());
-        // SAFETY: the first of the pass.
+        // SAFETY: this is the first packing of the pass, and nothing has packed weights to read yet.
         let (packed, pack_tasks) = unsafe { packer.pack(None, weights.layers.first()) };
         for_each_in_order(pack_tasks, PackTask::run);
         for_each_range(rows, |range| {
-            // SAFETY: each task has rows of its own.
+            // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in the rows of
+            // that range. The pack tasks are done.
             unsafe {
                 let x = residual[0].rows(range.clone());
                 embedding::forward(x, range.start, inputs, weights.wte, weights.wpe, mask.as_ref());
@@ -113,15 +114,17 @@ impl Gpt2 {
             }
         });
         for layer in 0..model.n_layer {
-            // SAFETY: the rows have passed what was packed before, and pass what is packed now after the attention.
+            // SAFETY: the region that read the previous packed weights has ended. The next region that reads these
+            // starts after `forward_shared` has run all pack tasks.
             let (packed, pack_tasks) =
                 unsafe { packer.pack(weights.layers.get(layer), weights.layers.get(layer + 1)) };
             let mask = dropout.mask(layer, Site::AttentionWeights.into());
             let BlockBuffers { qkv, attention, softmax, .. } = buffers(layer);
-            // SAFETY: between two regions of rows, these buffers are the attention's alone.
+            // SAFETY: no region of rows is running. Only the attention uses these buffers until it returns.
             unsafe { self.attention.forward_shared(rows, qkv, attention, softmax, mask, pack_tasks) };
             for_each_range(rows, |range| {
-                // SAFETY: each task has rows of its own.
+                // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in the rows
+                // of that range. The attention has run the pack tasks.
                 unsafe {
                     let x = residual[layer].read(range.clone());
                     let out = residual[layer + 1].rows(range.clone());
@@ -148,8 +151,8 @@ impl Gpt2 {
         }
     }
 
-    /// From the gradient of the last LayerNorm's output, which lies in `d_mlp`, to that of the first block's input, in
-    /// `d_residual`.
+    /// Computes gradients, from the output of the last LayerNorm (read from `d_mlp`) back to the input of the first
+    /// block (left in `d_residual`).
     fn backward(
         &mut self,
         weights: &Views<&[f32]>,
@@ -172,9 +175,11 @@ impl Gpt2 {
         let packer = Packer::new(matmul_kind.packing(), room, Pass::Backward);
         let ln_f_statistics = DisjointRows::new(ln_f_statistics, 1);
 
-        // What follows block `layer`: the LayerNorm and the projection of the next one, or the last LayerNorm.
+        // Backward through the operations between the attentions of blocks `layer` and `layer + 1`: the latter's first
+        // LayerNorm and its queries, keys and values, or the last LayerNorm.
         let backward_next = |range: std::ops::Range<usize>, layer: usize, packed: &PackedWeights<'_>| {
-            // SAFETY: each task has rows of its own.
+            // SAFETY: the callers' regions give each task its own `range`, and every buffer is accessed only in those
+            // rows.
             unsafe {
                 let x = residual[layer + 1].read(range.clone());
                 match blocks.get(layer + 1) {
@@ -192,7 +197,7 @@ impl Gpt2 {
                 }
             }
         };
-        // SAFETY: the first of the pass.
+        // SAFETY: this is the first packing of the pass, and nothing has packed weights to read yet.
         let (mut packed, pack_tasks) = unsafe { packer.pack(weights.layers.last(), None) };
         for_each_in_order(pack_tasks, PackTask::run);
         for layer in (0..model.n_layer).rev() {
@@ -201,7 +206,7 @@ impl Gpt2 {
             let mut jobs = Vec::new();
             if recompute && layer + 1 < model.n_layer {
                 for_each_range(rows, |range| backward_next(range, layer, &packed));
-                jobs_of_next(
+                push_jobs_before_attention(
                     &mut jobs,
                     later.first_mut(),
                     &mut gradient.ln_f,
@@ -210,10 +215,11 @@ impl Gpt2 {
                     rows,
                     at,
                 );
-                // SAFETY: the jobs' buffers are no others'.
+                // SAFETY: no other region is running. Each job writes its own gradient, and the sums are only read.
                 unsafe { run(matmul_kind, std::mem::take(&mut jobs), scratch, rows, None) };
                 for_each_range(rows, |range| {
-                    // SAFETY: each task has rows of its own.
+                    // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in those
+                    // rows.
                     unsafe {
                         let x = residual[layer].read(range.clone());
                         block.before_attention(range, x, buffer, scratch, &PackedWeights::default());
@@ -221,10 +227,11 @@ impl Gpt2 {
                 });
                 let mask = dropout.mask(layer, Site::AttentionWeights.into());
                 let (qkv, out, softmax) = (buffer.qkv, buffer.attention, buffer.softmax);
-                // SAFETY: between two regions of rows, these buffers are the attention's alone.
+                // SAFETY: no region of rows is running. Only the attention uses these buffers until it returns.
                 unsafe { attention.forward_shared(rows, qkv, out, softmax, mask, Vec::new()) };
                 for_each_range(rows, |range| {
-                    // SAFETY: each task has rows of its own.
+                    // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in those
+                    // rows.
                     unsafe {
                         let x = residual[layer].read(range.clone());
                         block.after_attention(
@@ -241,10 +248,11 @@ impl Gpt2 {
             } else {
                 for_each_range(rows, |range| {
                     backward_next(range.clone(), layer, &packed);
-                    // SAFETY: each task has rows of its own.
+                    // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in those
+                    // rows.
                     unsafe { block.backward_after_attention(range, buffer, scratch, &packed, at) };
                 });
-                jobs_of_next(
+                push_jobs_before_attention(
                     &mut jobs,
                     later.first_mut(),
                     &mut gradient.ln_f,
@@ -256,13 +264,15 @@ impl Gpt2 {
             }
             jobs.extend((0..attention.num_heads(rows)).map(Job::Head));
             let before = layer.checked_sub(1).map(|before| &weights.layers[before]);
-            // SAFETY: the rows have passed what was packed before, and pass what is packed now after these jobs.
+            // SAFETY: the region that read the previous packed weights has ended. The next region that reads these
+            // starts after `run` has done all jobs.
             let (next_packed, pack_tasks) = unsafe { packer.pack(before, Some(&weights.layers[layer])) };
             packed = next_packed;
             jobs.extend(pack_tasks.into_iter().map(Job::Pack));
-            jobs_of(&mut jobs, &mut these[layer], buffer, scratch, rows, at);
+            push_jobs_after_attention(&mut jobs, &mut these[layer], buffer, scratch, rows, at);
             let mask = dropout.mask(layer, Site::AttentionWeights.into());
-            // SAFETY: no two jobs write to the same place, and a head's part of `qkv` is read by its own job alone.
+            // SAFETY: each job writes its own gradient, its own packed weight, or its own head's columns of `qkv`. No
+            // other job reads those columns. Everything else is only read.
             unsafe {
                 let attended = buffer.attention.read(0..rows);
                 let dout = scratch.d_attention.read(0..rows);
@@ -274,22 +284,30 @@ impl Gpt2 {
         }
         let (block, buffer) = (&blocks[0], buffers(0));
         for_each_range(rows, |range| {
-            // SAFETY: each task has rows of its own.
+            // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in those rows.
             unsafe {
                 let x = residual[0].read(range.clone());
                 block.backward_before_attention(range, x, buffer, scratch, &packed, at);
             }
         });
         let mut jobs = Vec::new();
-        jobs_of_next(&mut jobs, gradient.layers.first_mut(), &mut gradient.ln_f, buffer, scratch, rows, at);
-        // SAFETY: the jobs' buffers are no others'.
+        push_jobs_before_attention(
+            &mut jobs,
+            gradient.layers.first_mut(),
+            &mut gradient.ln_f,
+            buffer,
+            scratch,
+            rows,
+            at,
+        );
+        // SAFETY: no other region is running. Each job writes its own gradient, and the sums are only read.
         unsafe { run(matmul_kind, jobs, scratch, rows, None) };
     }
 }
 
 #[cfg(test)]
 impl Gpt2 {
-    /// The logits of one row of the last pass.
+    /// Computes the logits of one row of the last pass.
     pub(crate) fn logits(&self, parameters: &[f32], row: usize) -> Vec<f32> {
         use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut};
         let Gpt2Config { n_embd, vocab_size, .. } = self.model;

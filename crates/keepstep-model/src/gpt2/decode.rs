@@ -1,4 +1,4 @@
-//! The model over a context that grows, with a cache of keys and values.
+//! Incremental decoding with a cache of keys and values.
 
 use crate::gpt2::layout::Views;
 use crate::gpt2::settings::Gpt2Config;
@@ -10,32 +10,32 @@ use crate::ops::spin_pool::SpinPool;
 use keepstep_numerics::matmul::matvec::{add_vecmat, matvec};
 use rayon::prelude::*;
 
-/// Tokens that are seen in one pass at most.
+/// The largest number of tokens in one batched pass.
 const ROWS: usize = 128;
 
-/// As many as this are worth a pass of their own kind.
-const FEW: usize = 4;
+/// The smallest number of tokens for which a batched pass is worthwhile.
+const MIN_BATCHED_TOKENS: usize = 4;
 
-/// Multiply-adds that are worth a part of their own: a few microseconds.
-const PART: usize = 1 << 15;
+/// The smallest number of multiply-adds in a chunk of a matmul: a few microseconds of work.
+const MIN_CHUNK_MULTIPLY_ADDS: usize = 1 << 15;
 
-/// The state between two tokens.
+/// A decoder for one growing context.
 ///
-/// Each value is the one that a whole forward pass computes there, to the bit: every element of every buffer is one
-/// defined expression, whichever of the ways below computes it.
+/// Every value has the bits that a forward pass over the whole context computes. Each element of each buffer is one
+/// defined expression, and a batched pass evaluates the same expression as a single token.
 pub struct Decoder<'a> {
     model: &'a Gpt2Config,
     weights: Views<&'a [f32]>,
     pool: &'a SpinPool,
-    /// Per block: `[block_size, 3 * n_embd]`, as the engine has it.
+    /// The cache of each block, `[block_size, 3 * n_embd]`, laid out as in the engine.
     qkv: Vec<Vec<f32>>,
-    /// Places that are filled.
+    /// The number of positions that are filled.
     len: usize,
     row: Rows,
     logits: Vec<f32>,
 }
 
-/// The buffers of some rows.
+/// The activations of a number of rows.
 struct Rows {
     x: Vec<f32>,
     normal: Vec<f32>,
@@ -61,7 +61,7 @@ impl Rows {
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder with an empty context. `weights` are the model's tensors.
+    /// Creates a decoder with an empty context. `weights` are the model's tensors.
     pub fn new(model: &'a Gpt2Config, weights: Views<&'a [f32]>, pool: &'a SpinPool) -> Decoder<'a> {
         Decoder {
             model,
@@ -74,25 +74,25 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Places that are filled, of the model's `block_size`.
+    /// Returns the number of positions that are filled, at most the model's `block_size`.
     #[expect(clippy::len_without_is_empty, reason = "it is a position, not a collection")]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Forgets the context.
+    /// Empties the context.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Of the token after the last that was seen, `[vocab_size]`.
+    /// Returns the logits of the token after the context, `[vocab_size]`.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
 
-    /// Sees some more tokens, which the context has room for.
-    pub fn see(&mut self, tokens: &[u32]) {
-        if tokens.len() < FEW {
+    /// Appends tokens to the context. There must be room for them.
+    pub fn append(&mut self, tokens: &[u32]) {
+        if tokens.len() < MIN_BATCHED_TOKENS {
             tokens.iter().for_each(|&token| self.append_one(token));
         } else {
             let mut rows = Rows::new(self.model, tokens.len().min(ROWS));
@@ -103,7 +103,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Appends one token, on the spin pool.
+    /// Appends one token, on the threads of the spin pool.
     fn append_one(&mut self, token: u32) {
         let Decoder { model, weights, pool, qkv, len, row, .. } = self;
         let width = model.n_embd;
@@ -136,7 +136,7 @@ impl<'a> Decoder<'a> {
         *len += 1;
     }
 
-    /// Several tokens, as the engine sees them: on the threads of the current pool.
+    /// Appends several tokens in one batched pass, on the threads of the current rayon pool.
     fn pass(&mut self, tokens: &[u32], rows: &mut Rows) {
         let Decoder { model, weights, qkv, len, row, .. } = self;
         let (width, count, start) = (model.n_embd, tokens.len(), *len);
@@ -176,14 +176,14 @@ impl<'a> Decoder<'a> {
         *len += count;
     }
 
-    /// The logits of the last row.
+    /// Computes the logits of the last row.
     fn head(&mut self) {
         let Decoder { model, weights, pool, row, logits, .. } = self;
         let width = model.n_embd;
         let (normal, wte) = (&row.normal, weights.wte);
-        let part = part_len(pool, model.vocab_size, width);
-        pool.chunks(logits, part, |index, logits| {
-            matvec(logits, normal, &wte[index * part * width..], width);
+        let len = chunk_len(pool, model.vocab_size, width);
+        pool.chunks(logits, len, |index, logits| {
+            matvec(logits, normal, &wte[index * len * width..], width);
         });
     }
 }
@@ -198,21 +198,22 @@ fn embed(x: &mut [f32], weights: &Views<&[f32]>, token: u32, place: usize) {
     }
 }
 
-/// `y = x · weight + bias` of one row, as `linear` has it.
+/// Computes `y = x · weight + bias` of one row, with the bits of [`linear`](crate::ops::linear).
 fn row_linear(pool: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     let outs = affine.bias.len();
-    let part = part_len(pool, outs, x.len());
-    pool.chunks(y, part, |index, y| {
-        let first = index * part;
+    let len = chunk_len(pool, outs, x.len());
+    pool.chunks(y, len, |index, y| {
+        let first = index * len;
         y.copy_from_slice(&affine.bias[first..first + y.len()]);
         add_vecmat(y, x, affine.weight, outs, first);
     });
 }
 
-/// Columns of a part of a product: whole vectors, and lines of the cache that no other part writes to. Two parts for each
-/// member keep all busy to the end, and leave them long, as memory is read best.
-fn part_len(pool: &SpinPool, cols: usize, inner: usize) -> usize {
-    let least = (PART / inner.max(1)).max(1);
+/// The number of columns in a chunk of a vector-matrix product: a multiple of whole vectors and cache lines, which no
+/// other chunk writes to. Two chunks per thread keep all threads busy until the end, and long chunks read memory
+/// fastest.
+fn chunk_len(pool: &SpinPool, cols: usize, inner: usize) -> usize {
+    let least = (MIN_CHUNK_MULTIPLY_ADDS / inner.max(1)).max(1);
     least.max(cols / (2 * pool.size())).next_multiple_of(64)
 }
 
@@ -230,8 +231,8 @@ mod tests {
     use crate::gpt2::{Gpt2, Gpt2Spec};
     use crate::model::Model;
 
-    /// The logits that the engine computes of a whole sequence are the decoder's, token by token and in passes of any
-    /// length, with any pool.
+    /// The decoder's logits are those that the engine computes for the whole sequence: token by token, in passes of any
+    /// length, and with any pool.
     #[test]
     fn the_cache_gives_the_bits_of_a_whole_pass() {
         let model = Gpt2Config {
@@ -255,7 +256,7 @@ mod tests {
                 let mut lens = lens.iter().cycle();
                 while decoder.len() < 600 {
                     let (len, next) = (decoder.len(), *lens.next().expect("it goes on"));
-                    decoder.see(&tokens[len..(len + next).min(600)]);
+                    decoder.append(&tokens[len..(len + next).min(600)]);
                     let place = decoder.len() - 1;
                     if next > 1 || place.is_multiple_of(71) || place > 590 {
                         let whole = engine.logits(&parameters, place);

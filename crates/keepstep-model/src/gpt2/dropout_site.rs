@@ -1,4 +1,4 @@
-//! Where GPT-2 applies dropout.
+//! The places where GPT-2 applies dropout.
 
 /// A site of dropout masks. The number is part of the masks' definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

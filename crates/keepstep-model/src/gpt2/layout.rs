@@ -8,8 +8,8 @@ use keepstep::rng::{Purpose, Stream};
 use keepstep_numerics::math::{cos_pi, ln};
 
 impl Gpt2Config {
-    /// Where every parameter lies, in the order of `GPT2LMHeadModel.named_parameters()`. The head is tied to the token
-    /// embedding, which comes first.
+    /// Returns the offset of every parameter, in the order of `GPT2LMHeadModel.named_parameters()`. The head is tied to
+    /// the token embedding, which comes first.
     pub fn layout(&self) -> Layout {
         let (width, inner) = (self.n_embd, self.n_inner());
         let mut layout = Layout::new();
@@ -39,7 +39,7 @@ impl Gpt2Config {
         layout
     }
 
-    /// The tensors of a buffer by name.
+    /// Returns the tensors of a buffer by name.
     ///
     /// # Panics
     /// If `layout` is not that of this model, or `flat` has another length.
@@ -47,7 +47,7 @@ impl Gpt2Config {
         Views::new(self.n_layer, layout.split(flat))
     }
 
-    /// The mutable tensors of a buffer by name.
+    /// Returns the mutable tensors of a buffer by name.
     ///
     /// # Panics
     /// If `layout` is not that of this model, or `flat` has another length.
@@ -58,7 +58,7 @@ impl Gpt2Config {
 
 /// The tensors of a model, by name.
 pub struct Views<S> {
-    /// Token embedding, `[vocab_size, n_embd]`; the head's weight too.
+    /// Token embedding, `[vocab_size, n_embd]`. It is also the head's weight.
     pub wte: S,
     /// Position embedding, `[block_size, n_embd]`.
     pub wpe: S,
@@ -103,8 +103,9 @@ impl<S> Views<S> {
     }
 }
 
-/// The initial values, as `GPT2PreTrainedModel._init_weights` distributes them: normal with standard deviation 0.02,
-/// the projections into the residual stream 0.02 / sqrt(2 * n_layer), biases 0, LayerNorm 1 and 0.
+/// Draws initial values with the distribution of `GPT2PreTrainedModel._init_weights`: normal with standard deviation
+/// 0.02, or 0.02 / sqrt(2 * n_layer) for projections into the residual stream. Biases are 0. LayerNorm has weight 1 and
+/// bias 0.
 pub fn initial_parameters(model: &Gpt2Config, seed: u64) -> Vec<f32> {
     const STD: f64 = 0.02;
     let layout = model.layout();
@@ -122,11 +123,11 @@ pub fn initial_parameters(model: &Gpt2Config, seed: u64) -> Vec<f32> {
     values
 }
 
-/// Box and Muller's transform, two values of two uniform numbers.
+/// Fills `out` by the Box-Muller transform: two normal values from two uniform ones.
 fn fill_normal(out: &mut [f32], std: f64, stream: &Stream) {
     for (pair, out) in out.chunks_mut(2).enumerate() {
         let (first, second) = (stream.uniform(2 * pair as u64), stream.uniform(2 * pair as u64 + 1));
-        // In (0, 1], so that the logarithm is finite.
+        // In (0, 1]: the logarithm must be finite.
         let radius = std * (-2.0 * ln(1.0 - first)).sqrt();
         out[0] = (radius * cos_pi(2.0 * second)) as f32;
         if let Some(out) = out.get_mut(1) {

@@ -1,4 +1,4 @@
-//! GPT-2 as `transformers.GPT2LMHeadModel` defines it, and everything that is particular to it.
+//! GPT-2 as `transformers.GPT2LMHeadModel` defines it, and everything specific to it.
 
 pub(crate) mod block;
 mod buffers;

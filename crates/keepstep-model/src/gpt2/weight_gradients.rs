@@ -1,4 +1,4 @@
-//! The gradients of weights: tasks that run together with the heads of an attention.
+//! The gradients of weights, as jobs that run together with the heads of an attention.
 
 use crate::gpt2::block::{BlockBuffers, ScratchBuffers};
 use crate::gpt2::buffers::SumColumns;
@@ -9,17 +9,17 @@ use keepstep_numerics::matmul::MatmulKind;
 use keepstep_numerics::matmul::PackTask;
 use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut};
 
-/// One task of a region of the backward pass.
+/// One job of a parallel region of the backward pass.
 pub(super) enum Job<'a> {
     Matmul(MatmulTask<'a>),
-    /// Adds up the sums of blocks of rows from this column on.
+    /// Adds up the sums of all blocks of rows, starting at this column.
     Sums(&'a mut [f32], usize),
     Head(usize),
     Pack(PackTask<'a>),
 }
 
-/// The gradients of the weights before the next block's attention, or of the last LayerNorm.
-pub(super) fn jobs_of_next<'a>(
+/// Adds the jobs for the weights before the next block's attention, or for the last LayerNorm.
+pub(super) fn push_jobs_before_attention<'a>(
     jobs: &mut Vec<Job<'a>>,
     next: Option<&'a mut LayerViews<&mut [f32]>>,
     ln_f: &'a mut Affine<&mut [f32]>,
@@ -30,23 +30,29 @@ pub(super) fn jobs_of_next<'a>(
 ) {
     match next {
         Some(LayerViews { attn_c_attn, ln_1, .. }) => {
-            // SAFETY: until these jobs are done, their inputs are only read.
+            // SAFETY: the regions of rows that write these buffers have ended. Until these jobs are done, no task
+            // writes to the rows of `ln_1`; each head replaces `qkv` only in its own block, after these jobs.
             let (ln_1_out, d_qkv) = unsafe { (scratch.ln_1.read(0..rows), buffers.qkv.read(0..rows)) };
-            product(jobs, attn_c_attn, ln_1_out, d_qkv, at.attn_c_attn);
-            norm(jobs, ln_1, at.ln_1_weight, at.ln_1_bias);
+            push_linear(jobs, attn_c_attn, ln_1_out, d_qkv, at.attn_c_attn);
+            push_layer_norm(jobs, ln_1, at.ln_1_weight, at.ln_1_bias);
         }
-        None => norm(jobs, ln_f, at.ln_1_weight, at.ln_1_bias),
+        None => push_layer_norm(jobs, ln_f, at.ln_1_weight, at.ln_1_bias),
     }
 }
 
-/// The gradients of a LayerNorm's weight and bias.
-fn norm<'a>(jobs: &mut Vec<Job<'a>>, gradient: &'a mut Affine<&mut [f32]>, weight: usize, bias: usize) {
+/// Adds the jobs for a LayerNorm's weight and bias.
+fn push_layer_norm<'a>(
+    jobs: &mut Vec<Job<'a>>,
+    gradient: &'a mut Affine<&mut [f32]>,
+    weight: usize,
+    bias: usize,
+) {
     jobs.push(Job::Sums(gradient.weight, weight));
     jobs.push(Job::Sums(gradient.bias, bias));
 }
 
-/// The gradients of the weights after a block's attention.
-pub(super) fn jobs_of<'a>(
+/// Adds the jobs for the weights after a block's attention.
+pub(super) fn push_jobs_after_attention<'a>(
     jobs: &mut Vec<Job<'a>>,
     gradient: &'a mut LayerViews<&mut [f32]>,
     buffers: BlockBuffers<'a>,
@@ -55,7 +61,8 @@ pub(super) fn jobs_of<'a>(
     at: &SumColumns,
 ) {
     let LayerViews { attn_c_proj, ln_2, mlp_c_fc, mlp_c_proj, .. } = gradient;
-    // SAFETY: until these jobs are done, their inputs are only read.
+    // SAFETY: the region of rows that writes these buffers has ended. Until these jobs are done, their inputs are only
+    // read.
     let (active, d_mlp, normal, d_fc, attended, d_projection) = unsafe {
         (
             scratch.gelu.read(0..rows),
@@ -66,14 +73,14 @@ pub(super) fn jobs_of<'a>(
             scratch.d_projection.read(0..rows),
         )
     };
-    product(jobs, mlp_c_proj, active, d_mlp, at.mlp_c_proj);
-    product(jobs, mlp_c_fc, normal, d_fc, at.mlp_c_fc);
-    product(jobs, attn_c_proj, attended, d_projection, at.attn_c_proj);
-    norm(jobs, ln_2, at.ln_2_weight, at.ln_2_bias);
+    push_linear(jobs, mlp_c_proj, active, d_mlp, at.mlp_c_proj);
+    push_linear(jobs, mlp_c_fc, normal, d_fc, at.mlp_c_fc);
+    push_linear(jobs, attn_c_proj, attended, d_projection, at.attn_c_proj);
+    push_layer_norm(jobs, ln_2, at.ln_2_weight, at.ln_2_bias);
 }
 
-/// The gradient of a linear layer's weight and bias.
-fn product<'a>(
+/// Adds the jobs for a linear layer's weight and bias.
+fn push_linear<'a>(
     jobs: &mut Vec<Job<'a>>,
     gradient: &'a mut Affine<&mut [f32]>,
     x: &'a [f32],
@@ -93,11 +100,11 @@ fn product<'a>(
     jobs.push(Job::Sums(gradient.bias, bias_sums));
 }
 
-/// Does jobs side by side. Each thread takes the next one that is left: matmuls, which take longest, come first, and what
-/// is small fills the end.
+/// Runs jobs in parallel. Each thread takes the next one that is left. Matmuls take longest and come first; small jobs
+/// fill the end.
 ///
 /// # Safety
-/// Nothing else writes to the scratch's sums meanwhile.
+/// No other task writes to the scratch's sums during the call.
 pub(super) unsafe fn run(
     matmul_kind: MatmulKind,
     mut jobs: Vec<Job<'_>>,
@@ -106,7 +113,7 @@ pub(super) unsafe fn run(
     head: Option<&(dyn Fn(usize) + Sync)>,
 ) {
     let blocks = rows.div_ceil(BLOCK);
-    // SAFETY: by this function's contract, nothing writes to these sums meanwhile.
+    // SAFETY: by this function's contract, no task writes to these sums during the call.
     let sums: &[f32] = unsafe { scratch.sums.read(0..blocks) };
     let cols = sums.len() / blocks;
     jobs.sort_by_key(|job| match job {

@@ -1,8 +1,9 @@
-//! Causal multi-head attention, a block of queries by a block of keys at a time: the matrix of all weights never exists.
+//! Causal multi-head attention, one block of queries by one block of keys at a time. The whole matrix of attention
+//! weights never exists.
 //!
 //! The forward pass keeps a running maximum and sum of each row (Milakov and Gimelshein, "Online normalizer calculation
-//! for softmax", 2018) and saves them; the backward pass computes each block of weights again from them (Dao et al.,
-//! "FlashAttention", 2022). Blocks of keys after the queries are passed over.
+//! for softmax", 2018) and saves them. The backward pass computes each block of weights again from them (Dao et al.,
+//! "FlashAttention", 2022). Both skip blocks of keys that lie after the queries.
 
 use crate::ops::dropout::Mask;
 use crate::ops::rows::{DisjointRows, for_each_in_order, with_buffer};
@@ -14,8 +15,8 @@ use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, serial_matmul};
 use keepstep_numerics::reduce::{max, sum};
 use keepstep_numerics::vectorized;
 
-/// Queries and keys of a block. Part of the numerics: sums over keys, and over queries in the gradients of keys and
-/// values, are made block by block.
+/// The number of queries and of keys in a block. Part of the numerics: sums over keys are made block by block, as are
+/// sums over queries in the gradients of keys and values.
 const BLOCK: usize = 64;
 
 /// The sizes of one micro-batch's attention.
@@ -29,15 +30,15 @@ pub(crate) struct Attention {
     scale: f32,
 }
 
-/// Which of the three parts of a row of `qkv`.
+/// The three parts of a row of `qkv`.
 #[derive(Clone, Copy)]
-enum Part {
+enum Qkv {
     Query = 0,
     Key = 1,
     Value = 2,
 }
 
-/// One head's queries `start..end` of one sequence; `head` counts over the whole micro-batch.
+/// The queries `start..end` of one head in one sequence. `head` counts over the whole micro-batch.
 #[derive(Clone, Copy)]
 struct Queries {
     head: usize,
@@ -51,16 +52,16 @@ impl Attention {
         Attention { block_size, n_head, n_embd, head_size, scale: 1.0 / (head_size as f32).sqrt() }
     }
 
-    /// Heads of a micro-batch of `rows` rows, counted over all sequences.
+    /// Returns the number of heads in a micro-batch of `rows` rows, counted over all sequences.
     pub(crate) fn num_heads(&self, rows: usize) -> usize {
         rows / self.block_size * self.n_head
     }
 
-    /// Writes the attention of `rows` rows to `out`, and the softmax of each to `softmax`, `[heads, block_size]`. The
-    /// same threads pack weights.
+    /// Writes the attention of `rows` rows to `out`, and the softmax of each row to `softmax`, `[heads, block_size]`.
+    /// The same threads also run `pack_tasks`.
     ///
     /// # Safety
-    /// No other task uses `out` or `softmax`, or writes to `qkv`, before this returns.
+    /// No other task uses `out` or `softmax`, or writes to `qkv`, until this returns.
     pub(crate) unsafe fn forward_shared(
         &self,
         rows: usize,
@@ -76,7 +77,7 @@ impl Attention {
         }
         let blocks = self.block_size.div_ceil(BLOCK);
         let tasks = self.num_heads(rows) * blocks;
-        // SAFETY: no task writes to `qkv` before this returns, by this function's contract.
+        // SAFETY: by this function's contract, no task writes to `qkv` until this returns.
         let qkv = unsafe { qkv.read(0..rows) };
         let queries = (0..tasks).map(|task| {
             let (head, start) = (task / blocks, task % blocks * BLOCK);
@@ -117,22 +118,22 @@ impl Attention {
                     MatrixMut::new(sums, rows, width),
                     if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                     Matrix::new(scores, rows, keys),
-                    self.part(qkv, head, Part::Value, first, first + keys),
+                    self.part(qkv, head, Qkv::Value, first, first + keys),
                 );
             }
             finish(running, sums);
-            // SAFETY: the rows of this task's queries.
+            // SAFETY: each task has one block of queries of one head, and these are the rows of those queries.
             unsafe { softmax.rows(head * self.block_size + start..head * self.block_size + end) }
                 .copy_from_slice(running);
             self.write(out, head, 0, start, sums);
         });
     }
 
-    /// Replaces the queries, keys and values of one head by their gradients. `attended` is what the forward pass made of
-    /// them, `dout` its gradient.
+    /// Replaces the queries, keys and values of one head by their gradients. `attended` is the output of the forward
+    /// pass, and `dout` is its gradient.
     ///
     /// # Safety
-    /// No other task has this head's part of `qkv` meanwhile.
+    /// No other task uses this head's columns of `qkv` during the call.
     pub(crate) unsafe fn backward_head(
         &self,
         head: usize,
@@ -143,8 +144,8 @@ impl Attention {
         mask: Option<&Mask>,
     ) {
         let (size, width) = (self.block_size, self.head_size);
-        // Of the head's own: queries, keys and values, as they are replaced; gradients of keys and values; two blocks of
-        // weights, one of queries' gradients, and a row's sums.
+        // Copies of the head's queries, keys and values, which `qkv` loses; gradients of keys and values; two blocks of
+        // weights; one block of the queries' gradients; and one sum per row.
         with_buffer(5 * size * width + BLOCK * (2 * BLOCK + width + 1), |buffer| {
             let (own, rest) = buffer.split_at_mut(3 * size * width);
             let (dkey, rest) = rest.split_at_mut(size * width);
@@ -154,11 +155,11 @@ impl Attention {
             let (dquery, dots) = rest.split_at_mut(BLOCK * width);
             for (part, own) in own.chunks_mut(size * width).enumerate() {
                 for (place, own) in own.chunks_mut(width).enumerate() {
-                    // SAFETY: this head's part.
+                    // SAFETY: by this function's contract, no other task uses this head's columns of `qkv`.
                     own.copy_from_slice(unsafe { self.own_part(qkv, head, part, place) });
                 }
             }
-            let own = |part: Part, start: usize, end: usize| {
+            let own = |part: Qkv, start: usize, end: usize| {
                 let from = (part as usize * size + start) * width;
                 Matrix::new(&own[from..], end - start, width)
             };
@@ -182,14 +183,14 @@ impl Attention {
                     serial_matmul(
                         MatrixMut::new(weights, rows, keys),
                         Accumulate::Replace,
-                        own(Part::Query, start, end),
-                        own(Part::Key, first, last).transposed(),
+                        own(Qkv::Query, start, end),
+                        own(Qkv::Key, first, last).transposed(),
                     );
                     serial_matmul(
                         MatrixMut::new(dweights, rows, keys),
                         Accumulate::Replace,
                         dout_block,
-                        own(Part::Value, first, last).transposed(),
+                        own(Qkv::Value, first, last).transposed(),
                     );
                     let is_diagonal = first == start;
                     match mask {
@@ -213,7 +214,7 @@ impl Attention {
                     }
                     let (weights, dscores) =
                         (Matrix::new(weights, rows, keys), Matrix::new(dweights, rows, keys));
-                    // The diagonal block is the first that a key's gradient takes part in.
+                    // The diagonal block is the first block that adds to a key's gradient.
                     let into = if is_diagonal { Accumulate::Replace } else { Accumulate::Add };
                     let range = first * width..last * width;
                     serial_matmul(
@@ -226,23 +227,23 @@ impl Attention {
                         MatrixMut::new(&mut dkey[range], keys, width),
                         into,
                         dscores.transposed(),
-                        own(Part::Query, start, end),
+                        own(Qkv::Query, start, end),
                     );
                     serial_matmul(
                         MatrixMut::new(dquery, rows, width),
                         if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                         dscores,
-                        own(Part::Key, first, last),
+                        own(Qkv::Key, first, last),
                     );
                 }
-                self.write(qkv, head, Part::Query as usize * self.n_embd, start, dquery);
+                self.write(qkv, head, Qkv::Query as usize * self.n_embd, start, dquery);
             }
-            self.write(qkv, head, Part::Key as usize * self.n_embd, 0, dkey);
-            self.write(qkv, head, Part::Value as usize * self.n_embd, 0, dvalue);
+            self.write(qkv, head, Qkv::Key as usize * self.n_embd, 0, dkey);
+            self.write(qkv, head, Qkv::Value as usize * self.n_embd, 0, dvalue);
         });
     }
 
-    /// Query rows by keys from `first` on: unscaled scores.
+    /// Computes the unscaled scores of query rows by keys from `first` on.
     fn scores(&self, scores: &mut [f32], qkv: &[f32], queries: Queries, first: usize) {
         let Queries { head, start, end } = queries;
         let rows = end - start;
@@ -250,12 +251,13 @@ impl Attention {
         serial_matmul(
             MatrixMut::new(scores, rows, keys),
             Accumulate::Replace,
-            self.part(qkv, head, Part::Query, start, end),
-            self.part(qkv, head, Part::Key, first, first + keys).transposed(),
+            self.part(qkv, head, Qkv::Query, start, end),
+            self.part(qkv, head, Qkv::Key, first, first + keys).transposed(),
         );
     }
 
-    /// Drops weights of a block whose keys begin at `first`: each by its place among all queries and keys.
+    /// Applies dropout to a block of weights whose keys begin at `first`. A weight's element of the mask is given by
+    /// its query and its key.
     fn drop(&self, weights: &mut [f32], mask: &Mask, queries: Queries, first: usize) {
         let keys = weights.len() / (queries.end - queries.start);
         for (row, weights) in weights.chunks_mut(keys).enumerate() {
@@ -264,21 +266,21 @@ impl Attention {
         }
     }
 
-    /// Writes rows of one head from a place on, `first` columns from the left for the first head.
+    /// Writes rows of one head from position `start` on. The first head's columns begin at `first`.
     fn write(&self, out: DisjointRows<'_, f32>, head: usize, first: usize, start: usize, values: &[f32]) {
         let (batch, head) = (head / self.n_head, head % self.n_head);
         let col = first + head * self.head_size;
         for (row, values) in values.chunks(self.head_size).enumerate() {
             let row = batch * self.block_size + start + row;
-            // SAFETY: a head's columns of a sequence's rows belong to one task.
+            // SAFETY: exactly one task writes a head's columns of one sequence's rows from `start` on.
             unsafe { out.part(row, col..col + self.head_size) }.copy_from_slice(values);
         }
     }
 
-    /// One place's part of one head.
+    /// Returns one head's columns of `qkv` at one position.
     ///
     /// # Safety
-    /// No other task has it meanwhile.
+    /// No other task uses them while the slice lives.
     unsafe fn own_part<'a>(
         &self,
         qkv: DisjointRows<'a, f32>,
@@ -288,15 +290,15 @@ impl Attention {
     ) -> &'a [f32] {
         let (batch, head) = (head / self.n_head, head % self.n_head);
         let col = part * self.n_embd + head * self.head_size;
-        // SAFETY: by this function's contract, no other task has this part.
+        // SAFETY: by this function's contract, no other task uses this head's columns.
         unsafe { qkv.part(batch * self.block_size + place, col..col + self.head_size) }
     }
 
-    fn part<'a>(&self, qkv: &'a [f32], head: usize, part: Part, start: usize, end: usize) -> Matrix<'a> {
+    fn part<'a>(&self, qkv: &'a [f32], head: usize, part: Qkv, start: usize, end: usize) -> Matrix<'a> {
         self.rows_of(qkv, 3 * self.n_embd, head, part as usize * self.n_embd, start, end)
     }
 
-    /// Places `start..end` of one head of one sequence; `head` counts over the whole micro-batch.
+    /// Returns positions `start..end` of one head in one sequence. `head` counts over the whole micro-batch.
     fn rows_of<'a>(
         &self,
         values: &'a [f32],
@@ -319,8 +321,8 @@ impl Attention {
 }
 
 impl Attention {
-    /// The attention of one place of one sequence over `qkv [block_size, 3 * n_embd]` up to it: the bits that the forward
-    /// pass computes there.
+    /// Computes the attention at one position of one sequence, over `qkv [block_size, 3 * n_embd]` up to that position,
+    /// with the bits of the forward pass.
     ///
     /// The forward pass includes the later keys of the last block with weights of 0, which add nothing.
     pub(crate) fn attend(&self, out: &mut [f32], qkv: &[f32], place: usize) {
@@ -329,23 +331,23 @@ impl Attention {
         }
     }
 
-    /// The attention of one place, one head alone.
+    /// Computes the attention at one position for one head.
     pub(crate) fn attend_head(&self, out: &mut [f32], qkv: &[f32], head: usize, place: usize) {
         let (width, size) = (self.n_embd, self.head_size);
         let mut scores = [0.0; BLOCK];
         let mut running = [RowSoftmax::EMPTY];
-        let at = |part: Part, place: usize| &qkv[(3 * place + part as usize) * width + head * size..];
-        let query = &at(Part::Query, place)[..size];
+        let at = |part: Qkv, place: usize| &qkv[(3 * place + part as usize) * width + head * size..];
+        let query = &at(Qkv::Query, place)[..size];
         for first in (0..=place).step_by(BLOCK) {
             let last = (place + 1).min(first + BLOCK);
             let scores = &mut scores[..last - first];
-            matvec(scores, query, at(Part::Key, first), 3 * width);
+            matvec(scores, query, at(Qkv::Key, first), 3 * width);
             online(scores, last - first, false, self.scale, &mut running, out);
             serial_matmul(
                 MatrixMut::new(out, 1, size),
                 if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                 Matrix::new(scores, 1, last - first),
-                self.part(qkv, head, Part::Value, first, last),
+                self.part(qkv, head, Qkv::Value, first, last),
             );
         }
         finish(&mut running, out);
@@ -353,8 +355,8 @@ impl Attention {
 }
 
 vectorized! {
-    /// Replaces the scores of a block of `keys` columns by exp(scale · score - the row's largest so far), and brings what
-    /// was summed up before to the new largest. On the diagonal, row r sees r + 1 keys.
+    /// Replaces the scores of a block of `keys` columns by exp(scale · score - the row's running maximum), and rescales
+    /// the earlier sums to the new maximum. On the diagonal, row r sees r + 1 keys.
     fn online(
         scores: &mut [f32], keys: usize, is_diagonal: bool, scale: f32, running: &mut [RowSoftmax], sums: &mut [f32],
     ) {
@@ -387,8 +389,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// Divides what was summed up by the rows' totals. Adding 0 makes -0 to 0, whose sign would tell how many weights of
-    /// 0 took part.
+    /// Divides the sums by the rows' totals. Adding 0 turns -0 into 0: the sign would depend on how many weights of 0
+    /// took part.
     fn finish(running: &mut [RowSoftmax], sums: &mut [f32]) {
         let width = sums.len() / running.len();
         for (running, sums) in running.iter_mut().zip(sums.chunks_exact_mut(width)) {
@@ -408,8 +410,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// Replaces scores by weights, and the gradients of weights by those of scores. `dots` has each row's sum of weights
-    /// times their gradients.
+    /// Replaces scores by weights, and the gradients of weights by those of scores. `dots` holds each row's sum of
+    /// weights times their gradients.
     fn softmax_backward(
         weights: &mut [f32], dweights: &mut [f32], keys: usize, is_diagonal: bool, scale: f32, softmax: &[RowSoftmax],
         dots: &[f32],
@@ -428,7 +430,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// The same with weights that were multiplied by `factors` after the softmax.
+    /// Does the same as `softmax_backward`, for weights that were multiplied by `factors` after the softmax.
     fn softmax_backward_dropped(
         weights: &mut [f32], dweights: &mut [f32], factors: &[f32], keys: usize, is_diagonal: bool, scale: f32,
         softmax: &[RowSoftmax], dots: &[f32],

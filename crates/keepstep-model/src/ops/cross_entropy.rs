@@ -1,6 +1,6 @@
-//! The tied head and the cross-entropy, fused: logits exist for a block of rows by a block of the vocabulary.
+//! The tied head and the cross-entropy, fused. Logits exist only for a block of rows by a block of the vocabulary.
 //!
-//! Each row keeps a running maximum and sum over the blocks of the vocabulary; the backward half computes the logits
+//! Each row keeps a running maximum and sum over the blocks of the vocabulary. The backward half computes the logits
 //! again where there is more than one block.
 
 use crate::ops::embedding::Inputs;
@@ -11,14 +11,14 @@ use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut};
 use keepstep_numerics::reduce::{max, sum};
 use keepstep_numerics::vectorized;
 
-/// Rows whose logits exist at a time: a slice of the matmuls' inner dimension, so that the token embedding's gradient
-/// is one product over all rows.
+/// The number of rows whose logits exist at a time: one slice of the matmuls' inner dimension. With whole slices, the
+/// token embedding's gradient has the bits of one matmul over all rows.
 pub(crate) const ROWS: usize = 512;
 
-/// Entries of the vocabulary whose logits exist at a time. Part of the numerics: rows are summed block by block.
+/// The number of vocabulary entries whose logits exist at a time. Part of the numerics: rows are summed block by block.
 pub(crate) const VOCABULARY: usize = 4096;
 
-/// What exists for a block.
+/// The buffers of one block of rows.
 pub(crate) struct Buffers {
     logits: Vec<f32>,
     rows: Vec<RowLoss>,
@@ -41,7 +41,7 @@ impl Buffers {
     }
 }
 
-/// The softmax of a row over what it has seen of the vocabulary.
+/// The running softmax of a row over the blocks of the vocabulary that it has seen.
 #[derive(Debug, Clone, Copy)]
 struct RowLoss {
     largest: f32,
@@ -59,15 +59,15 @@ impl RowLoss {
     }
 }
 
-/// What the backward half writes.
+/// The outputs of the backward half.
 pub(crate) struct Gradients<'a> {
-    /// Of the head's input, `[rows, n_embd]`.
+    /// The gradient of the head's input, `[rows, n_embd]`.
     pub(crate) dx: &'a mut [f32],
-    /// Of the token embedding, `[vocab_size, n_embd]`, replaced.
+    /// The gradient of the token embedding, `[vocab_size, n_embd]`. It is overwritten.
     pub(crate) dwte: &'a mut [f32],
 }
 
-/// The sum of the losses of all rows; with `gradients`, those of the mean loss.
+/// Computes the sum of the losses of all rows. With `gradients`, it also computes the gradients of the mean loss.
 pub(crate) fn cross_entropy(
     matmul_kind: MatmulKind,
     x: &[f32],
@@ -107,12 +107,12 @@ pub(crate) fn cross_entropy(
     total
 }
 
-/// A block of rows before the whole vocabulary.
+/// A block of rows at the head.
 struct Head<'a> {
     x: &'a [f32],
     wte: &'a [f32],
     cols: usize,
-    /// Of these rows in the micro-batch.
+    /// The index of the first of these rows in the micro-batch.
     start: usize,
     inputs: &'a Inputs<'a>,
     matmul_kind: MatmulKind,
@@ -123,7 +123,7 @@ impl Head<'_> {
         self.x.len() / self.cols
     }
 
-    /// A block of the vocabulary: its first entry, and its rows of the embedding.
+    /// Returns the rows of the token embedding in the block of the vocabulary that begins at entry `first`.
     fn block(&self, first: usize) -> Matrix<'_> {
         let vocab_size = self.wte.len() / self.cols;
         let last = vocab_size.min(first + VOCABULARY);
@@ -134,13 +134,13 @@ impl Head<'_> {
         self.wte.len() / self.cols <= VOCABULARY
     }
 
-    /// Computes a block's logits and takes them into the rows' softmax.
+    /// Computes a block's logits and adds them to the rows' running softmax.
     fn take_in(&self, first: usize, logits: &mut [f32], rows: &mut [RowLoss]) {
         let block = self.block(first);
         let width = block.rows();
         let (logits, rows) = (DisjointRows::new(logits, width), DisjointRows::new(rows, 1));
         for_each_range(self.count(), |range| {
-            // SAFETY: each task has rows of its own.
+            // SAFETY: `for_each_range` gives each task its own `range`. Both buffers are accessed only in those rows.
             let (logits, rows) = unsafe { (logits.rows(range.clone()), rows.rows(range.clone())) };
             self.logits(logits, block, &range);
             for ((logits, row), index) in logits.chunks_exact(width).zip(rows).zip(range) {
@@ -159,7 +159,7 @@ impl Head<'_> {
         self.matmul_kind.serial_matmul(out, Accumulate::Replace, x, block.transposed());
     }
 
-    /// Replaces a block's logits by their gradients, and adds what they say of the input.
+    /// Replaces a block's logits by their gradients, and adds the block's share of the input's gradient to `dx`.
     fn gradients<'a>(
         &self,
         first: usize,
@@ -172,7 +172,7 @@ impl Head<'_> {
         let width = block.rows();
         let (shared, dx) = (DisjointRows::new(logits, width), DisjointRows::new(dx, self.cols));
         for_each_range(self.count(), |range| {
-            // SAFETY: each task has rows of its own.
+            // SAFETY: `for_each_range` gives each task its own `range`. Both buffers are accessed only in those rows.
             let (logits, dx) = unsafe { (shared.rows(range.clone()), dx.rows(range.clone())) };
             if !self.is_one_block() {
                 self.logits(logits, block, &range);
@@ -217,5 +217,5 @@ vectorized! {
     }
 }
 
-/// Rows of a task begin at blocks of rows.
+/// A task's rows begin at a multiple of `rows::BLOCK`, and so does each block of rows here.
 const _: () = assert!(ROWS.is_multiple_of(rows::BLOCK));

@@ -1,9 +1,9 @@
-//! Dropout masks, computed where they are needed: forward and backward ask for the same element and get the same answer.
+//! Dropout masks, computed where they are needed. Forward and backward ask for the same element and get the same value.
 
 use keepstep::rng::{Purpose, Stream};
 use keepstep_numerics::vectorized;
 
-/// What the dropout masks of one micro-batch are a pure function of, whoever computes it and when.
+/// The key of one micro-batch's dropout masks. The masks are a pure function of it and of the element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DropoutKey {
     /// The run's seed.
@@ -14,7 +14,7 @@ pub struct DropoutKey {
     pub micro_batch: u64,
 }
 
-/// Dropout during one micro-batch; None where nothing is dropped.
+/// The dropout of one micro-batch, or `None` if nothing is dropped.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dropout(Option<(DropoutKey, f64)>);
 
@@ -25,7 +25,7 @@ impl Dropout {
         Dropout((probability > 0.0).then_some((key, probability)))
     }
 
-    /// The mask at one site of one layer; sites are numbered by the model.
+    /// Returns the mask at one site of one layer. The model numbers its sites.
     pub(crate) fn mask(&self, layer: usize, site: u64) -> Option<Mask> {
         let (key, probability) = self.0?;
         let coordinates = [key.global_step, key.micro_batch, layer as u64, site];
@@ -37,7 +37,7 @@ impl Dropout {
     }
 }
 
-/// The mask of one place: element `e` is kept if word `e` of the stream is not below the threshold.
+/// The mask at one site. Element `e` is kept if word `e` of the stream is not below the threshold.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mask {
     stream: Stream,
@@ -45,7 +45,7 @@ pub(crate) struct Mask {
     scale: f32,
 }
 
-/// Factors that are computed at a time.
+/// The number of factors that are computed at a time.
 const BATCH: usize = 64;
 
 impl Mask {
@@ -54,17 +54,17 @@ impl Mask {
         multiply(values, self, first_element(row, cols));
     }
 
-    /// The same for elements from column `col` on, a multiple of 4.
+    /// Multiplies the elements of a row from column `col` on, a multiple of 4, by their factors.
     pub(crate) fn apply_from(&self, values: &mut [f32], row: usize, cols: usize, col: usize) {
         multiply(values, self, first_element(row, cols) + col as u64);
     }
 
-    /// `values = base + values * mask`, for row `row` of a matrix.
+    /// Computes `values = base + values * mask` for row `row` of a matrix.
     pub(crate) fn apply_and_add(&self, values: &mut [f32], base: &[f32], row: usize) {
         multiply_and_add(values, base, self, first_element(row, values.len()));
     }
 
-    /// The factors of the elements from `first` on, a multiple of 4.
+    /// Returns the factors of the elements from `first` on, a multiple of 4.
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "lanes run side by side through four arrays")]
     fn factors(&self, first: u64) -> [f32; BATCH] {
@@ -102,7 +102,7 @@ impl Mask {
     }
 }
 
-/// Rows begin at multiples of 4, so that they begin with a whole block of random words.
+/// The index of a row's first element. Each row begins at a multiple of 4, with a whole block of random words.
 fn first_element(row: usize, cols: usize) -> u64 {
     row as u64 * cols.next_multiple_of(4) as u64
 }

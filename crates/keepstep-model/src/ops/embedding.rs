@@ -1,17 +1,17 @@
-//! Token and position embeddings, whose sum the first block takes.
+//! Token and position embeddings. Their sum is the input of the first block.
 
 use crate::ops::dropout::Mask;
 use crate::ops::rows::{DisjointRows, for_each_range};
 use rayon::prelude::*;
 
-/// The inputs of a micro-batch: `[batch_size, block_size]` tokens, each with its place in the context.
+/// The inputs of a micro-batch: `[batch_size, block_size]` tokens, each with its position in the context.
 pub(crate) struct Inputs<'a> {
     tokens: &'a [u32],
     block_size: usize,
 }
 
 impl<'a> Inputs<'a> {
-    /// Of `[batch_size, block_size + 1]` tokens.
+    /// Wraps `[batch_size, block_size + 1]` tokens.
     pub(crate) fn new(tokens: &'a [u32], block_size: usize) -> Inputs<'a> {
         Inputs { tokens, block_size }
     }
@@ -28,7 +28,8 @@ impl<'a> Inputs<'a> {
         self.tokens[row / self.block_size * (self.block_size + 1) + row % self.block_size + 1] as usize
     }
 
-    /// The rows that each token has, in ascending order: rows `starts[token]..starts[token + 1]` of the list.
+    /// Returns the rows of each token in ascending order: those of `token` are `list[starts[token]..starts[token +
+    /// 1]]`.
     fn rows_by_token(&self, vocab_size: usize) -> (Vec<usize>, Vec<usize>) {
         let mut starts = vec![0; vocab_size + 1];
         for row in 0..self.rows() {
@@ -48,7 +49,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// `x[row] = wte[token] + wpe[place]`, dropped out, for rows from `start` on.
+/// Computes `x[row] = mask(wte[token] + wpe[position])` for rows from `start` on.
 pub(crate) fn forward(
     x: &mut [f32],
     start: usize,
@@ -72,8 +73,8 @@ pub(crate) fn forward(
     }
 }
 
-/// Adds the gradient of the token embedding to `dwte` and writes that of the position embedding; each row of either is
-/// summed in the order of the micro-batch's rows.
+/// Adds the gradient of the token embedding to `dwte`, and writes that of the position embedding to `dwpe`. Each row of
+/// either is summed in the order of the micro-batch's rows.
 pub(crate) fn backward(
     dx: &mut [f32],
     inputs: &Inputs<'_>,
@@ -85,7 +86,7 @@ pub(crate) fn backward(
     if let Some(mask) = mask {
         let dx = DisjointRows::new(dx, cols);
         for_each_range(inputs.rows(), |range| {
-            // SAFETY: each task has rows of its own.
+            // SAFETY: `for_each_range` gives each task its own `range`. `dx` is accessed only in those rows.
             let rows = unsafe { dx.rows(range.clone()) };
             rows.chunks_mut(cols).zip(range).for_each(|(dx, row)| mask.apply(dx, row, cols));
         });

@@ -4,14 +4,14 @@ use crate::ops::affine::Affine;
 use keepstep_numerics::reduce::sum;
 use keepstep_numerics::vectorized;
 
-/// Mean and reciprocal standard deviation of a row.
+/// The mean and the reciprocal standard deviation of a row.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Statistics {
     mean: f32,
     rstd: f32,
 }
 
-/// Normalizes the rows of `[rows, cols]`, and keeps their statistics.
+/// Normalizes the rows of `[rows, cols]`, and writes their statistics.
 pub(crate) fn forward(
     out: &mut [f32],
     statistics: &mut [Statistics],
@@ -41,7 +41,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// Adds the gradient of the input to `dx`, and writes these rows' gradients of weight and bias, summed in order.
+    /// Adds the gradient of the input to `dx`, and writes these rows' gradients of weight and bias, summed in row
+    /// order.
     pub(crate) fn backward(
         dx: &mut [f32], dout: &[f32], x: &[f32], statistics: &[Statistics], weight: &[f32], dweight: &mut [f32],
         dbias: &mut [f32],
@@ -67,7 +68,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// The output again, from the statistics.
+    /// Computes the output again from the statistics.
     pub(crate) fn again(out: &mut [f32], x: &[f32], statistics: &[Statistics], weight: &[f32], bias: &[f32]) {
         let cols = weight.len();
         let bias = &bias[..cols];

@@ -6,13 +6,13 @@ use keepstep_numerics::matmul::PackedRhs;
 use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, matmul};
 use keepstep_numerics::vectorized;
 
-/// The weight, `[in, out]`.
+/// Returns the weight as a matrix `[in, out]`.
 pub(crate) fn weight<'a>(affine: &Affine<&'a [f32]>) -> Matrix<'a> {
     let outs = affine.bias.len();
     Matrix::new(affine.weight, affine.weight.len() / outs, outs)
 }
 
-/// `y = x · weight + bias` in float32, on all threads; the bias is what the products are added to.
+/// Computes `y = x · weight + bias` in float32, on all threads. The sums start with the bias.
 pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     let (weight, outs) = (weight(affine), affine.bias.len());
     let rows = x.len() / weight.rows();
@@ -20,10 +20,10 @@ pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
     matmul(MatrixMut::new(y, rows, outs), Accumulate::Bias(affine.bias), x, weight);
 }
 
-/// The same on this thread alone, in the pass's precision.
+/// Computes `y = x · weight + bias` on this thread alone, in the pass's precision.
 ///
 /// # Safety
-/// What is packed is the weight, and its packing is done.
+/// `packed`, if given, holds this weight, and its pack tasks are done.
 pub(crate) unsafe fn forward_rows(
     kind: MatmulKind,
     y: &mut [f32],
@@ -35,14 +35,14 @@ pub(crate) unsafe fn forward_rows(
     let rows = x.len() / weight.rows();
     let x = Matrix::new(x, rows, weight.rows());
     let task = MatmulTask::new(MatrixMut::new(y, rows, outs), Accumulate::Bias(affine.bias), x, weight);
-    // SAFETY: by this function's contract, the packed matrix is this operand, and its packing is done.
+    // SAFETY: by this function's contract, the packed matrix is this operand, fully written.
     kind.run(unsafe { task.with_packed(packed) });
 }
 
-/// `dx = dy · weightᵀ`, on this thread alone.
+/// Computes `dx = dy · weightᵀ` on this thread alone.
 ///
 /// # Safety
-/// What is packed is the weight's transpose, and its packing is done.
+/// `packed`, if given, holds the transpose of this weight, and its pack tasks are done.
 pub(crate) unsafe fn backward_rows(
     kind: MatmulKind,
     dx: &mut [f32],
@@ -59,12 +59,12 @@ pub(crate) unsafe fn backward_rows(
         dy,
         weight.transposed(),
     );
-    // SAFETY: by this function's contract, the packed matrix is this operand, and its packing is done.
+    // SAFETY: by this function's contract, the packed matrix is this operand, fully written.
     kind.run(unsafe { task.with_packed(packed) });
 }
 
 vectorized! {
-    /// The sum over the rows of `[rows, out.len()]`, in order.
+    /// Sums the rows of `[rows, out.len()]`, in order.
     pub(crate) fn column_sums(out: &mut [f32], values: &[f32]) {
         let cols = out.len();
         out.fill(0.0);

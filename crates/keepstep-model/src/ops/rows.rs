@@ -1,4 +1,4 @@
-//! Sharing out the rows of a micro-batch among threads, and the threads' own buffers.
+//! Divides the rows of a micro-batch among threads, and lends threads their buffers.
 
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -6,12 +6,12 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Rows whose column sums are made by themselves before they are added to the rest. Part of the numerics; tasks take
-/// whole blocks.
+/// The number of rows whose column sums are made separately before they are added to the rest. Part of the numerics.
+/// Tasks take whole blocks.
 pub(crate) const BLOCK: usize = 64;
 
-/// A mutable buffer of rows that several tasks use at once. Invariant: while a task has a mutable part, no other task has
-/// any element of that part.
+/// A mutable buffer of rows that several tasks use at once. Invariant: while a task has a mutable slice, no other task
+/// has any element of that slice.
 #[derive(Debug)]
 pub(crate) struct DisjointRows<'a, T> {
     data: *mut T,
@@ -28,10 +28,10 @@ impl<T> Clone for DisjointRows<'_, T> {
 
 impl<T> Copy for DisjointRows<'_, T> {}
 
-// SAFETY: it only gives out parts, and by the contracts of its methods no element is in two tasks while one of them may
-// change it; moving such parts between threads needs no more than `T: Send`.
+// SAFETY: the buffer only gives out slices. By the contracts of its methods, no element is in two tasks while one of
+// them may change it. Moving such slices between threads needs only `T: Send`.
 unsafe impl<T: Send> Send for DisjointRows<'_, T> {}
-// SAFETY: the same: a shared reference gives out the same parts.
+// SAFETY: a shared reference gives out the same slices as an owned value, under the same contracts.
 unsafe impl<T: Send> Sync for DisjointRows<'_, T> {}
 
 impl<'a, T> DisjointRows<'a, T> {
@@ -39,55 +39,57 @@ impl<'a, T> DisjointRows<'a, T> {
         DisjointRows { data: data.as_mut_ptr(), len: data.len(), cols, borrow: PhantomData }
     }
 
-    /// Some rows, to be changed.
+    /// Returns mutable rows.
     ///
     /// # Safety
-    /// No other task has any of them meanwhile.
+    /// No other task uses any of these rows while the slice lives.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If the buffer has fewer rows.
     pub(crate) unsafe fn rows(&self, rows: Range<usize>) -> &'a mut [T] {
-        // SAFETY: by this method's contract, no other task has these rows.
+        // SAFETY: by this method's contract, no other task uses these rows.
         unsafe { self.elements(rows.start * self.cols..rows.end * self.cols) }
     }
 
-    /// Some rows, to be read.
+    /// Returns rows to read.
     ///
     /// # Safety
-    /// No task changes any of them meanwhile.
+    /// No task changes any of these rows while the slice lives.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If the buffer has fewer rows.
     pub(crate) unsafe fn read(&self, rows: Range<usize>) -> &'a [T] {
         let range = rows.start * self.cols..rows.end * self.cols;
         assert!(range.start <= range.end && range.end <= self.len, "rows of the buffer");
-        // SAFETY: the range lies within the buffer, which is borrowed for `'a`, and no task changes these rows.
+        // SAFETY: the range lies within the buffer, which is borrowed for `'a`. By this method's contract, no task
+        // changes these rows.
         unsafe { std::slice::from_raw_parts(self.data.add(range.start), range.len()) }
     }
 
-    /// A part of a row, to be changed.
+    /// Returns mutable columns of one row.
     ///
     /// # Safety
-    /// No other task has any of it meanwhile.
+    /// No other task uses any of these elements while the slice lives.
     ///
     /// # Panics
-    /// If the row has not so many columns, or the buffer not so many rows.
+    /// If the buffer has fewer rows or fewer columns.
     pub(crate) unsafe fn part(&self, row: usize, cols: Range<usize>) -> &'a mut [T] {
         assert!(cols.end <= self.cols, "a part of the row");
-        // SAFETY: by this method's contract, no other task has these elements.
+        // SAFETY: by this method's contract, no other task uses these elements.
         unsafe { self.elements(row * self.cols + cols.start..row * self.cols + cols.end) }
     }
 
     /// # Safety
-    /// No other task has any of these elements meanwhile.
+    /// No other task uses any of these elements while the slice lives.
     unsafe fn elements(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "rows of the buffer");
-        // SAFETY: the range lies within the buffer, which is borrowed for `'a`, and no other task has these elements.
+        // SAFETY: the range lies within the buffer, which is borrowed for `'a`. By this method's contract, no other
+        // task uses these elements.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
     }
 }
 
-/// Calls `task` with ranges that cover `0..rows`, on all threads; each begins at a multiple of [`BLOCK`].
+/// Calls `task` on all threads with disjoint ranges that cover `0..rows`. Each begins at a multiple of [`BLOCK`].
 pub(crate) fn for_each_range(rows: usize, task: impl Fn(Range<usize>) + Sync) {
     let len = task_rows(rows, rayon::current_num_threads());
     let tasks = rows.div_ceil(len);
@@ -99,7 +101,7 @@ pub(crate) fn for_each_range(rows: usize, task: impl Fn(Range<usize>) + Sync) {
     }
 }
 
-/// Calls `work` with each of `jobs` on all threads, which take them in this order.
+/// Calls `work` with each of `jobs` on all threads. The threads take jobs in this order.
 pub(crate) fn for_each_in_order<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) {
     let workers = rayon::current_num_threads().min(jobs.len());
     let jobs = Mutex::new(jobs.into_iter());
@@ -111,8 +113,8 @@ pub(crate) fn for_each_in_order<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) 
     });
 }
 
-/// Rows of a task: few enough that they stay in the caches, many enough that reading the packed weights does not
-/// count, and as many tasks for each thread as for the others.
+/// The number of rows in a task: few enough to stay in the caches, enough to make reading the packed weights
+/// negligible, and chosen to give every thread the same number of tasks.
 pub(crate) fn task_rows(rows: usize, threads: usize) -> usize {
     const ROWS: usize = 4 * BLOCK;
     let rounds = (rows + threads * ROWS / 2) / (threads * ROWS);
@@ -123,7 +125,7 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends the thread's own buffer of `len` numbers, whatever they are.
+/// Lends one of the thread's buffers, of `len` elements with arbitrary values.
 pub(crate) fn with_buffer<R>(len: usize, with: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < len {
@@ -147,7 +149,7 @@ mod tests {
             pool.install(|| {
                 for_each_range(rows, |range| {
                     assert!(range.start.is_multiple_of(BLOCK) && !range.is_empty());
-                    // SAFETY: the assertion below says that each task has rows of its own.
+                    // SAFETY: `for_each_range` promises disjoint ranges, which the assertion below confirms.
                     unsafe { shared.rows(range) }.iter_mut().for_each(|count| *count += 1);
                 });
             });

@@ -1,11 +1,11 @@
-//! The softmax of a row, a block of it at a time.
+//! The softmax of a row, computed one block at a time.
 
-/// The softmax of a row over the keys that it has seen.
+/// The running softmax of a row over the keys that it has seen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowSoftmax {
     /// The largest scaled score.
     pub(crate) largest: f32,
-    /// The sum of exp(score - largest); in a finished row its reciprocal.
+    /// The sum of exp(score - largest). In a finished row, its reciprocal.
     pub(crate) total: f32,
 }
 

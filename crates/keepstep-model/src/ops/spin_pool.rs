@@ -1,28 +1,28 @@
-//! Threads that wait for the next piece of work without going to sleep.
+//! A thread pool whose threads wait for work without going to sleep.
 //!
-//! One token's work is many small products, each shorter than the time that waking a sleeping thread takes. A pool lasts
-//! as long as one text is written; its members spin for a moment between two pieces of work, and sleep where none comes.
+//! Decoding one token takes many small matmuls, each shorter than the time it takes to wake a sleeping thread. A pool
+//! lives as long as one text is generated. Its threads spin for a moment between two jobs, and sleep if no job comes.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::Scope;
 
-/// Looks at the ticket before a member goes to sleep: a tenth of a millisecond or so.
+/// How often a thread checks the ticket before it goes to sleep: about a tenth of a millisecond.
 const PATIENCE: u32 = 4_000;
 
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
-/// A few threads, of which the one that calls is one.
+/// A few threads, including the calling one.
 pub struct SpinPool {
-    /// Threads, the caller's included.
+    /// The number of threads, including the calling one.
     size: usize,
-    /// Which job (upper half), how many of its parts are taken, and how many there are (16 bits each). Who moves it on
-    /// owns the part.
+    /// The job's number (upper half), how many of its parts are taken, and how many it has (16 bits each). The thread
+    /// that increments the number of taken parts owns that part.
     ticket: AtomicU64,
-    /// The job's work. Written while no part of it can be taken, read by those who own one.
+    /// The job's work. It is written only while no part can be taken, and read only by threads that own a part.
     work: UnsafeCell<Option<*const Work<'static>>>,
-    /// Parts of the job that are finished.
+    /// The number of finished parts of the job.
     finished: AtomicUsize,
     panicked: AtomicBool,
     dismissed: AtomicBool,
@@ -31,7 +31,8 @@ pub struct SpinPool {
     wake: Condvar,
 }
 
-// SAFETY: `work` is shared as its comment says; the rest can be.
+// SAFETY: `work` is written only while no thread can own a part, and read only by threads that own one. All other
+// fields are `Sync`.
 unsafe impl Sync for SpinPool {}
 
 impl SpinPool {
@@ -49,7 +50,7 @@ impl SpinPool {
         }
     }
 
-    /// Does something with a pool of `threads`, the caller included.
+    /// Calls `work` with a pool of `threads` threads, including the calling one.
     pub fn scope<T>(threads: usize, work: impl FnOnce(&SpinPool) -> T) -> T {
         struct Dismiss<'a>(&'a SpinPool);
         impl Drop for Dismiss<'_> {
@@ -62,7 +63,7 @@ impl SpinPool {
         std::thread::scope(|scope: &Scope<'_, '_>| {
             let dismiss = Dismiss(&pool);
             for _ in 1..threads {
-                // With fewer threads than wanted it takes longer.
+                // If a thread cannot be started, the work takes longer and has the same result.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, || pool.serve());
             }
             let result = work(&pool);
@@ -71,17 +72,17 @@ impl SpinPool {
         })
     }
 
-    /// Threads, the caller's included.
+    /// Returns the number of threads, including the calling one.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Calls `work` with each chunk of `out` of `len` values, the last perhaps shorter, and its index: on all threads, in
-    /// any order.
+    /// Calls `work` on all threads, in any order, with each chunk of `len` values of `out` and the chunk's index. The
+    /// last chunk may be shorter.
     pub fn chunks(&self, out: &mut [f32], len: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
         #[derive(Clone, Copy)]
         struct Start(*mut f32);
-        // SAFETY: each part of the work touches its own chunk.
+        // SAFETY: the pointer is used only to make the chunks below, and each part of the job makes its own chunk.
         unsafe impl Sync for Start {}
         impl Start {
             fn at(&self, place: usize) -> *mut f32 {
@@ -92,7 +93,7 @@ impl SpinPool {
         let parts = total.div_ceil(len);
         let part = |index: usize| {
             let first = index * len;
-            // SAFETY: the chunks are disjoint, lie within `out`, and `out` is borrowed until all parts are finished.
+            // SAFETY: the chunks are disjoint and lie within `out`, which is borrowed until all parts are finished.
             let chunk = unsafe { std::slice::from_raw_parts_mut(start.at(first), len.min(total - first)) };
             work(index, chunk);
         };
@@ -100,7 +101,7 @@ impl SpinPool {
     }
 
     fn share(&self, parts: usize, work: &Work<'_>) {
-        /// However the caller's own parts end, nobody works on when it returns.
+        /// Waits until no thread works on the job any more, even if the calling thread panics.
         struct Finish<'a>(&'a SpinPool, usize);
         impl Drop for Finish<'_> {
             fn drop(&mut self) {
@@ -114,10 +115,11 @@ impl SpinPool {
             }
         }
         assert!(parts < 1 << 16, "too many parts");
-        // SAFETY: only the lifetime changes; the pointer is used by owners of parts alone, and `Finish` waits for them.
+        // SAFETY: only the lifetime changes. Only owners of parts use the pointer, and `Finish` waits for all of them.
         let work: *const Work<'static> =
             unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
-        // SAFETY: all parts of the last job are finished, and none of this one can be taken yet.
+        // SAFETY: all parts of the last job are finished, and no part of this one can be taken before the ticket
+        // changes.
         unsafe { *self.work.get() = Some(work) };
         self.finished.store(0, Ordering::Relaxed);
         let job = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1);
@@ -128,7 +130,7 @@ impl SpinPool {
         let finish = Finish(self, parts);
         while let Some(part) = self.take() {
             let done = Done(self);
-            // SAFETY: the part is ours, so that the work is there.
+            // SAFETY: `take` has made this thread the owner of the part.
             unsafe { self.call(part) };
             drop(done);
         }
@@ -136,7 +138,7 @@ impl SpinPool {
         assert!(!self.panicked.load(Ordering::Relaxed), "a thread of the pool panicked");
     }
 
-    /// Takes a part of the job, if there is one left.
+    /// Takes the next part of the job, if any is left.
     fn take(&self) -> Option<usize> {
         let mut ticket = self.ticket.load(Ordering::Acquire);
         loop {
@@ -157,22 +159,22 @@ impl SpinPool {
     }
 
     /// # Safety
-    /// The caller owns the part.
+    /// This thread owns the part and has not finished it.
     unsafe fn call(&self, part: usize) {
-        // SAFETY: the job cannot end, and its work not be replaced, before this part is finished.
+        // SAFETY: until this part is finished, the job cannot end and its work cannot be replaced.
         if let Some(work) = unsafe { *self.work.get() } {
-            // SAFETY: the pointer is valid until `Finish` has seen every part finished, and this part is not.
+            // SAFETY: the pointer is valid until `Finish` has seen every part finished, and this part is unfinished.
             unsafe { (*work)(part) };
         }
     }
 
-    /// A member's life.
+    /// Runs parts of jobs until the pool is dismissed.
     fn serve(&self) {
         let mut looks = 0;
         while !self.dismissed.load(Ordering::Relaxed) {
             if let Some(part) = self.take() {
                 let _done = Done(self);
-                // SAFETY: the part is ours.
+                // SAFETY: `take` has made this thread the owner of the part.
                 unsafe { self.call(part) };
                 looks = 0;
             } else if looks < PATIENCE {
@@ -191,7 +193,7 @@ impl SpinPool {
         let ticket = self.ticket.load(Ordering::SeqCst);
         let is_idle = ticket >> 16 & 0xFFFF >= ticket & 0xFFFF && !self.dismissed.load(Ordering::SeqCst);
         if is_idle {
-            // Woken for nothing, it goes back to looking.
+            // After a spurious wake-up, the loop checks the ticket again.
             drop(self.wake.wait(guard));
         }
         self.asleep.fetch_sub(1, Ordering::SeqCst);
@@ -203,7 +205,7 @@ impl SpinPool {
     }
 }
 
-/// Says that a part is finished, even where it panicked.
+/// Marks a part as finished when dropped, even if the part panicked.
 struct Done<'a>(&'a SpinPool);
 
 impl Drop for Done<'_> {
@@ -215,7 +217,8 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Where a processor has been taken from the others, spinning would keep it from them.
+/// Spins for the first calls, then yields. On a crowded machine, spinning on would keep other threads from the
+/// processor.
 fn pause(looks: &mut u32) {
     *looks += 1;
     if *looks < PATIENCE { std::hint::spin_loop() } else { std::thread::yield_now() }

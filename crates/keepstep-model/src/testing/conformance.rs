@@ -175,8 +175,8 @@ fn check_golden(suite: &Conformance<'_>, precision: Precision, key: DropoutKey, 
     }
 }
 
-/// The bits of a micro-batch in float32, on any number of threads. A change of the golden values is a change of numerics:
-/// it needs a new numerics version and a line in the changelog.
+/// The bits of a micro-batch in float32, on any number of threads. A change of the golden values is a change of
+/// numerics: it needs a new numerics version and a line in the changelog.
 pub fn float32_bits_are_golden(suite: &Conformance<'_>) {
     check_golden(suite, Precision::Float32, KEY, (4_657_063_423_572_974_642, "be5bed2cd1cd6784"));
 }
@@ -188,7 +188,8 @@ pub fn bf16_bits_are_golden(suite: &Conformance<'_>) {
     check_golden(suite, Precision::Bf16, BF16_KEY, (4_657_061_840_071_680_469, "ade1d090883930b9"));
 }
 
-/// Gradients in bf16 differ from float32 by the rounding of factors to eight bits: at most 2^-9 of each, less on average.
+/// Gradients in bf16 differ from float32 by the rounding of factors to eight bits: at most 2^-9 of each, less on
+/// average.
 pub fn bf16_is_close_to_float32(suite: &Conformance<'_>) {
     let (exact_loss, exact) = pass(suite, Precision::Float32, BF16_KEY, 2, false);
     let (loss, found) = pass(suite, Precision::Bf16, BF16_KEY, 2, false);

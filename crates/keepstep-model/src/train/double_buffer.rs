@@ -7,8 +7,8 @@ use crate::train::train_state::TrainState;
 
 /// A training state, and perhaps a second set of buffers.
 ///
-/// An update works in place while no snapshot shares the current buffers. Otherwise it reads them, writes the result to the
-/// second set, and exchanges the two.
+/// An update works in place while no snapshot shares the current buffers. Otherwise it reads them, writes the result to
+/// the second set, and exchanges the two.
 pub(crate) struct DoubleBuffer {
     current: TrainState,
     spare: Option<Spare>,

@@ -44,10 +44,10 @@ impl Subtree {
 
 /// The mean of an update's gradients, each a leaf with an index.
 ///
-/// The sum is defined as a tree: neighbours are added in pairs, an odd last one passes up, until one sum is left, which is
-/// multiplied once by 1/n. Which leaves come first, and on which tree they are added, does not matter: a contiguous share of
-/// `n` leaves is at most 2 log2(n) whole subtrees ([`take_share`](GradientTree::take_share)), and the tree that gets all
-/// shares ([`merge`](GradientTree::merge)) has the bits of one that got every leaf.
+/// The sum is defined as a tree: neighbours are added in pairs, an odd last one passes up, until one sum is left, which
+/// is multiplied once by 1/n. Which leaves come first, and on which tree they are added, does not matter: a contiguous
+/// share of `n` leaves is at most 2 log2(n) whole subtrees ([`take_share`](GradientTree::take_share)), and the tree
+/// that gets all shares ([`merge`](GradientTree::merge)) has the bits of one that got every leaf.
 ///
 /// Leaves added in order take at most log2(n) + 1 buffers.
 #[derive(Debug)]

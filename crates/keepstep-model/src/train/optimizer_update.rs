@@ -40,9 +40,9 @@ impl<'e> OptimizerUpdate<'e> {
         Ok(loss)
     }
 
-    /// Clips the mean gradient to `max_grad_norm` (0 does not clip) and lets the optimizer use it, with every learning rate
-    /// times `factor`. Before anything changes, `check` sees the mean loss and the gradient's norm; its error discards the
-    /// update.
+    /// Clips the mean gradient to `max_grad_norm` (0 does not clip) and lets the optimizer use it, with every learning
+    /// rate times `factor`. Before anything changes, `check` sees the mean loss and the gradient's norm; its error
+    /// discards the update.
     ///
     /// # Errors
     /// That of `check`, or of the engine.
