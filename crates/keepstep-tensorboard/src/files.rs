@@ -6,32 +6,32 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Names are `events.out.tfevents.{seconds, ten digits}.keepstep`: TensorBoard reads them in the order of their names.
+/// File names are `events.out.tfevents.{seconds, ten digits}.keepstep`. TensorBoard reads files in the order of their
+/// names.
 const PREFIX: &str = "events.out.tfevents.";
 const SUFFIX: &str = ".keepstep";
 
-/// Longer preambles are none of ours.
+/// No preamble that keepstep writes is longer.
 const LONGEST_PREAMBLE_BYTES: usize = 64;
 
-/// The files of a folder. They are first compared with the records that they should hold; at the first that is not there,
-/// the rest is cut and writing begins.
+/// The event files of a run. Expected records are first compared with the files. The first record that differs is cut,
+/// with everything after it, and writing begins there.
 ///
 /// # Durability
-/// None: what is lost is made again from the journal.
+/// None. Lost records are written again from the journal.
 #[derive(Debug)]
 pub(super) struct EventFiles {
     folder: PathBuf,
-    /// In the order in which they are read.
+    /// The files in reading order.
     paths: Vec<PathBuf>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Everything before this place is as it should be; the step that its last record is of, once there is one.
+    /// All bytes before `Place` are correct. `Step` is the step of the last record before it, if there is one.
     Comparing(Place, Option<Step>),
-    /// Nothing was cut, so that the last file goes on; or something was, so that a new file says so. None where no file
-    /// could be told so yet.
+    /// Ready to write. If `cut`, a new file begins with a restart marker; otherwise the last file is continued.
     Ready {
         cut: bool,
     },
@@ -40,30 +40,30 @@ enum State {
 
 #[derive(Debug, Default)]
 struct Place {
-    /// Which file.
+    /// The index of the file.
     index: usize,
-    /// The file, once it has been opened.
+    /// The file, once it is open.
     file: Option<BufReader<File>>,
-    /// How many bytes of it are right; 0 where no record of a curve is.
+    /// The number of correct bytes in the file, or 0 if none of them belongs to a curve.
     right_bytes: u64,
-    /// How many have been read.
+    /// The number of bytes that have been read.
     read_bytes: u64,
 }
 
-/// The records of one global step that were found as they should be. A new session makes TensorBoard forget whole steps:
-/// where it begins in the middle of one, that one is written again.
+/// The correct records of one global step. A restart makes TensorBoard drop whole steps: if writing begins in the
+/// middle of a step, the step's records are written again.
 #[derive(Debug)]
 struct Step {
     step: u64,
-    /// Of its first record.
+    /// The time of the first record.
     time: f64,
-    /// Where its first record lies: which file, and how many bytes before it are right.
+    /// The place of the first record: the index of its file, and the number of correct bytes before it.
     begin: (usize, u64),
     records: Vec<u8>,
 }
 
 impl EventFiles {
-    /// Looks at a folder, making it where it is not there. Files that others put there are left alone.
+    /// Opens a folder, and creates it if it is missing. Files of other programs are left alone.
     pub(super) fn open(folder: &Path) -> io::Result<EventFiles> {
         std::fs::create_dir_all(folder)?;
         let mut paths = Vec::new();
@@ -81,7 +81,7 @@ impl EventFiles {
         })
     }
 
-    /// Makes sure that this message, of this time and step, comes next.
+    /// Ensures that this message, with its time and step, is the next record.
     pub(super) fn put(&mut self, message: &[u8], time: f64, step: u64) -> io::Result<()> {
         let record = record(message);
         if let State::Comparing(place, last) = &mut self.state {
@@ -107,7 +107,7 @@ impl EventFiles {
         Ok(())
     }
 
-    /// Nothing comes after what was put so far, for now: what lies beyond it goes, and what was put is handed over.
+    /// Cuts everything after the last message, and writes buffered records to the file.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match &mut self.state {
             State::Comparing(..) => self.cut(),
@@ -116,8 +116,8 @@ impl EventFiles {
         }
     }
 
-    /// Cuts the files at the place up to which they are right, or, where that is in the middle of a step, before the step,
-    /// which is then written again.
+    /// Cuts the files where they stop being correct. If that is in the middle of a step, cuts before the step, which is
+    /// then written again.
     fn cut(&mut self) -> io::Result<()> {
         let State::Comparing(place, last) = &mut self.state else { return Ok(()) };
         let (end, last) = ((place.index, place.right_bytes), last.take());
@@ -137,7 +137,7 @@ impl EventFiles {
         Ok(())
     }
 
-    /// Whether anything lies behind a place.
+    /// Reports whether any bytes follow a place.
     fn is_more_than(&self, (index, right_bytes): (usize, u64)) -> io::Result<bool> {
         match self.paths.get(index) {
             None => Ok(false),
@@ -147,7 +147,7 @@ impl EventFiles {
         }
     }
 
-    /// Removes what lies behind a place, and a file of which nothing would be left.
+    /// Removes everything after a place, and removes a file that would be empty.
     fn truncate(&mut self, (index, right_bytes): (usize, u64)) -> io::Result<()> {
         let keep = if right_bytes > 0 { index + 1 } else { index };
         if let Some(path) = self.paths.get(index).filter(|_| right_bytes > 0) {
@@ -185,7 +185,7 @@ impl EventFiles {
 }
 
 impl Place {
-    /// Whether `record` comes next; moves on behind it.
+    /// Reports whether `record` comes next, and if so moves past it.
     fn is_next(&mut self, paths: &[PathBuf], record: &[u8]) -> io::Result<bool> {
         loop {
             let Some(path) = paths.get(self.index) else { return Ok(false) };
@@ -210,7 +210,7 @@ impl Place {
         }
     }
 
-    /// Goes behind the preamble that `bytes` are the beginning of, if they are of one.
+    /// Moves past the next preamble, if `bytes` are the beginning of one.
     fn skip_preamble(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let Some(file) = &mut self.file else { return Ok(false) };
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(false) };
@@ -234,7 +234,7 @@ impl Place {
     }
 }
 
-/// As much as is there.
+/// Reads until `bytes` is full or the file ends.
 fn read_up_to(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
     while len < bytes.len() {
@@ -248,7 +248,7 @@ fn read_up_to(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     Ok(len)
 }
 
-/// The number in the name of a file of ours.
+/// Parses the number in the name of one of keepstep's event files.
 fn seconds_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
 }

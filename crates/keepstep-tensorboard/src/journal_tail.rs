@@ -1,4 +1,4 @@
-//! A thread that writes what the journal gets. It waits for nothing and nothing waits for it.
+//! A thread that reads the journal and writes event files. It never blocks training, and training never waits for it.
 
 use super::TENSORBOARD;
 use super::files::EventFiles;
@@ -10,16 +10,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often it looks for new lines.
+/// The time between two checks for new lines.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a session's end waits for it. What it has not written then, the next session does.
+/// The longest time that the end of a session waits for the thread. The next session writes whatever is missing then.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Events between two looks at whether the session ends.
+/// The number of events between two checks for the end of the session.
 const CHUNK: usize = 4096;
 
-/// Follows the journal of a run until it is dropped.
+/// Writes the curves of a run from its journal until it is dropped.
 #[derive(Debug)]
 pub struct JournalTail {
     shared: Arc<Shared>,
@@ -34,7 +34,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the session has ended.
+    /// The time at which the session ended.
     stopped: Option<Instant>,
     failure: Option<String>,
 }
@@ -46,7 +46,7 @@ impl Shared {
 }
 
 impl JournalTail {
-    /// Begins to follow the journal of the run in `folder`, whose session has begun.
+    /// Starts to read the journal of the run in `folder`. The session must have begun.
     pub fn new(folder: &Path) -> JournalTail {
         let shared = Arc::new(Shared::default());
         let (own, folder) = (Arc::clone(&shared), folder.to_path_buf());
@@ -59,7 +59,7 @@ impl JournalTail {
         JournalTail { shared, thread }
     }
 
-    /// Writes the rest, as far as that takes no time that anybody would notice.
+    /// Ends the session and waits a short time for the thread to write the remaining events.
     pub fn finish(&mut self) {
         self.shared.lock().stopped.get_or_insert_with(Instant::now);
         self.shared.changed.notify_all();
@@ -68,7 +68,7 @@ impl JournalTail {
         }
     }
 
-    /// Why it has given up, said once.
+    /// Returns why the thread has given up, once.
     pub fn take_failure(&mut self) -> Option<String> {
         self.shared.lock().failure.take()
     }
@@ -84,7 +84,7 @@ fn follow(folder: &Path, shared: &Shared) -> io::Result<()> {
     let mut series = Series::open(folder)?;
     let mut files = EventFiles::open(&folder.join(TENSORBOARD))?;
     loop {
-        // Asked first: what the journal had when the session ended is written, too.
+        // Read first: events that were in the journal when the session ended must still be written.
         let stopped = shared.lock().stopped;
         if !catch_up(&mut series, &mut files, shared)? || stopped.is_some() {
             return Ok(());
@@ -96,7 +96,7 @@ fn follow(folder: &Path, shared: &Shared) -> io::Result<()> {
     }
 }
 
-/// Writes all that the journal has. False where the session has ended and cannot wait for it.
+/// Writes all events of the journal. Returns false if the session has ended and waits no longer.
 fn catch_up(series: &mut Series, files: &mut EventFiles, shared: &Shared) -> io::Result<bool> {
     loop {
         for _ in 0..CHUNK {
@@ -104,7 +104,7 @@ fn catch_up(series: &mut Series, files: &mut EventFiles, shared: &Shared) -> io:
                 files.flush()?;
                 return Ok(true);
             };
-            if let (Some(step), Some(message)) = (point.event.global_step(), message::of(&point)) {
+            if let (Some(step), Some(message)) = (point.event.global_step(), message::from_point(&point)) {
                 files.put(&message, point.time, step)?;
             }
         }
@@ -121,7 +121,7 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    /// A run's folder, whose journal has what `sessions` say: where each starts and how many updates it makes.
+    /// Creates a run's folder. `sessions` gives the first update of each session and its number of updates.
     fn run(sessions: &[(u64, u64)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
         write_journal(folder.path(), sessions);
@@ -160,7 +160,7 @@ mod tests {
         paths
     }
 
-    /// What a step and the kind of a message are: its second field, and the key of the third.
+    /// Returns the step and the kind of a message: its second field, and the key of its third.
     fn step_of(message: &[u8]) -> (u64, u8) {
         assert_eq!(message[9], 2 << 3, "a step after the time");
         let len = 1 + message[10..].iter().take_while(|&&byte| byte >= 0x80).count();
@@ -168,8 +168,7 @@ mod tests {
         (varint.fold(0, |step, &byte| step << 7 | u64::from(byte & 0x7f)), message[10 + len])
     }
 
-    /// All curves, as bytes and as TensorBoard has them: every record but the preambles, without what the start of a
-    /// session takes back.
+    /// Returns all curves as TensorBoard reads them: every record except preambles and records that a restart drops.
     fn curves(folder: &Path) -> Vec<u8> {
         const SESSION_LOG: u8 = 7 << 3 | 2;
         let mut curves: Vec<(u64, Vec<u8>)> = Vec::new();
@@ -194,7 +193,7 @@ mod tests {
         curves.into_iter().flat_map(|(_, record)| record).collect()
     }
 
-    /// What a folder without event files gets of the same journal.
+    /// Returns the curves that a folder without event files gets from the same journal.
     fn expected(folder: &Path) -> Vec<u8> {
         let fresh = tempfile::tempdir().expect("a folder");
         fs::copy(folder.join("journal.jsonl"), fresh.path().join("journal.jsonl")).expect("a copy");
@@ -226,7 +225,7 @@ mod tests {
         assert!(files(run.path()).is_empty());
     }
 
-    /// A kill leaves any beginning of the file; whatever else happened to it is found as well.
+    /// A kill can leave any prefix of the file. Any other damage is found as well.
     #[test]
     fn torn_damaged_and_missing_files_are_made_whole() {
         let run = run(&[(0, 6)]);
@@ -245,7 +244,7 @@ mod tests {
             bytes[at] ^= 0x10;
             fs::write(&path, &bytes).expect("a damaged file");
             session(run.path());
-            // A preamble is only told by its shape: its time may be another.
+            // A preamble is recognized by its shape alone, so its time may differ.
             assert_eq!(curves(run.path()), expected, "{at}");
             files(run.path()).iter().for_each(|path| fs::remove_file(path).expect("a file to remove"));
         }
@@ -266,7 +265,7 @@ mod tests {
         assert_eq!(fs::read(theirs).expect("the file"), b"theirs");
     }
 
-    /// New lines are written while the session goes on, and the rest at its end; what goes wrong is said once.
+    /// New lines are written while the session continues, and the rest at its end. A failure is reported once.
     #[test]
     fn it_follows_until_it_is_dropped() {
         let run = run(&[(0, 3)]);
@@ -288,7 +287,7 @@ mod tests {
                 Some(failure) => break failure,
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
-            assert!(began.elapsed() < Duration::from_secs(10), "nothing is said");
+            assert!(began.elapsed() < Duration::from_secs(10), "no failure is reported");
         };
         assert!(!failure.is_empty() && follower.take_failure().is_none());
     }

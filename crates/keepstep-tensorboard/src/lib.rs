@@ -1,8 +1,9 @@
-//! TensorBoard's event files, written beside a run from its journal.
+//! TensorBoard's event files, written next to a run from its journal.
 //!
-//! The journal is the truth: the files hold a beginning of what it makes, byte for byte. A session compares them with it,
-//! cuts whatever differs (an update that was taken back, a torn record, damage), and adds what is missing. So there is one
-//! curve, after any kill and in any folder that the journal was carried to.
+//! The journal is the source of truth. The event files are always a byte-exact prefix of what the journal would
+//! produce. A session truncates them at the first record that differs (from an update that was rewound, a torn write,
+//! or damage) and appends from there. The result is one curve, after any kill and in any folder that the journal was
+//! copied to.
 
 mod files;
 mod journal_tail;
@@ -11,5 +12,5 @@ mod record;
 
 pub use journal_tail::JournalTail;
 
-/// The folder of the event files, in the run's.
+/// The name of the folder of event files, inside the run's folder.
 pub const TENSORBOARD: &str = "tensorboard";

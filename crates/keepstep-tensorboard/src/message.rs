@@ -1,10 +1,10 @@
-//! The messages of event files: `Event` and `Summary` of TensorFlow's `event.proto` and `summary.proto`, as far as curves
-//! and text need them, in protocol buffers' wire format.
+//! The messages of event files: `Event` and `Summary` of TensorFlow's `event.proto` and `summary.proto`, as far as
+//! curves and text need them, in protocol buffers' wire format.
 
 use keepstep::journal::curve::Point;
 use keepstep::journal::{Evaluation, Event, Sample, Update};
 
-/// What a value of the wire format is.
+/// The wire types of protocol buffers.
 #[derive(Clone, Copy)]
 enum Wire {
     Varint = 0,
@@ -59,29 +59,29 @@ impl Message {
         self.bytes(field, &value.0)
     }
 
-    /// `Summary.value`, a scalar.
+    /// Adds `Summary.value`, a scalar.
     fn scalar(self, tag: &str, value: f64) -> Message {
         self.message(1, Message::default().bytes(1, tag.as_bytes()).float(2, value as f32))
     }
 }
 
-/// `Event` without what it says: `wall_time` and `step`.
+/// Creates an `Event` with `wall_time` and `step` only.
 fn event(time: f64, step: u64) -> Message {
     Message::default().double(1, time).int(2, step)
 }
 
-/// The first message of each file.
+/// Encodes the first message of each file.
 pub(super) fn file_version(time: f64) -> Vec<u8> {
     Message::default().double(1, time).bytes(3, b"brain.Event:2").0
 }
 
-/// Tells whoever has read on in an earlier file that nothing from `step` on counts.
+/// Encodes a restart: tells readers of earlier files to drop all records from `step` on.
 pub(super) fn restart(time: f64, step: u64) -> Vec<u8> {
     const START: u64 = 1;
     event(time, step).message(7, Message::default().int(1, START)).0
 }
 
-/// The fields of an event that carry no curve: a file's version, and a restart.
+/// Recognizes messages that carry no curve: a file version, and a restart.
 pub(super) fn is_preamble(message: &[u8]) -> bool {
     // The keys of `file_version` after `wall_time`, and of `session_log` after `wall_time` and `step`.
     let is_version = message.get(9) == Some(&0x1a);
@@ -92,8 +92,8 @@ pub(super) fn is_preamble(message: &[u8]) -> bool {
     is_version || is_restart
 }
 
-/// What TensorBoard shows of an event; the tags are those of transformers' `Trainer`.
-pub(super) fn of(point: &Point) -> Option<Vec<u8>> {
+/// Encodes a point of a curve, if TensorBoard shows it. The tags are those of transformers' `Trainer`.
+pub(super) fn from_point(point: &Point) -> Option<Vec<u8>> {
     let summary = match &point.event {
         Event::Update(update) => of_update(update, point.tokens_per_second),
         Event::Evaluation(evaluation) => of_evaluation(evaluation),
@@ -119,14 +119,14 @@ fn of_evaluation(evaluation: &Evaluation) -> Message {
     })
 }
 
-/// Of the values that are known.
+/// Creates a summary of the values that are known.
 fn scalars<const N: usize>(values: [(&str, Option<f64>); N]) -> Message {
     let known = values.into_iter().filter_map(|(tag, value)| Some((tag, value?)));
     known.fold(Message::default(), |summary, (tag, value)| summary.scalar(tag, value))
 }
 
-/// As torch's `add_text` writes it: a string tensor for the plugin `text`. It is shown as Markdown, so lines are indented
-/// to stand as they are.
+/// Creates a text summary in the form of torch's `add_text`: a string tensor for the plugin `text`. TensorBoard renders
+/// it as Markdown. Lines are indented to keep them as they are.
 fn of_sample(sample: &Sample) -> Message {
     const DT_STRING: u64 = 7;
     let whole = format!("{}{}", sample.prompt, sample.text);
@@ -149,10 +149,10 @@ mod tests {
         Point::new(1.5, Event::Evaluation(Evaluation::new(300, 2.5, true)))
     }
 
-    /// Worked out by hand from the wire format.
+    /// The expected bytes were worked out by hand from the wire format.
     #[test]
     fn the_bytes_of_an_evaluation() {
-        let bytes = of(&evaluation()).expect("a message");
+        let bytes = from_point(&evaluation()).expect("a message");
         let mut expected = vec![0x09];
         expected.extend(1.5_f64.to_le_bytes());
         expected.extend([0x10, 0xac, 0x02, 0x2a, 18, 0x0a, 16, 0x0a, 9]);
@@ -166,7 +166,7 @@ mod tests {
     fn preambles_are_told_from_curves() {
         assert!(is_preamble(&file_version(1.0)));
         assert!(is_preamble(&restart(1.0, 5)) && is_preamble(&restart(1.0, u64::MAX)));
-        assert!(!is_preamble(&of(&evaluation()).expect("a message")));
+        assert!(!is_preamble(&from_point(&evaluation()).expect("a message")));
         assert!(!is_preamble(&[]));
     }
 }

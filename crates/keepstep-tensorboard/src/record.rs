@@ -1,7 +1,7 @@
 //! TFRecords: how event files frame their messages.
 //!
-//! A record is the length as a little-endian u64, the masked CRC-32C of those 8 bytes, the message, and its masked CRC-32C
-//! (TensorFlow, `tensorflow/core/lib/io/record_writer.h`).
+//! A record is the length as a little-endian u64, the masked CRC-32C of those 8 bytes, the message, and its masked
+//! CRC-32C (TensorFlow, `tensorflow/core/lib/io/record_writer.h`).
 
 /// Bytes before the message.
 pub(super) const HEADER_BYTES: usize = 12;

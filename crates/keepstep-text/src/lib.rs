@@ -1,10 +1,10 @@
-//! Corpora and tokenizers: files in a defined order become tokens, the same ones every time.
+//! Corpora and tokenizers. Files in a defined order become the same tokens every time.
 //!
-//! - [`corpus`]: which files a corpus consists of, its tokens in a cache, and the windows that training reads.
+//! - [`corpus`]: the files of a corpus, its cached tokens, and the windows that training reads.
 //! - [`tokenizer`]: text to tokens and back. Reads every `tokenizer.json`, and trains byte-level BPE.
 //!
-//! The same files and settings give the same tokens on every machine, with any number of threads. The corpus' fingerprint
-//! is a hash of the contents in their order, of the tokenizer, and of the rule that makes windows of them.
+//! The same files and settings give the same tokens on every machine, with any number of threads. The fingerprint of a
+//! corpus is a hash of the contents in their order, the tokenizer, and the version of the rule that makes windows.
 //!
 //! # Example
 //! ```
@@ -17,7 +17,7 @@
 //!
 //! let data = DataConfig {
 //!     paths: vec![format!("{}/*.txt", folder.path().display())],
-//!     cache_dir: Some(String::new()), // keep nothing
+//!     cache_dir: Some(String::new()), // no cache
 //!     validation_fraction: 0.1,
 //!     ..DataConfig::default()
 //! };
@@ -39,7 +39,7 @@
 pub mod corpus;
 pub mod tokenizer;
 
-/// The README's example runs too.
+/// Runs the example of the README as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

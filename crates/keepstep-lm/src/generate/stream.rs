@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn pieces_are_the_text_and_never_half_a_character() {
         let text = "the end, über alles 日本 🙂 the end the end";
-        let words = WordCounts::of(&[text, text]);
+        let words = WordCounts::from_texts(&[text, text]);
         let bpe = Tokenizer::train_bpe(&words, 265, &mut |_, _| true).expect("a tokenizer");
         let mut torn = text.as_bytes().to_vec();
         torn.extend([0xFF, b'a', 0xE2, 0x82]);

@@ -6,13 +6,13 @@ use crate::tokenizer::Tokenizer;
 use rayon::prelude::*;
 use std::io;
 
-/// Pieces per thread that are in work at a time, and as many again that are read and written meanwhile.
+/// The number of pieces per thread that are processed at a time. As many again are read and written meanwhile.
 const PIECES: usize = 8;
 
-/// Does `work` on every piece, on all threads, and hands the results to `take` in order. It ends early if `progress`,
-/// which is called with the bytes of `stage`, returns false; the inner error is `take`'s.
+/// Calls `work` for every piece, on all threads, and passes the results to `take` in order. Ends early if `progress`,
+/// which is called with the number of bytes done in `stage`, returns false. The inner error comes from `take`.
 ///
-/// While a batch is in work, the results of the last are taken and the next is read.
+/// While one batch is processed, `take` gets the results of the previous one and the next one is read.
 pub(super) fn pass<T: Send>(
     files: &[SourceFile],
     stage: Stage,
@@ -44,8 +44,8 @@ pub(super) fn pass<T: Send>(
     Ok(Ok(()))
 }
 
-/// Encodes every file by itself, followed by the end-of-text token if there is one, and hands the tokens, `width` bytes
-/// each, on in order.
+/// Encodes each file separately, followed by the end-of-text token if the tokenizer has one. Passes the tokens on in
+/// order, `width` bytes each.
 pub(super) fn encode(
     files: &[SourceFile],
     tokenizer: &Tokenizer,
@@ -66,7 +66,7 @@ pub(super) fn encode(
     pass(files, Stage::Tokenizing, progress, work, |bytes: Vec<u8>| write(&bytes))
 }
 
-/// Little-endian.
+/// Converts tokens to little-endian bytes.
 fn to_bytes(tokens: &[u32], width: usize) -> Vec<u8> {
     match width {
         1 => tokens.iter().map(|&token| token as u8).collect(),

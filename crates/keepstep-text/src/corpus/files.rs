@@ -1,4 +1,4 @@
-//! Which files a corpus consists of, in which order, and what is in them.
+//! Finds, orders, reads and hashes the files of a corpus.
 
 use super::DataConfig;
 use super::index::Index;
@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What is asked of the disk at a time.
+/// The number of bytes in one read.
 const READ: usize = 1 << 20;
 
-/// One file, which was UTF-8 when it was hashed.
+/// One file of the corpus. It was valid UTF-8 when it was hashed.
 #[derive(Debug)]
 pub struct SourceFile {
     path: PathBuf,
@@ -26,18 +26,18 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// Where it lies.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its length in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "none is")]
+    /// Returns the length in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no file of a corpus is empty")]
     pub fn len(&self) -> u64 {
         self.stamp.size()
     }
 
-    /// The SHA-256 of its content.
+    /// Returns the SHA-256 of the content.
     pub fn hash(&self) -> &[u8; 32] {
         &self.hash
     }
@@ -46,16 +46,17 @@ impl SourceFile {
         &self.stamp
     }
 
-    /// Reads and hashes all of it. `progress` is called with the length of each part, and ends it by an error.
+    /// Reads and hashes the whole file. Calls `progress` with the length of each block; an error from it ends the
+    /// reading.
     fn read(
         path: PathBuf,
         progress: impl Fn(u64) -> Result<(), CorpusError>,
     ) -> Result<SourceFile, CorpusError> {
         let unreadable = |source| CorpusError::Unreadable { path: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
-        let stamp = Stamp::of(&file.metadata().map_err(unreadable)?);
+        let stamp = Stamp::from_metadata(&file.metadata().map_err(unreadable)?);
         let mut hash = Sha256::new();
-        // What is left of a character that the last part cut through, then the part.
+        // The buffer holds the start of a character that the last block cut in two, then the block.
         let (mut buffer, mut left, mut offset) = (vec![0; READ + 4], 0, 0_u64);
         loop {
             let read = match file.read(&mut buffer[left..]) {
@@ -79,7 +80,7 @@ impl SourceFile {
             offset += valid as u64;
             progress(read as u64)?;
         }
-        let now = Stamp::of(&file.metadata().map_err(unreadable)?);
+        let now = Stamp::from_metadata(&file.metadata().map_err(unreadable)?);
         if offset != stamp.size() || !now.has_content_of(&stamp) {
             return Err(CorpusError::Changed { path });
         }
@@ -87,14 +88,15 @@ impl SourceFile {
     }
 }
 
-/// The files of a config: those of each pattern in turn, bytewise by their path below the pattern's fixed folders, then
-/// those of the cargo packages; each once. Empty files are left out, unless they were named themselves.
+/// Collects the files of a config: those of each pattern in turn, sorted bytewise by their path below the pattern's
+/// fixed folders, then those of the cargo packages. Each file comes once. Empty files are skipped unless the config
+/// names them.
 ///
-/// Files that were read before and have not changed since are not read again. `note` is called with what people should
-/// know: that something was left out, which the config must allow.
+/// Files that were hashed before and have not changed since are not read again. `note` receives messages for the user,
+/// for example that unreadable files were skipped, which the config must allow.
 ///
 /// # Errors
-/// A pattern that matches nothing, or a file that cannot be used.
+/// Fails if a pattern matches nothing, or if a file cannot be used.
 pub fn collect(
     data: &DataConfig,
     progress: &mut Progress<'_>,
@@ -108,13 +110,13 @@ pub fn collect(
         if progress(stage, done, total) { Ok(()) } else { Err(CorpusError::Stopped) }
     };
     let num_files = listed.len() as u64;
-    let look = |file: &Listed| {
+    let examine = |file: &Listed| {
         call(Stage::Listing, num_files, num_files)?;
         Ok(stamp(&file.path))
     };
-    let looked: Vec<Result<io::Result<Stamp>, CorpusError>> = listed.par_iter().map(look).collect();
+    let examined: Vec<Result<io::Result<Stamp>, CorpusError>> = listed.par_iter().map(examine).collect();
     let (mut paths, mut named, mut stamps) = (Vec::new(), Vec::new(), Vec::new());
-    for (file, stamp) in listed.into_iter().zip(looked) {
+    for (file, stamp) in listed.into_iter().zip(examined) {
         match stamp? {
             Ok(stamp) => {
                 paths.push(file.path);
@@ -147,7 +149,7 @@ pub fn collect(
     };
     let results: Vec<Result<Option<SourceFile>, CorpusError>> =
         (0..paths.len()).into_par_iter().map(file).collect();
-    // The first mistake in the order of the files, however many threads looked.
+    // Report the first error in the order of the files, independent of the number of threads.
     let mut files = Vec::with_capacity(paths.len());
     for (result, is_named) in results.into_iter().zip(&named) {
         files.push(match result {
@@ -160,7 +162,7 @@ pub fn collect(
     }
     if let Some(index) = index {
         let known = files.iter().enumerate().filter_map(|(place, file)| Some((place, file.as_ref()?)));
-        // Where it cannot be written, the files are read again the next time.
+        // If the index cannot be written, the files are read again the next time.
         let _ = index.write(known);
     }
     unreadable.note().into_iter().for_each(note);
@@ -170,9 +172,9 @@ pub fn collect(
 fn stamp(path: &Path) -> io::Result<Stamp> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
-    Ok(Stamp::of(&metadata))
+    Ok(Stamp::from_metadata(&metadata))
 }
 
 #[cfg(test)]
@@ -214,7 +216,7 @@ mod tests {
         }
     }
 
-    /// Two files that may be read again or not, and what is read of them.
+    /// Two files, and a cache with their index.
     struct Lab {
         folder: tempfile::TempDir,
         paths: [PathBuf; 2],
@@ -235,8 +237,8 @@ mod tests {
             Lab { folder, paths, data }
         }
 
-        /// Bytes that had to be read. What is known is right, read or not.
-        fn look(&self) -> u64 {
+        /// Collects the files and returns the number of bytes that were read. The hashes must be right either way.
+        fn bytes_read(&self) -> u64 {
             let read = AtomicU64::new(0);
             let mut progress = |stage, done, _| {
                 if stage == Stage::Reading {
@@ -256,32 +258,32 @@ mod tests {
     #[test]
     fn a_file_is_read_once_and_any_change_is_noticed() {
         let lab = Lab::new();
-        assert_eq!(lab.look(), 17);
-        assert_eq!(lab.look(), 17, "their last changes are too young to rely on");
+        assert_eq!(lab.bytes_read(), 17);
+        assert_eq!(lab.bytes_read(), 17, "their last changes are too young to rely on");
         std::thread::sleep(Duration::from_millis(3_100));
-        assert_eq!(lab.look(), 17);
-        assert_eq!(lab.look(), 0);
+        assert_eq!(lab.bytes_read(), 17);
+        assert_eq!(lab.bytes_read(), 0);
 
-        // An index that is damaged counts for nothing.
+        // A damaged index is ignored.
         let index = fs::read_dir(lab.folder.path().join("cache")).expect("a folder").next();
         let index = index.expect("an index").expect("an entry").path();
         let mut bytes = fs::read(&index).expect("its bytes");
         *bytes.last_mut().expect("a byte") ^= 1;
         fs::write(&index, bytes).expect("damaged");
-        assert_eq!(lab.look(), 17);
-        assert_eq!(lab.look(), 0);
+        assert_eq!(lab.bytes_read(), 17);
+        assert_eq!(lab.bytes_read(), 0);
 
-        // Another content of the same size in the same file, with its old time of modification.
+        // New content of the same size in the same file, with the old modification time.
         let before = fs::metadata(&lab.paths[0]).expect("a file").modified().expect("a time");
         let file = File::options().write(true).open(&lab.paths[0]).expect("the file");
         file.write_all_at(b"two", 0).expect("an edit");
         file.set_modified(before).expect("its old time");
-        assert_eq!(lab.look(), 13);
-        // Another file of the same size under the other's name.
+        assert_eq!(lab.bytes_read(), 13);
+        // Another file of the same size under the second file's name.
         let other = lab.folder.path().join("c.txt");
         fs::write(&other, "five").expect("a file");
         fs::rename(&other, &lab.paths[1]).expect("a rename");
-        assert_eq!(lab.look(), 17);
+        assert_eq!(lab.bytes_read(), 17);
     }
 
     #[test]
@@ -300,6 +302,6 @@ mod tests {
         let stopped = collect(&lab.data, &mut |_, _, _| false, &mut |_| ()).expect_err("a stop");
         assert!(matches!(stopped, CorpusError::Stopped), "{stopped}");
         fs::write(&lab.paths[0], "é".repeat(READ)).expect("a file");
-        assert_eq!(lab.look(), 2 * READ as u64 + 4);
+        assert_eq!(lab.bytes_read(), 2 * READ as u64 + 4);
     }
 }

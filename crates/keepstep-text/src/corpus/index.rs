@@ -1,7 +1,7 @@
-//! Hashes of files that have been read before, so that a second start need not read them again.
+//! An index of file hashes. With it, a second start does not read unchanged files again.
 //!
-//! An index belongs to one list of files. It holds each one's stamp and hash; a file whose stamp is another is read and
-//! hashed again. An index that is damaged or gone costs that time for all of them, and nothing else.
+//! An index belongs to one list of files. It holds each file's stamp and hash. A file whose stamp differs is read and
+//! hashed again. If the index is damaged or missing, all files are read again; nothing else is lost.
 
 use super::stamp::Stamp;
 use super::{SourceFile, hex};
@@ -11,33 +11,33 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 16] = b"keepstep files 1";
-/// Magic, and CRC-32 of the entries.
+/// The length of the magic and of the CRC-32 of the entries.
 const HEADER: usize = 24;
 const HASH: usize = 32;
 const ENTRY_BYTES: usize = Stamp::BYTES + HASH;
 
-/// What is known of a file.
+/// The stamp and the hash of a file, if known.
 type Entry = Option<(Stamp, [u8; HASH])>;
 
 /// The index of one list of files.
 pub(super) struct Index {
     path: PathBuf,
-    /// In the order of the list.
+    /// One entry per file, in the order of the list.
     entries: Vec<Entry>,
-    /// A file made before any of the list was looked at: what the new index is written to.
-    look: tempfile::NamedTempFile,
-    looked: Stamp,
+    /// A file created before any file of the list was examined. The new index is written to it.
+    new_file: tempfile::NamedTempFile,
+    opened_at: Stamp,
 }
 
 impl Index {
     /// Opens the index in the cache's folder.
     ///
     /// # Errors
-    /// The folder cannot be written to: there is no index then.
+    /// Fails if the folder is not writable. There is no index then.
     pub(super) fn open(folder: &Path, paths: &[PathBuf]) -> io::Result<Index> {
         fs::create_dir_all(folder)?;
-        let look = keepstep::store::temporary_file(folder)?;
-        let looked = Stamp::of(&look.as_file().metadata()?);
+        let new_file = keepstep::store::temporary_file(folder)?;
+        let opened_at = Stamp::from_metadata(&new_file.as_file().metadata()?);
         let mut hash = Sha256::new();
         hash.update(b"keepstep files");
         for path in paths {
@@ -48,18 +48,19 @@ impl Index {
         }
         let path = folder.join(format!("{}.files", hex(&hash.finalize())));
         let entries = fs::read(&path).ok().and_then(|bytes| parse(&bytes, paths.len()));
-        Ok(Index { path, entries: entries.unwrap_or_else(|| vec![None; paths.len()]), look, looked })
+        Ok(Index { path, entries: entries.unwrap_or_else(|| vec![None; paths.len()]), new_file, opened_at })
     }
 
-    /// The hash of a file of the list that has not changed since it was made.
+    /// Returns the hash of a file of the list, if the file has not changed since it was hashed.
     pub(super) fn get(&self, place: usize, stamp: &Stamp) -> Option<[u8; HASH]> {
         self.entries.get(place)?.filter(|(known, _)| known == stamp).map(|(_, hash)| hash)
     }
 
-    /// Takes the files of the list, by their places in it, into the index, where their stamps can be relied upon.
+    /// Writes an index with the given files, by their places in the list. Skips files whose stamps are not reliable
+    /// yet.
     ///
     /// # Errors
-    /// The index cannot be written; the old one stays.
+    /// Fails if the index cannot be written. The old one stays.
     pub(super) fn write<'a>(
         mut self,
         files: impl Iterator<Item = (usize, &'a SourceFile)>,
@@ -67,7 +68,7 @@ impl Index {
         let mut is_new = false;
         for (place, file) in files {
             let entry = Some((*file.stamp(), *file.hash()));
-            if file.stamp().is_settled(&self.looked) && self.entries[place] != entry {
+            if file.stamp().is_settled(&self.opened_at) && self.entries[place] != entry {
                 self.entries[place] = entry;
                 is_new = true;
             }
@@ -85,8 +86,8 @@ impl Index {
         let sum = crc32fast::hash(&bytes[HEADER..]);
         bytes[..16].copy_from_slice(MAGIC);
         bytes[16..HEADER].copy_from_slice(&u64::from(sum).to_le_bytes());
-        self.look.write_all(&bytes)?;
-        self.look.persist(&self.path).map_err(|error| error.error)?;
+        self.new_file.write_all(&bytes)?;
+        self.new_file.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The paths of a corpus, in their order.
+//! Lists the paths of a corpus in a defined order.
 
 use super::pattern::{Pattern, has_wildcard};
 use super::unreadable::Unreadable;
@@ -9,19 +9,19 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Paths between two calls of the progress.
+/// The number of paths between two calls of `progress`.
 const PATHS: usize = 256;
 
-/// A file that belongs to a corpus.
+/// A file of the corpus.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) path: PathBuf,
-    /// Whether the config names the file itself, rather than a pattern that matches it.
+    /// Whether the config names the file itself. Otherwise, a pattern matched it.
     pub(super) is_named: bool,
 }
 
-/// The files of each pattern in turn, bytewise by their path below the pattern's fixed folders, then those of the cargo
-/// packages; each once.
+/// Lists the files of each pattern in turn, sorted bytewise by their path below the pattern's fixed folders, then those
+/// of the cargo packages. Each file comes once.
 pub(super) fn list(
     data: &DataConfig,
     unreadable: &mut Unreadable,
@@ -50,7 +50,7 @@ fn tick(progress: &mut Progress<'_>, num_files: usize) -> Result<(), CorpusError
     if go_on { Ok(()) } else { Err(CorpusError::Stopped) }
 }
 
-/// Appends the files of a pattern.
+/// Appends the files of one pattern.
 fn one_pattern(
     text: &str,
     unreadable: &mut Unreadable,
@@ -88,10 +88,10 @@ fn one_pattern(
     Ok(())
 }
 
-/// The files that a pattern matches.
+/// The files that match a pattern.
 struct Matches<'a, 'b> {
     found: Vec<PathBuf>,
-    /// Files of the patterns before.
+    /// The number of files from earlier patterns.
     num_before: usize,
     unreadable: &'a mut Unreadable,
     progress: &'a mut Progress<'b>,

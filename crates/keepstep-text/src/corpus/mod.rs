@@ -1,4 +1,4 @@
-//! The corpus: files in a defined order, as one line of tokens that windows are cut from.
+//! The corpus: files in a defined order, tokenized and cut into windows.
 
 mod encode;
 mod error;
@@ -26,36 +26,36 @@ use sha2::{Digest, Sha256};
 use stamp::Stamp;
 use std::path::PathBuf;
 
-/// What is being done, for [`Progress`].
+/// The work that [`Progress`] reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Files are looked for, counted in files.
+    /// Searching for files. Counted in files.
     Listing,
-    /// Files are read, counted in bytes.
+    /// Reading files. Counted in bytes.
     Reading,
-    /// A BPE is trained, counted in entries of its vocabulary.
+    /// Training a BPE. Counted in entries of its vocabulary.
     TrainingTokenizer,
-    /// Texts become tokens, counted in bytes.
+    /// Encoding texts. Counted in bytes.
     Tokenizing,
 }
 
-/// Is called with what is being done, how much of it is done, and how much there is. It returns whether to go on.
+/// A callback that receives the stage, the amount done and the total. It returns whether to continue.
 pub type Progress<'a> = dyn FnMut(Stage, u64, u64) -> bool + Send + 'a;
 
 /// The version of the rule that turns files into tokens and windows.
 const RULE: u64 = 1;
 
-/// The sequences that training cuts a corpus into.
+/// The sizes of the sequences that training reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sequences {
-    /// Tokens of a sequence's inputs; a window holds one more.
+    /// The number of input tokens in a sequence. A window holds one more token.
     pub block_size: usize,
-    /// Sequences per micro-batch.
+    /// The number of sequences in a micro-batch.
     pub batch_size: usize,
 }
 
-/// A corpus, tokenized.
+/// A tokenized corpus.
 #[derive(Debug)]
 pub struct Corpus {
     tokens: Tokens,
@@ -66,11 +66,10 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Encodes the files, or finds their tokens in the cache. `note` is called with what people should
-    /// know.
+    /// Encodes the files, or finds their tokens in the cache. `note` receives messages for the user.
     ///
     /// # Errors
-    /// A text that the tokenizer cannot take, or a corpus too small for one batch.
+    /// Fails if the tokenizer cannot encode a text, or if the corpus is too small for one batch.
     pub fn new(
         files: &[SourceFile],
         tokenizer: &Tokenizer,
@@ -81,16 +80,17 @@ impl Corpus {
     ) -> Result<Corpus, CorpusError> {
         let fingerprint = fingerprint(files, tokenizer);
         let cache = cache_dir(settings)?;
-        let tokens = Tokens::of(files, tokenizer, &fingerprint, cache.as_deref(), progress, note)?;
+        let tokens =
+            Tokens::open_or_encode(files, tokenizer, &fingerprint, cache.as_deref(), progress, note)?;
         let block_size = sequences.block_size;
         let (num_train_windows, num_validation_windows) = windows(settings, sequences, tokens.len())?;
         Ok(Corpus { tokens, fingerprint, block_size, num_train_windows, num_validation_windows })
     }
 
-    /// The sizes of the corpus alone: tokens are counted, and neither kept nor cached.
+    /// Computes only the sizes of the corpus. Tokens are counted, and neither kept nor cached.
     ///
     /// # Errors
-    /// As [`Corpus::new`].
+    /// Fails for the same reasons as [`Corpus::new`].
     pub fn measure(
         files: &[SourceFile],
         tokenizer: &Tokenizer,
@@ -105,12 +105,12 @@ impl Corpus {
         Ok(CorpusSizes { fingerprint, num_tokens, num_train_windows, num_validation_windows })
     }
 
-    /// A hash of the contents in their order, the tokenizer, and the version of the rule.
+    /// Returns a hash of the contents in their order, the tokenizer, and the version of the rule.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The corpus in numbers.
+    /// Returns the sizes of the corpus.
     pub fn sizes(&self) -> CorpusSizes {
         CorpusSizes {
             fingerprint: self.fingerprint.clone(),
@@ -120,17 +120,17 @@ impl Corpus {
         }
     }
 
-    /// Tokens of all files.
+    /// Returns the number of tokens in all files.
     pub fn num_tokens(&self) -> u64 {
         self.tokens.len()
     }
 
-    /// Windows to train on: the first ones.
+    /// Returns the number of training windows. They come first.
     pub fn num_train_windows(&self) -> u64 {
         self.num_train_windows
     }
 
-    /// Windows held out: the last ones.
+    /// Returns the number of validation windows. They come last.
     pub fn num_validation_windows(&self) -> u64 {
         self.num_validation_windows
     }
@@ -138,12 +138,12 @@ impl Corpus {
     /// Appends the `block_size + 1` tokens of training window `index`.
     ///
     /// # Errors
-    /// The cached tokens cannot be read, or are damaged there.
+    /// Fails if the cached tokens cannot be read, or are damaged there.
     pub fn train_window(&self, index: u64, out: &mut Vec<u32>) -> Result<(), CorpusError> {
         self.window(index, out)
     }
 
-    /// Has the disk bring training window `index`, which is wanted soon.
+    /// Tells the system that training window `index` will be read soon.
     pub fn will_need(&self, index: u64) {
         self.tokens.will_need(index * self.block_size as u64, self.block_size + 1);
     }
@@ -151,7 +151,7 @@ impl Corpus {
     /// Appends the `block_size + 1` tokens of validation window `index`.
     ///
     /// # Errors
-    /// As [`Corpus::train_window`].
+    /// Fails for the same reasons as [`Corpus::train_window`].
     pub fn validation_window(&self, index: u64, out: &mut Vec<u32>) -> Result<(), CorpusError> {
         self.window(self.num_train_windows + index, out)
     }
@@ -161,20 +161,20 @@ impl Corpus {
     }
 }
 
-/// What [`Corpus::measure`] finds.
+/// The sizes of a corpus, from [`Corpus::measure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorpusSizes {
-    /// As [`Corpus::fingerprint`].
+    /// The fingerprint, see [`Corpus::fingerprint`].
     pub fingerprint: String,
-    /// Tokens of all files.
+    /// The number of tokens in all files.
     pub num_tokens: u64,
-    /// Windows to train on.
+    /// The number of training windows.
     pub num_train_windows: u64,
-    /// Windows held out.
+    /// The number of validation windows.
     pub num_validation_windows: u64,
 }
 
-/// Windows to train on, and windows held out, of so many tokens.
+/// Divides the windows of `num_tokens` tokens into a training part and a validation part.
 fn windows(settings: &DataConfig, sequences: Sequences, num_tokens: u64) -> Result<(u64, u64), CorpusError> {
     let Sequences { block_size, batch_size } = sequences;
     let num_windows = num_tokens.saturating_sub(1) / block_size as u64;
@@ -203,7 +203,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Where tokens are cached: the config's folder, or the user's; nowhere if it is empty.
+/// Returns the folder of the token cache: the config's, or the user's. An empty path in the config turns the cache off.
 fn cache_dir(data: &DataConfig) -> Result<Option<PathBuf>, CorpusError> {
     if let Some(folder) = &data.cache_dir {
         if folder.is_empty() {

@@ -1,10 +1,10 @@
-//! The Rust sources of crates that cargo has put on the disk.
+//! The Rust sources of crates that cargo has fetched.
 
 use super::CorpusError;
 use std::path::{Path, PathBuf};
 
-/// Every `.rs` file of the crates, each given as name-version: crates in the order of the list, files bytewise by their
-/// path in the crate. A crate that lies in the folders of two registries is taken once.
+/// Lists every `.rs` file of the crates, which are given as name-version. Crates come in the order of the list, and
+/// files sorted bytewise by their path in the crate. If two registries contain a crate, it is taken once.
 pub(super) fn sources(packages: &[String]) -> Result<Vec<PathBuf>, CorpusError> {
     if packages.is_empty() {
         return Ok(Vec::new());
@@ -19,7 +19,7 @@ fn sources_in(packages: &[String], folder: &Path) -> Result<Vec<PathBuf>, Corpus
     registries.sort();
     let mut files = Vec::new();
     for package in packages {
-        // A name with a slash would lead elsewhere.
+        // A name with a slash would point to another folder.
         let is_name = Path::new(package).components().count() == 1 && !package.starts_with('.');
         let found =
             registries.iter().map(|registry| registry.join(package)).find(|path| is_name && path.is_dir());

@@ -1,12 +1,12 @@
-//! Patterns of paths: `*`, `?`, `[…]` within a name, and `**` for any number of folders.
+//! Path patterns: `*`, `?` and `[…]` within a name, and `**` for any number of folders.
 //!
-//! A wildcard never matches the dot at the beginning of a hidden name; a name that is written out does. `[[]`, `[]]`,
-//! `[*]`, `[?]` and `[$]` stand for characters that mean something else otherwise.
+//! A wildcard never matches the leading dot of a hidden name; a literal name does. `[[]`, `[]]`, `[*]`, `[?]` and `[$]`
+//! stand for characters that otherwise have a meaning.
 
 use std::ffi::OsStr;
 use std::path::{Component as PathComponent, Path, PathBuf};
 
-/// A pattern: a folder, and what is looked for in it, name by name.
+/// A parsed pattern: a folder, and the components to match below it.
 #[derive(Debug)]
 pub(super) struct Pattern {
     /// The leading folders without wildcards.
@@ -14,14 +14,14 @@ pub(super) struct Pattern {
     pub(super) components: Vec<Component>,
 }
 
-/// What one name of a path must be.
+/// What one name of a path must match.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Component {
-    /// Exactly this.
+    /// Exactly this name.
     Name(String),
-    /// Any name that these match, in turn.
+    /// Any name that matches this sequence of tokens.
     Wildcard(Vec<Token>),
-    /// Any number of folders, even none.
+    /// Any number of folders, including none.
     AnyFolders,
 }
 
@@ -30,23 +30,23 @@ pub(super) enum Token {
     Character(char),
     AnyCharacter,
     AnyText,
-    /// A character of one of the ranges, or of none of them.
+    /// A character that one of the ranges contains, or if negated, none of them.
     Class {
         ranges: Vec<(char, char)>,
         is_negated: bool,
     },
 }
 
-/// Whether a path holds characters that make it a pattern.
+/// Reports whether a path contains wildcard characters.
 pub(super) fn has_wildcard(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
 impl Pattern {
-    /// Reads a pattern. The error is what is wrong with it.
+    /// Parses a pattern. The error states what is wrong with it.
     pub(super) fn new(text: &str) -> Result<Pattern, &'static str> {
         if text.ends_with('/') || text.ends_with("/**") || text == "**" {
-            return Err("it matches folders only; end it with the files, as in corpus/**/*.txt");
+            return Err("it matches folders only; end it with a file pattern, as in corpus/**/*.txt");
         }
         let is_fixed =
             |part: &PathComponent<'_>| part.as_os_str().to_str().is_some_and(|part| !has_wildcard(part));
@@ -74,7 +74,7 @@ impl Component {
                 }
                 '*' => (Token::AnyText, 1),
                 '?' => (Token::AnyCharacter, 1),
-                '[' => class(rest).ok_or("a `[` without its `]`; write [[] for a bracket in a name")?,
+                '[' => class(rest).ok_or("a `[` has no matching `]`; write [[] for a bracket in a name")?,
                 character => (Token::Character(character), character.len_utf8()),
             };
             tokens.push(token);
@@ -84,11 +84,11 @@ impl Component {
     }
 }
 
-/// The class at the beginning of a text, and its length.
+/// Parses the character class at the beginning of a text, and returns it with its length.
 fn class(text: &str) -> Option<(Token, usize)> {
     let is_negated = text.starts_with("[!");
     let start = if is_negated { 2 } else { 1 };
-    // A bracket that comes first is a member.
+    // A bracket in first position is a member of the class.
     let first = text[start..].chars().next()?.len_utf8();
     let end = start + first + text[start + first..].find(']')?;
     let members: Vec<char> = text[start..end].chars().collect();
@@ -108,11 +108,12 @@ fn class(text: &str) -> Option<(Token, usize)> {
     Some((Token::Class { ranges, is_negated }, end + 1))
 }
 
-/// Whether the tokens match all of a name. In a name that is not UTF-8, each sequence of wrong bytes is one character.
+/// Reports whether the tokens match a whole name. In a name that is not UTF-8, each invalid sequence counts as one
+/// character.
 pub(super) fn matches(tokens: &[Token], name: &OsStr) -> bool {
     let name: Vec<char> = name.to_string_lossy().chars().collect();
     let (mut token, mut at) = (0, 0);
-    // The last `*`, and how far the text that it stands for has been tried.
+    // The position of the last `*`, and the end of the text that it stands for so far.
     let mut any: Option<(usize, usize)> = None;
     loop {
         match (tokens.get(token), name.get(at)) {

@@ -1,21 +1,21 @@
-//! Long texts in pieces, so that memory is bounded, all processors have work, and a stop is looked at soon.
+//! Cuts long texts into pieces. Pieces bound the memory, keep all processors busy and let a stop take effect soon.
 
 use super::{CorpusError, SourceFile, Stamp};
 use std::fs::File;
 use std::io::Read;
 
-/// A piece of a text is at least this long, in bytes, unless the text ends. Part of the corpus' rule.
+/// The smallest length of a piece in bytes, except at the end of a text. Part of the corpus' rule.
 const PIECE: usize = 1 << 16;
 
-/// What the rule looks at to cut a piece: twice that, and the rest of a character.
+/// The number of bytes that the rule needs to cut a piece: twice `PIECE`, and the rest of a character.
 const WINDOW: usize = 2 * PIECE + 4;
 
-/// What is asked of the disk at a time.
+/// The number of bytes in one read.
 const READ: usize = 1 << 20;
 
-/// The length of the first piece of a text: it ends after the first line that ends at or beyond `PIECE` bytes; a line of
-/// twice that length is cut after the character there. Only the text decides. Of a text that goes on, its first `WINDOW`
-/// bytes must be given.
+/// Returns the length of the first piece of a text. It ends after the first line that ends at or beyond `PIECE` bytes.
+/// A line of twice that length is cut after the character there. The cut depends on the text alone. If the text is
+/// longer, `rest` must hold at least its first `WINDOW` bytes.
 fn cut(rest: &[u8]) -> usize {
     if rest.len() <= PIECE {
         return rest.len();
@@ -35,14 +35,14 @@ fn cut(rest: &[u8]) -> usize {
 /// A piece of a file.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// The file's place in the list.
+    /// The index of the file in the list.
     pub(super) file: usize,
     pub(super) text: String,
-    /// Whether the file ends with it.
+    /// Whether this is the last piece of the file.
     pub(super) ends_file: bool,
 }
 
-/// The pieces of all files, one after the other; never more of a file in memory than is looked at.
+/// Iterates over the pieces of all files, in order. It keeps only the bytes in memory that the rule needs.
 pub(super) struct Pieces<'a> {
     files: &'a [SourceFile],
     next: usize,
@@ -52,9 +52,9 @@ pub(super) struct Pieces<'a> {
 
 struct OpenFile {
     file: File,
-    /// Of the buffer, what has become pieces.
+    /// The number of bytes at the start of the buffer that have become pieces.
     start: usize,
-    /// Where the buffer begins in the file.
+    /// The offset of the buffer in the file.
     offset: u64,
     is_read: bool,
 }
@@ -64,10 +64,10 @@ impl<'a> Pieces<'a> {
         Pieces { files, next: 0, open: None, buffer: Vec::with_capacity(READ + WINDOW) }
     }
 
-    /// The next pieces, at most `count`; none at the end.
+    /// Returns the next pieces, at most `count`. Returns none at the end.
     ///
     /// # Errors
-    /// A file that cannot be read, or is not what it was when it was hashed.
+    /// Fails if a file cannot be read, or if it has changed since it was hashed.
     pub(super) fn batch(&mut self, count: usize) -> Result<Vec<Piece>, CorpusError> {
         let mut batch = Vec::new();
         while batch.len() < count {
@@ -102,7 +102,7 @@ impl<'a> Pieces<'a> {
             at: at + error.utf8_error().valid_up_to() as u64,
         })?;
         if ends_file {
-            let stamp = Stamp::of(&open.file.metadata().map_err(unreadable)?);
+            let stamp = Stamp::from_metadata(&open.file.metadata().map_err(unreadable)?);
             if at + text.len() as u64 != source.len() || !stamp.has_content_of(source.stamp()) {
                 return Err(changed());
             }
@@ -115,7 +115,7 @@ impl<'a> Pieces<'a> {
 }
 
 impl OpenFile {
-    /// Drops what is done with and reads on until there is enough for a piece, or no more.
+    /// Drops the used bytes, and reads until the buffer holds enough for a piece or the file ends.
     fn fill(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<()> {
         buffer.drain(..self.start);
         self.offset += self.start as u64;
@@ -145,7 +145,7 @@ mod tests {
         ]
     }
 
-    /// The rule, over a text that is there as a whole.
+    /// Applies the rule to a text in memory.
     fn pieces(text: &str) -> Vec<&str> {
         let (mut pieces, mut rest) = (Vec::new(), text);
         while !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! What can be set of a corpus.
+//! The settings of a corpus.
 
 use keepstep::settings;
 use serde::{Deserialize, Serialize};
@@ -8,20 +8,20 @@ settings! {
     pub struct DataConfig {
         /// Files or globs; `~` and `${VAR:-default}` expand.
         runtime paths: Vec<String> = Vec::new(),
-        /// Whether what a glob matches is left out if it cannot be read.
+        /// Whether unreadable files and folders that a glob matches are skipped.
         runtime skip_unreadable: bool = false,
-        /// Crates whose Rust sources cargo has on the disk, as name-version.
+        /// Crates whose Rust sources are read from cargo's folder, as name-version.
         runtime cargo_packages: Vec<String> = Vec::new(),
-        /// The part of the windows, from the end, that is held out.
+        /// The fraction of the windows, from the end, that is held out for validation.
         result validation_fraction: f64 = 0.05,
-        /// How text becomes tokens.
+        /// The tokenizer.
         result tokenizer: TokenizerSpec = TokenizerSpec::Bytes,
-        /// Where tokens are cached; the user's cache folder if not set.
+        /// Folder of the token cache. The default is the user's cache folder.
         runtime cache_dir: Option<String> = None,
     }
 }
 
-/// How text becomes tokens.
+/// The choice of tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenizerSpec {
     /// Each byte is a token.
@@ -30,7 +30,7 @@ pub enum TokenizerSpec {
     Chars,
     /// Byte-level BPE with this many entries, trained on the corpus.
     Bpe(usize),
-    /// A tokenizer.json.
+    /// A `tokenizer.json`, or a checkpoint that contains one.
     File(String),
 }
 
@@ -46,7 +46,7 @@ impl Serialize for TokenizerSpec {
             TokenizerSpec::Bytes => serializer.serialize_str("bytes"),
             TokenizerSpec::Chars => serializer.serialize_str("chars"),
             TokenizerSpec::Bpe(bpe) => Bpe { bpe: *bpe }.serialize(serializer),
-            // Where the file lies is no part of the function: its content is, and stands in the checkpoint.
+            // The path of the file does not affect results. Its content does, and the checkpoint contains it.
             TokenizerSpec::File(_) => serializer.serialize_str("tokenizer.json"),
         }
     }

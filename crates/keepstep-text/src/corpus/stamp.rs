@@ -1,29 +1,30 @@
-//! What the file system says of a file, and what may be concluded from it.
+//! File metadata that shows whether a file has changed.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
-/// Timestamps of the coarsest file system, in seconds.
+/// The granularity of timestamps on the coarsest file system, in seconds.
 const GRANULARITY: i64 = 2;
 
 /// A file's identity, size and times.
 ///
-/// The time of its last *change* (ctime) is set by the kernel whenever content, name or mode changes, and no program can
-/// set it back, as it can the time of modification. A file with the same stamp has the same content, if its last change
-/// lay far enough in the past when it was looked at (see [`Stamp::is_settled`]).
+/// The kernel sets the time of the last *change* (ctime) whenever content, name or mode changes. Unlike the
+/// modification time, no program can set it back. Two files with the same stamp have the same content, if the last
+/// change was old enough when the stamp was taken (see [`Stamp::is_settled`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     inode: u64,
     size: u64,
-    /// Seconds and nanoseconds.
+    /// Modification time, in seconds and nanoseconds.
     modified: (i64, i64),
+    /// Change time, in seconds and nanoseconds.
     changed: (i64, i64),
 }
 
 impl Stamp {
     pub(super) const BYTES: usize = 48;
 
-    pub(super) fn of(metadata: &Metadata) -> Stamp {
+    pub(super) fn from_metadata(metadata: &Metadata) -> Stamp {
         Stamp {
             inode: metadata.ino(),
             size: metadata.len(),
@@ -36,13 +37,14 @@ impl Stamp {
         self.size
     }
 
-    /// Whether a change after `look`, a file that was made just before this stamp was taken, would give another stamp:
-    /// two changes within one tick of the file system's clock give the same.
-    pub(super) fn is_settled(&self, look: &Stamp) -> bool {
-        self.changed.0.saturating_add(GRANULARITY) < look.changed.0
+    /// Reports whether any later change would give another stamp. `reference` is the stamp of a file created just
+    /// before this stamp was taken. Two changes within one tick of the file system's clock have the same time, so the
+    /// last change must be older than one tick.
+    pub(super) fn is_settled(&self, reference: &Stamp) -> bool {
+        self.changed.0.saturating_add(GRANULARITY) < reference.changed.0
     }
 
-    /// Whether nothing speaks of another content; a new name or mode does not.
+    /// Reports whether both stamps indicate the same content. A new name or mode does not matter.
     pub(super) fn has_content_of(&self, other: &Stamp) -> bool {
         (self.inode, self.size, self.modified) == (other.inode, other.size, other.modified)
     }
@@ -63,7 +65,7 @@ impl Stamp {
         bytes
     }
 
-    /// The reverse.
+    /// Decodes the bytes from [`Stamp::to_bytes`].
     pub(super) fn from_bytes(bytes: &[u8; Stamp::BYTES]) -> Stamp {
         let number = |index: usize| {
             let mut number = [0; 8];

@@ -1,14 +1,15 @@
-//! Tokens on the disk, under a name that their text and tokenizer decide.
+//! Tokens on the disk. The file name is a hash of text and tokenizer.
 //!
 //! ```text
-//! 0      magic, bytes per token, number of tokens, CRC-32 of the table, CRC-32 of what is before; room to 4096
+//! 0      magic, bytes per token, number of tokens, CRC-32 of the table, CRC-32 of the preceding bytes; padded to 4096
 //! 4096   the tokens, little-endian
 //! end    the table: the CRC-32 of each 4096 bytes of tokens
 //! ```
 //!
-//! Opening reads the header and the table, a thousandth of the file. Tokens are read when they are wanted, by whole
-//! blocks, and no token is handed out whose block's checksum has not just held. Nothing is mapped into memory: a file that
-//! is cut off under our feet is an error, and the process stays as small as what it reads at a time.
+//! Opening reads the header and the table, a thousandth of the file. Tokens are read in whole blocks when they are
+//! needed. A block's checksum is verified at each read, before any of its tokens is returned. The file is not
+//! memory-mapped: if it is truncated while in use, the read fails, and the process holds only the blocks that it is
+//! reading.
 
 use super::encode::encode;
 use super::{CorpusError, Progress, SourceFile};
@@ -19,16 +20,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 16] = b"keepstep tokens2";
-/// What a checksum covers, and what the header fills.
+/// The number of bytes that a checksum covers, and the size of the header.
 const BLOCK: usize = 4096;
-/// Magic, three numbers, and their checksum.
+/// The length of the magic, three numbers and their checksum.
 const HEADER: usize = 48;
 
-/// A line of tokens.
+/// A sequence of tokens, on the disk or in memory.
 #[derive(Debug)]
 pub struct Tokens {
     data: Data,
-    /// Bytes per token.
+    /// The number of bytes per token.
     width: usize,
     len: u64,
 }
@@ -36,7 +37,7 @@ pub struct Tokens {
 #[derive(Debug)]
 enum Data {
     Cached(Cached),
-    /// Where no cache can be written.
+    /// The tokens, if no cache can be written.
     Memory(Vec<u8>),
 }
 
@@ -44,15 +45,15 @@ enum Data {
 struct Cached {
     path: PathBuf,
     file: File,
-    /// Bytes of all tokens.
+    /// The number of bytes of all tokens.
     len: u64,
     sums: Vec<u32>,
 }
 
 impl Tokens {
-    /// The tokens of the files: from the cache, or encoded now and put there. A cache that cannot be written costs
-    /// memory and a note, no run.
-    pub(super) fn of(
+    /// Opens the cached tokens of the files, or encodes the files and caches the result. If the cache is not writable,
+    /// the tokens are kept in memory, and `note` is called.
+    pub(super) fn open_or_encode(
         files: &[SourceFile],
         tokenizer: &Tokenizer,
         fingerprint: &str,
@@ -66,7 +67,9 @@ impl Tokens {
             match Cached::open(&path, width) {
                 Ok(cached) => return Ok(cached.into_tokens(width)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => note(format!("{}: the cached tokens are made anew ({error})", path.display())),
+                Err(error) => {
+                    note(format!("{}: the cached tokens are created again ({error})", path.display()))
+                }
             }
             let written = Writer::create(folder, width).map(|mut writer| {
                 let encoded = encode(files, tokenizer, width, progress, |bytes| writer.write(bytes))?;
@@ -91,7 +94,7 @@ impl Tokens {
         Ok(Tokens { data: Data::Memory(bytes), width, len })
     }
 
-    /// How many tokens the files have: of the cache, or counted now. Nothing is written.
+    /// Counts the tokens of the files, from the cache or by encoding them. Writes nothing.
     pub(super) fn count(
         files: &[SourceFile],
         tokenizer: &Tokenizer,
@@ -112,8 +115,8 @@ impl Tokens {
         Ok(len / width as u64)
     }
 
-    /// How many tokens.
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    /// Returns the number of tokens.
+    #[expect(clippy::len_without_is_empty, reason = "no caller needs it")]
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -121,10 +124,11 @@ impl Tokens {
     /// Appends `count` tokens from `start` on.
     ///
     /// # Errors
-    /// The cache cannot be read, or is damaged there; it is removed then, so that the next start makes it anew.
+    /// Fails if the cache cannot be read, or if it is damaged there. A damaged cache is removed, and the next start
+    /// creates it again.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If there are fewer tokens.
     pub fn read(&self, start: u64, count: usize, out: &mut Vec<u32>) -> Result<(), CorpusError> {
         assert!(start + count as u64 <= self.len, "tokens beyond the end");
         let (start, len) = (start * self.width as u64, count * self.width);
@@ -142,12 +146,12 @@ impl Tokens {
         Ok(())
     }
 
-    /// Has the disk bring these tokens while something else is done.
+    /// Tells the system that these tokens will be read soon.
     pub fn will_need(&self, start: u64, count: usize) {
         #[cfg(target_os = "linux")]
         if let Data::Cached(cached) = &self.data {
             let len = std::num::NonZeroU64::new((count * self.width) as u64);
-            // It is advice: nothing hangs on its being taken.
+            // It is only advice. If it fails, the read takes longer.
             let advice = rustix::fs::Advice::WillNeed;
             let _ = rustix::fs::fadvise(&cached.file, BLOCK as u64 + start * self.width as u64, len, advice);
         }
@@ -164,7 +168,7 @@ impl Tokens {
     }
 }
 
-/// Bytes per token.
+/// Returns the number of bytes per token.
 fn width(tokenizer: &Tokenizer) -> usize {
     match tokenizer.vocab_size() {
         0..=0x100 => 1,
@@ -173,7 +177,7 @@ fn width(tokenizer: &Tokenizer) -> usize {
     }
 }
 
-/// The cached tokens of a corpus.
+/// Returns the path of the cached tokens of a corpus.
 fn file_of(folder: &Path, fingerprint: &str) -> PathBuf {
     folder.join(format!("{fingerprint}.blocks"))
 }
@@ -186,7 +190,7 @@ impl Cached {
         let mut header = [0; HEADER];
         let read = file.read_exact_at(&mut header, 0);
         if read.is_err() || header[..16] != *MAGIC {
-            return Err(damaged("it is no file of tokens"));
+            return Err(damaged("it is not a file of tokens"));
         }
         let number = |at: usize| {
             let mut bytes = [0; 8];
@@ -195,17 +199,17 @@ impl Cached {
         };
         let (found, count, sum) = (number(16), number(24), number(32));
         if u64::from(crc32fast::hash(&header[..HEADER - 8])) != number(HEADER - 8) {
-            return Err(damaged("its header's checksum does not hold"));
+            return Err(damaged("its header has a wrong checksum"));
         }
         let len = count.checked_mul(found).filter(|len| found == width as u64 && *len <= size);
         let expected = len.map(|len| BLOCK as u64 + len + len.div_ceil(BLOCK as u64) * 4);
         let Some(len) = len.filter(|_| expected == Some(size)) else {
-            return Err(damaged("its length is not the one it states"));
+            return Err(damaged("its length differs from the length in its header"));
         };
         let mut table = vec![0; len.div_ceil(BLOCK as u64) as usize * 4];
         file.read_exact_at(&mut table, BLOCK as u64 + len)?;
         if u64::from(crc32fast::hash(&table)) != sum {
-            return Err(damaged("its table's checksum does not hold"));
+            return Err(damaged("its table has a wrong checksum"));
         }
         let sums = table.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
         Ok(Cached { path: path.to_path_buf(), file, len, sums: sums.collect() })
@@ -216,7 +220,7 @@ impl Cached {
         Tokens { data: Data::Cached(self), width, len }
     }
 
-    /// Whole blocks from `first` on.
+    /// Reads whole blocks, starting at byte `first` of the tokens, and verifies their checksums.
     fn read(&self, first: u64, blocks: &mut [u8]) -> Result<(), CorpusError> {
         let read = self.file.read_exact_at(blocks, BLOCK as u64 + first);
         read.map_err(|source| CorpusError::CacheUnreadable { path: self.path.clone(), source })?;
@@ -224,19 +228,20 @@ impl Cached {
         if blocks.chunks(BLOCK).zip(sums).all(|(block, sum)| crc32fast::hash(block) == *sum) {
             return Ok(());
         }
-        // Where it cannot be removed either, the message comes again.
+        // If the file cannot be removed, the same error comes again.
         let _ = std::fs::remove_file(&self.path);
         Err(CorpusError::CacheDamaged { path: self.path.clone() })
     }
 }
 
-/// A file of tokens that has its name only once it is whole.
+/// Writes a file of tokens under a temporary name, and renames it once it is complete.
 struct Writer {
     file: BufWriter<tempfile::NamedTempFile>,
     width: usize,
     len: u64,
-    /// Of the blocks that are full, and of the one that is not.
+    /// The checksums of the full blocks.
     table: Vec<u8>,
+    /// The running checksum of the current block.
     sum: crc32fast::Hasher,
 }
 
@@ -316,11 +321,12 @@ mod tests {
             (Lab { folder, files }, data)
         }
 
-        /// The tokens, and how many notes there were.
+        /// Returns the tokens and the number of notes.
         fn open(&self, tokenizer: &Tokenizer, cache: Option<&Path>) -> (Tokens, usize) {
             let mut notes = 0;
             let mut note = |_| notes += 1;
-            let tokens = Tokens::of(&self.files, tokenizer, "abc", cache, &mut |_, _, _| true, &mut note);
+            let tokens =
+                Tokens::open_or_encode(&self.files, tokenizer, "abc", cache, &mut |_, _, _| true, &mut note);
             (tokens.expect("tokens"), notes)
         }
 
@@ -343,7 +349,7 @@ mod tests {
             let text = std::fs::read_to_string(lab.files[0].path()).expect("it");
             let mut whole = tokenizer.encode(&text).expect("tokens");
             whole.extend(tokenizer.end_of_text());
-            // At this corpus' cuts, which are at ends of lines, nothing is lost.
+            // The cuts of this corpus are at ends of lines, where cutting changes no tokens.
             assert!(expected == whole);
 
             let cache = lab.folder.path().join(format!("cache {index}"));
@@ -381,7 +387,7 @@ mod tests {
         let expected = Lab::all(&lab.open(&tokenizer, Some(&cache)).0).expect("tokens");
         let path = cache.join("abc.blocks");
         let whole = std::fs::read(&path).expect("its bytes");
-        // Header and table: made anew at once.
+        // Damage in the header or the table is found on opening.
         let damaged = |at: usize| {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
@@ -394,7 +400,7 @@ mod tests {
             assert!(Lab::all(&tokens).expect("tokens") == expected && notes == 1);
             assert!(std::fs::read(&path).expect("its bytes") == whole);
         }
-        // Tokens: noticed where they are read, and made anew the next time.
+        // Damage in the tokens is found on reading. The next start creates the file again.
         for at in [BLOCK, 2 * BLOCK - 1, 3 * BLOCK, BLOCK + expected.len() - 1] {
             std::fs::write(&path, damaged(at)).expect("damaged");
             let (tokens, notes) = lab.open(&tokenizer, Some(&cache));
@@ -408,7 +414,7 @@ mod tests {
             let (tokens, notes) = lab.open(&tokenizer, Some(&cache));
             assert!(Lab::all(&tokens).expect("tokens") == expected && notes == 0);
         }
-        // A file that is cut off while it is open.
+        // The file is truncated while it is open.
         let (tokens, _) = lab.open(&tokenizer, Some(&cache));
         File::options().write(true).open(&path).expect("it").set_len(BLOCK as u64 + 10).expect("cut");
         let error = tokens.read(0, 20, &mut Vec::new()).expect_err("it is gone");
@@ -420,8 +426,14 @@ mod tests {
         let (lab, _) = Lab::new();
         let cache = lab.folder.path().join("cache");
         let mut stop = |_, _, _| false;
-        let stopped =
-            Tokens::of(&lab.files, &Tokenizer::bytes(), "abc", Some(&cache), &mut stop, &mut |_| ());
+        let stopped = Tokens::open_or_encode(
+            &lab.files,
+            &Tokenizer::bytes(),
+            "abc",
+            Some(&cache),
+            &mut stop,
+            &mut |_| (),
+        );
         assert!(matches!(stopped, Err(CorpusError::Stopped)));
         assert_eq!(std::fs::read_dir(&cache).expect("a folder").count(), 0);
     }

@@ -1,13 +1,13 @@
-//! What patterns match and cannot be read.
+//! Paths that match a pattern and cannot be read.
 
 use super::{CorpusError, DataConfig};
 use std::io;
 use std::path::PathBuf;
 
-/// Paths that are left out because they cannot be read, where the config allows it.
+/// The unreadable paths that were skipped, if the config allows that.
 pub(super) struct Unreadable {
     is_allowed: bool,
-    /// The first of them, and why.
+    /// The first of them, with the cause.
     first: Option<(PathBuf, io::Error)>,
     count: usize,
 }
@@ -17,10 +17,10 @@ impl Unreadable {
         Unreadable { is_allowed: data.skip_unreadable, first: None, count: 0 }
     }
 
-    /// Leaves a path out.
+    /// Skips a path.
     ///
     /// # Errors
-    /// The config does not allow it.
+    /// Fails if the config does not allow it.
     pub(super) fn leave_out(&mut self, path: PathBuf, source: io::Error) -> Result<(), CorpusError> {
         if !self.is_allowed {
             return Err(CorpusError::Inaccessible { path, source });
@@ -30,15 +30,13 @@ impl Unreadable {
         Ok(())
     }
 
-    /// What people should know of the paths that were left out.
+    /// Describes the skipped paths, for the user.
     pub(super) fn note(&self) -> Option<String> {
         let (path, error) = self.first.as_ref()?;
         let path = path.display();
         Some(match self.count {
-            1 => format!("{path} cannot be read and is left out of the corpus: {error}"),
-            count => format!(
-                "{count} paths cannot be read and are left out of the corpus; the first is {path}: {error}"
-            ),
+            1 => format!("{path} cannot be read and is skipped: {error}"),
+            count => format!("{count} paths cannot be read and are skipped; the first is {path}: {error}"),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Tokenizers that are made of the corpus, and kept, because making one reads all of it.
+//! Tokenizers trained on the corpus. They are cached, because training reads the whole corpus.
 
 use super::encode::pass;
 use super::pieces::Piece;
@@ -9,22 +9,22 @@ use keepstep::store::write_whole;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// The version of the trainers. Raise it with any change of what they make.
+/// The version of the trainers. Raise it with any change to their results.
 const TRAINERS: u64 = 1;
 
-/// What is made of the corpus.
+/// The kind of tokenizer to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vocabulary {
-    /// A token of each character that occurs.
+    /// One token for each character that occurs.
     Chars,
-    /// Byte-pair encoding with so many entries.
+    /// Byte-pair encoding with this many entries.
     Bpe(usize),
 }
 
-/// Makes a tokenizer of the files, or finds the one that was made of the same contents.
+/// Trains a tokenizer on the files, or loads the one that was trained on the same contents.
 ///
 /// # Errors
-/// A file that cannot be read, or a corpus too small for the vocabulary.
+/// Fails if a file cannot be read, or if the corpus is too small for the vocabulary.
 pub fn train_tokenizer(
     files: &[SourceFile],
     vocabulary: Vocabulary,
@@ -35,24 +35,24 @@ pub fn train_tokenizer(
     if let Some(tokenizer) = kept.as_deref().and_then(read) {
         return Ok(tokenizer);
     }
-    // Nothing is taken that could fail.
+    // The callback that takes results does nothing, so the inner result is always `Ok`.
     let tokenizer = match vocabulary {
         Vocabulary::Chars => {
             let characters = Characters::default();
-            let look = |piece: &Piece| {
+            let add = |piece: &Piece| {
                 characters.add(&piece.text);
                 Ok(())
             };
-            let _ = pass(files, Stage::Reading, progress, look, |()| Ok(()))?;
+            let _ = pass(files, Stage::Reading, progress, add, |()| Ok(()))?;
             Tokenizer::chars(characters.iter())
         }
         Vocabulary::Bpe(size) => {
             let words = WordCounts::default();
-            let look = |piece: &Piece| {
+            let add = |piece: &Piece| {
                 words.add(&piece.text);
                 Ok(())
             };
-            let _ = pass(files, Stage::Reading, progress, look, |()| Ok(()))?;
+            let _ = pass(files, Stage::Reading, progress, add, |()| Ok(()))?;
             let mut training = |done, total| progress(Stage::TrainingTokenizer, done as u64, total as u64);
             match Tokenizer::train_bpe(&words, size, &mut training) {
                 Err(TokenizerError::Stopped) => return Err(CorpusError::Stopped),
@@ -62,13 +62,13 @@ pub fn train_tokenizer(
     };
     if let Some((path, folder)) = kept.as_ref().and_then(|path| Some((path, path.parent()?))) {
         let text = format!("{}\n{}", checksum(tokenizer.json()), tokenizer.json());
-        // Where it cannot be kept, it is made again the next time.
+        // If it cannot be cached, it is trained again the next time.
         let _ = std::fs::create_dir_all(folder).and_then(|()| write_whole(path, text.as_bytes()));
     }
     Ok(tokenizer)
 }
 
-/// The contents of the files and what is made of them.
+/// Hashes the contents of the files, the kind of tokenizer and the trainers' version.
 fn key(files: &[SourceFile], vocabulary: Vocabulary) -> String {
     let mut hash = Sha256::new();
     hash.update(b"keepstep tokenizer");
@@ -90,7 +90,7 @@ fn checksum(json: &str) -> String {
     hex(&Sha256::digest(json))
 }
 
-/// None where there is none, or where it is damaged.
+/// Reads a cached tokenizer. Returns `None` if it is missing or damaged.
 fn read(path: &Path) -> Option<Tokenizer> {
     let text = std::fs::read_to_string(path).ok()?;
     let (sum, json) = text.split_once('\n')?;

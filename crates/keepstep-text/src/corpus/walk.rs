@@ -1,9 +1,9 @@
-//! The files that a pattern matches.
+//! Finds the files that match a pattern.
 //!
-//! A folder is listed only where a wildcard stands for the names in it. Whatever could hold files of the corpus and
-//! cannot be looked at is a failure: a link to nothing, a folder that may not be entered. Links are followed. A circle of
-//! links ends at a folder that is its own ancestor, where nothing new is looked for in it. A folder that is reached in two
-//! other ways is looked at twice.
+//! A folder is listed only if a wildcard must match its names. A path that could be or contain a file of the corpus and
+//! cannot be examined is a failure: a dangling link, or a folder without permission. Links are followed. A cycle of
+//! links ends at a folder that is its own ancestor, if the search there would find nothing new. A folder that is
+//! reachable in two other ways is searched twice.
 
 use super::pattern::{Component, Pattern, Token, matches};
 use std::collections::BTreeSet;
@@ -13,31 +13,31 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What a walk reports.
+/// The callbacks of a walk.
 pub(super) trait Visitor {
-    /// Why a walk ends before its time.
+    /// The error that ends a walk early.
     type Error;
 
-    /// A regular file that the pattern matches.
+    /// Receives a regular file that matches the pattern.
     fn file(&mut self, path: PathBuf);
 
-    /// A path that cannot be looked at, though it may hold files of the pattern.
+    /// Receives a path that cannot be examined and may be or contain a matching file.
     ///
     /// # Errors
-    /// The walk ends.
+    /// An error ends the walk.
     fn failure(&mut self, path: &Path, source: io::Error) -> Result<(), Self::Error>;
 
-    /// Is called now and then.
+    /// Called from time to time.
     ///
     /// # Errors
-    /// The walk ends.
+    /// An error ends the walk.
     fn tick(&mut self) -> Result<(), Self::Error>;
 }
 
-/// Places in the list of a pattern's components: which of them the names in a folder are compared with.
+/// Indices of the pattern components that the names in a folder are compared with.
 type States = BTreeSet<usize>;
 
-/// A folder on the way to the one that is looked at.
+/// A parent of the folder that is being searched.
 struct Ancestor {
     device: u64,
     inode: u64,
@@ -47,7 +47,7 @@ struct Ancestor {
 /// Visits the files of a pattern, in no defined order.
 ///
 /// # Errors
-/// The visitor's.
+/// Returns the error of the visitor.
 pub(super) fn walk<V: Visitor>(pattern: &Pattern, visitor: &mut V) -> Result<(), V::Error> {
     let mut walk = Walk { components: &pattern.components, visitor, ancestors: Vec::new() };
     walk.child(&pattern.folder, walk.states_at(0))
@@ -60,8 +60,8 @@ struct Walk<'a, V> {
 }
 
 impl<V: Visitor> Walk<'_, V> {
-    /// The states of a folder whose names are to be compared with a component: with the next one too where this one may
-    /// stand for no folder.
+    /// Returns the states of a folder whose names are compared with a component. They include the next component if
+    /// this one may stand for no folder.
     fn states_at(&self, component: usize) -> States {
         let mut states = States::from([component]);
         let mut at = component;
@@ -72,7 +72,7 @@ impl<V: Visitor> Walk<'_, V> {
         states
     }
 
-    /// Looks at the names in a folder.
+    /// Searches the names in a folder.
     fn folder(&mut self, path: &Path, metadata: &Metadata, states: &States) -> Result<(), V::Error> {
         let is_circle = self.ancestors.iter().any(|ancestor| {
             (ancestor.device, ancestor.inode) == (metadata.dev(), metadata.ino())
@@ -114,7 +114,7 @@ impl<V: Visitor> Walk<'_, V> {
         if is_listed { self.list(path, states) } else { Ok(()) }
     }
 
-    /// Whether a component is looked for among the names that are listed for the `**` before it.
+    /// Reports whether a component follows a `**`, whose folder listing already covers it.
     fn is_after_any_folders(&self, component: usize) -> bool {
         component.checked_sub(1).is_some_and(|before| self.components[before] == Component::AnyFolders)
     }
@@ -158,7 +158,7 @@ impl<V: Visitor> Walk<'_, V> {
             if next.is_empty() {
                 continue;
             }
-            // Most names are those of plain files that nothing more is asked of.
+            // Most names belong to plain files, which need no further system call.
             match entry.file_type() {
                 Ok(kind) if kind.is_file() => self.matched(path.join(name), &next),
                 _ => self.child(&path.join(name), next)?,
@@ -167,14 +167,14 @@ impl<V: Visitor> Walk<'_, V> {
         Ok(())
     }
 
-    /// Takes a regular file that the last component matches.
+    /// Passes a regular file to the visitor if the last component matches.
     fn matched(&mut self, path: PathBuf, states: &States) {
         if states.contains(&self.components.len()) {
             self.visitor.file(path);
         }
     }
 
-    /// Looks at something that may be a folder or a file of the pattern.
+    /// Examines a path that may be a folder or a file of the pattern.
     fn child(&mut self, path: &Path, states: States) -> Result<(), V::Error> {
         let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         match fs::metadata(here) {
@@ -194,7 +194,7 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Whether nothing has this name, not even a link.
+/// Reports whether no file, folder or link has this name.
 fn is_gone(path: &Path) -> bool {
     fs::symlink_metadata(path).is_err_and(|error| is_absence(&error))
 }

@@ -1,7 +1,7 @@
 //! GPT-2's alphabet of bytes.
 
-/// The character that stands for each byte: itself where it is printable, and the next ones from U+0100 on for the
-/// rest.
+/// Returns the character that stands for each byte: the byte's own character if it is printable, otherwise the next
+/// free one from U+0100 on.
 pub(super) fn byte_alphabet() -> Vec<String> {
     let printable = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let mut next = 0x100;

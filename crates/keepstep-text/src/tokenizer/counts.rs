@@ -1,6 +1,6 @@
-//! What training a tokenizer must know of a corpus: how often each word occurs, and which characters there are.
+//! The statistics of a corpus for training a tokenizer: how often each word occurs, and which characters occur.
 //!
-//! Both are gathered by any number of threads, and say nothing of the order in which texts were looked at.
+//! Any number of threads can collect them. The result does not depend on the order of the texts.
 
 use super::interner::Interner;
 use super::words::words;
@@ -8,17 +8,17 @@ use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How often each word occurs. Its memory grows with the number of different words alone.
+/// The number of occurrences of each word. Its memory grows only with the number of different words.
 #[derive(Debug)]
 pub struct WordCounts {
-    /// One of each thread of the pool.
+    /// One shard per thread of the pool.
     parts: Vec<Mutex<Part>>,
 }
 
 #[derive(Debug, Default)]
 struct Part {
     words: Interner,
-    /// By the word's number.
+    /// The count of each word, by the word's number.
     counts: Vec<u64>,
 }
 
@@ -29,8 +29,8 @@ impl Default for WordCounts {
 }
 
 impl WordCounts {
-    /// Of some texts.
-    pub fn of(texts: &[&str]) -> WordCounts {
+    /// Counts the words of some texts.
+    pub fn from_texts(texts: &[&str]) -> WordCounts {
         let counts = WordCounts::default();
         texts.iter().for_each(|text| counts.add(text));
         counts
@@ -45,7 +45,7 @@ impl WordCounts {
         }
     }
 
-    /// Calls `work` with each word and its count, bytewise ascending.
+    /// Calls `work` with each word and its count, in ascending bytewise order.
     pub(super) fn with_sorted<R>(&self, work: impl FnOnce(Vec<(&[u8], u64)>) -> R) -> R {
         let parts: Vec<_> =
             self.parts.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner)).collect();
@@ -74,7 +74,7 @@ impl Part {
     }
 }
 
-/// The characters that occur.
+/// The set of characters that occur.
 #[derive(Debug)]
 pub struct Characters {
     bits: Box<[AtomicU64]>,
@@ -87,18 +87,18 @@ impl Default for Characters {
 }
 
 impl Characters {
-    /// Adds those of a text.
+    /// Adds the characters of a text.
     pub fn add(&self, text: &str) {
         for character in text.chars() {
             let (place, bit) = (character as usize / 64, 1_u64 << (character as usize % 64));
-            // Nearly always it is there: looking first keeps threads from writing to the same line.
+            // Nearly always the bit is set already. Reading first keeps threads from writing to the same cache line.
             if self.bits[place].load(Ordering::Relaxed) & bit == 0 {
                 self.bits[place].fetch_or(bit, Ordering::Relaxed);
             }
         }
     }
 
-    /// All of them, ascending.
+    /// Returns all characters in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = char> {
         let is_there = |code: u32| {
             self.bits[code as usize / 64].load(Ordering::Relaxed) >> (code as usize % 64) & 1 == 1

@@ -1,33 +1,33 @@
-//! What a `tokenizer.json` may hold besides how text becomes tokens.
+//! Checks the parts of a `tokenizer.json` that do not define how text becomes tokens.
 //!
-//! transformers saves the state of a tokenizer's last call with it. A corpus must not be cut or padded by that.
+//! transformers also saves the state of the tokenizer's last call. It must not truncate or pad a corpus.
 //!
-//! | Part of the file | What becomes of it |
+//! | Part of the file | Treatment |
 //! |---|---|
-//! | `truncation`, `padding` | not applied, with a note: state of a call |
-//! | `model.dropout` above 0 | refused: the same text would become other tokens each time |
-//! | `post_processor` | not applied: it adds the tokens of a task; refused if it would repeat or leave out the text itself |
+//! | `truncation`, `padding` | not applied, with a note: they are the state of a call |
+//! | `model.dropout` above 0 | refused: the same text would become different tokens each time |
+//! | `post_processor` | not applied: it adds the tokens of a task; refused if it would repeat or omit the text itself |
 //! | `normalizer`, `pre_tokenizer`, `added_tokens`, everything else of `model` | applied |
 //! | `decoder` | applied when tokens become text |
 
 use serde_json::Value;
 use tokenizers::Tokenizer as Library;
 
-/// Refuses what would make the tokens of a text undefined. The error is what is wrong.
+/// Refuses a file that leaves the tokens of a text undefined. The error states what is wrong.
 pub(super) fn check(json: &str) -> Result<(), String> {
     let Ok(json) = serde_json::from_str::<Value>(json) else { return Ok(()) };
     if let Some(dropout) = json["model"]["dropout"].as_f64().filter(|&dropout| dropout > 0.0) {
         return Err(format!(
-            "`model.dropout` is {dropout}, and the same text would become other tokens each time; set it to null"
+            "`model.dropout` is {dropout}, and the same text would become different tokens each time; set it to null"
         ));
     }
     if !keeps_text(&json["post_processor"]) {
-        return Err("its `post_processor` repeats or leaves out the text; set it to null".to_owned());
+        return Err("its `post_processor` repeats or omits the text; set it to null".to_owned());
     }
     Ok(())
 }
 
-/// Whether the text comes exactly once in what a post-processor makes of it.
+/// Reports whether the output of a post-processor contains the text exactly once.
 fn keeps_text(processor: &Value) -> bool {
     match processor["type"].as_str() {
         Some("TemplateProcessing") => {
@@ -40,12 +40,12 @@ fn keeps_text(processor: &Value) -> bool {
     }
 }
 
-/// Removes the state of a call, and returns its keys with what they would have done.
+/// Removes the state of a call. Returns the removed keys, each with the effect that it would have had.
 pub(super) fn remove_call_state(library: &mut Library) -> Vec<&'static str> {
     let mut removed = Vec::new();
     if library.get_truncation().is_some() {
         removed.push("`truncation`, which would cut each text");
-        // Setting none cannot fail.
+        // Setting `None` cannot fail.
         let _ = library.with_truncation(None);
     }
     if library.get_padding().is_some() {

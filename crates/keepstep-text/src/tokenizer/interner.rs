@@ -1,10 +1,11 @@
-//! Words and their numbers.
+//! Numbers for words.
 
-/// Numbers each different word from 0 on, in the order in which they were first met. Open addressing; nothing ever
-/// depends on the order of its slots.
+/// Numbers the different words from 0 on, in the order of their first occurrence. It uses open addressing. No result
+/// depends on the order of the slots.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Interner {
-    /// Number + 1 of the word that lies there; 0 where none does. A power of two of them, at most half full.
+    /// Each slot holds the number of a word plus 1, or 0 if it is free. Their count is a power of two, and at most half
+    /// are used.
     slots: Vec<u32>,
     words: Vec<Word>,
     bytes: Vec<u8>,
@@ -18,7 +19,7 @@ struct Word {
 }
 
 impl Interner {
-    /// The word's number, and whether it is new.
+    /// Returns the word's number, and whether the word is new.
     #[inline]
     pub(super) fn number(&mut self, word: &[u8]) -> (usize, bool) {
         if self.words.len() * 2 >= self.slots.len() {
@@ -47,22 +48,22 @@ impl Interner {
         (number, true)
     }
 
-    /// The words, by number.
+    /// Returns the words, by number.
     pub(super) fn words(&self) -> impl Iterator<Item = &[u8]> {
         self.words.iter().map(|&word| self.text(word))
     }
 
-    /// How many there are.
+    /// Returns the number of words.
     pub(super) fn len(&self) -> usize {
         self.words.len()
     }
 
-    /// Bytes of all of them.
+    /// Returns the number of bytes in all words.
     pub(super) fn num_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Forgets all, and keeps the memory.
+    /// Removes all words and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.slots.fill(0);
         self.words.clear();
@@ -88,7 +89,7 @@ impl Interner {
     }
 }
 
-/// Eight bytes at a time, each product folded onto itself.
+/// Hashes eight bytes at a time, and folds each product onto itself.
 #[inline]
 fn hash(word: &[u8]) -> u64 {
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -1,7 +1,7 @@
-//! Byte-level BPE, as the library does it and several times as fast.
+//! Byte-level BPE with the results of Hugging Face's library, several times as fast.
 //!
-//! A word's tokens are those of its bytes, of which the pair of neighbours with the lowest rank, the leftmost of equal
-//! ones, is merged until no neighbours have a rank. Words come again and again: their tokens are remembered.
+//! A word starts as the tokens of its bytes. The neighbouring pair with the lowest rank, the leftmost of equals, is
+//! merged until no pair has a rank. Words repeat, so their tokens are cached.
 
 use super::bpe::byte_alphabet;
 use super::interner::Interner;
@@ -11,21 +11,21 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Longer words are merged with a queue.
+/// The length in bytes above which words are merged with a queue.
 const SHORT: usize = 48;
 
-/// A memory that has reached either is emptied.
+/// The limits of a cache. A cache that reaches either is cleared.
 const MEMORY_WORDS: usize = 1 << 17;
 const MEMORY_BYTES: usize = 1 << 21;
 
-/// No rank.
+/// Stands for "no rank".
 const NONE: u32 = u32::MAX;
 
-/// An encoder of the plainest kind of `tokenizer.json`, GPT-2's.
+/// An encoder for the simplest kind of `tokenizer.json`, GPT-2's.
 #[derive(Debug)]
 pub(super) struct Merges {
     table: Arc<Table>,
-    /// What threads remember, lent to one at a time.
+    /// The caches, each lent to one thread at a time.
     memories: Mutex<Vec<Memory>>,
 }
 
@@ -34,21 +34,21 @@ struct Table {
     /// The token of each byte.
     bytes: [u32; 256],
     pairs: Pairs,
-    /// Tokens that are found in the text before it is split into words.
+    /// Special tokens, which are found in the text before it is split into words.
     special: Vec<(String, u32)>,
 }
 
-/// The tokens of words that were met.
+/// A cache of the tokens of words.
 #[derive(Debug, Default)]
 struct Memory {
     words: Interner,
-    /// By the word's number, where its tokens lie.
+    /// The start and the end of each word's tokens, by the word's number.
     places: Vec<(u32, u32)>,
     tokens: Vec<u32>,
     parts: Vec<Part>,
 }
 
-/// A token of a word in the making, and the pair that it makes with the next.
+/// A token of the word being merged, and the pair that it forms with the next token.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     token: u32,
@@ -63,13 +63,13 @@ impl Clone for Merges {
 }
 
 impl Merges {
-    /// None where the tokenizer does anything that is not done here.
-    pub(super) fn of_json(json: &str) -> Option<Merges> {
-        let table = Table::of_json(&serde_json::from_str(json).ok()?)?;
+    /// Reads a tokenizer. Returns `None` if it uses a feature that this encoder does not implement.
+    pub(super) fn from_json(json: &str) -> Option<Merges> {
+        let table = Table::from_json(&serde_json::from_str(json).ok()?)?;
         Some(Merges { table: Arc::new(table), memories: Mutex::default() })
     }
 
-    /// The tokens of a text.
+    /// Encodes a text.
     pub(super) fn encode(&self, text: &str) -> Vec<u32> {
         let lend = || self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         let mut memory = lend().pop().unwrap_or_default();
@@ -89,7 +89,7 @@ impl Merges {
 }
 
 impl Table {
-    fn of_json(json: &Value) -> Option<Table> {
+    fn from_json(json: &Value) -> Option<Table> {
         let is_null = |value: &Value, key: &str| value.get(key).is_none_or(Value::is_null);
         let is_empty = |value: &Value, key: &str| is_null(value, key) || value[key] == "";
         let is_false = |value: &Value, key: &str| is_null(value, key) || value[key] == false;
@@ -114,7 +114,7 @@ impl Table {
         for (text, value) in model.get("vocab")?.as_object()? {
             vocab.insert(text.as_str(), token(value)?);
         }
-        // A token that stands for two texts could be reached by way of either.
+        // If a token stood for two texts, either could lead to it.
         if vocab.values().collect::<BTreeSet<_>>().len() != vocab.len() {
             return None;
         }
@@ -161,7 +161,7 @@ impl Table {
         }
     }
 
-    /// Looks at all pairs for each merge.
+    /// Merges a short word. Each merge examines all pairs.
     fn merge(&self, word: &[u8], parts: &mut Vec<Part>, out: &mut Vec<u32>) {
         parts.clear();
         parts.extend(word.iter().map(|&byte| Part {
@@ -198,9 +198,9 @@ impl Table {
         (parts[index].rank, parts[index].merged) = found.unwrap_or((NONE, 0));
     }
 
-    /// The same for a word of any length, in a time that grows little faster than it.
+    /// Merges a word of any length. The time grows only slightly faster than the length.
     fn merge_long(&self, word: &[u8], out: &mut Vec<u32>) {
-        /// Beyond the ends of the word.
+        /// The link beyond either end of the word.
         const END: usize = usize::MAX;
         #[derive(Clone, Copy)]
         struct Link {
@@ -221,7 +221,7 @@ impl Table {
             })
             .collect();
         let mut queue = BinaryHeap::new();
-        let look = |queue: &mut BinaryHeap<_>, links: &[Link], left: usize| {
+        let push = |queue: &mut BinaryHeap<_>, links: &[Link], left: usize| {
             if left != END
                 && let Some(right) = links.get(links[left].next)
                 && let Some((rank, merged)) = self.pairs.get((links[left].token, right.token))
@@ -230,7 +230,7 @@ impl Table {
             }
         };
         for left in 0..len {
-            look(&mut queue, &links, left);
+            push(&mut queue, &links, left);
         }
         while let Some(Reverse((_, left, left_token, right_token, merged))) = queue.pop() {
             let next = links[left].next;
@@ -247,8 +247,8 @@ impl Table {
             if let Some(after) = links.get_mut(after) {
                 after.previous = left;
             }
-            look(&mut queue, &links, left);
-            look(&mut queue, &links, links[left].previous);
+            push(&mut queue, &links, left);
+            push(&mut queue, &links, links[left].previous);
         }
         out.extend(links.iter().filter(|link| link.is_there).map(|link| link.token));
     }
@@ -262,7 +262,7 @@ impl Memory {
     }
 }
 
-/// The added tokens, where they are found as plain text and are few.
+/// Returns the added tokens, if they are few and all are found as plain text.
 fn special(json: &Value) -> Option<Vec<(String, u32)>> {
     const MOST: usize = 16;
     let empty = Vec::new();
@@ -272,7 +272,7 @@ fn special(json: &Value) -> Option<Vec<(String, u32)>> {
     };
     let flag = |token: &Value, key: &str| token.get(key).and_then(Value::as_bool).unwrap_or(false);
     let is_plain = |token: &Value| ["single_word", "lstrip", "rstrip"].iter().all(|key| !flag(token, key));
-    // Those that are looked for in normalized text come second: one kind alone is one search.
+    // The library searches normalized text for some tokens in a second pass. With one kind only, one search is enough.
     let is_one_kind = list.windows(2).all(|two| flag(&two[0], "normalized") == flag(&two[1], "normalized"));
     if list.len() > MOST || !is_one_kind || !list.iter().all(is_plain) {
         return None;
@@ -285,10 +285,10 @@ fn special(json: &Value) -> Option<Vec<(String, u32)>> {
         .collect()
 }
 
-/// Finds added tokens in a text from left to right: the leftmost, the longest of those that begin there.
+/// Finds added tokens in a text from left to right. At each place the longest token wins.
 struct Finder<'a> {
     text: &'a str,
-    /// Each token with where it comes next.
+    /// Each token with its next occurrence.
     tokens: Vec<(&'a str, u32, Option<usize>)>,
 }
 
@@ -299,7 +299,7 @@ impl<'a> Finder<'a> {
         Finder { text, tokens: tokens.collect() }
     }
 
-    /// Place, length and token of the next one at or after `from`.
+    /// Returns the place, the length and the token of the next occurrence at or after `from`.
     fn next(&mut self, from: usize) -> Option<(usize, usize, u32)> {
         for (content, _, place) in &mut self.tokens {
             if place.is_some_and(|place| place < from) {
@@ -312,7 +312,7 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// The rank and the token of each pair that is merged. Open addressing.
+/// The rank and the merged token of each pair. It uses open addressing.
 #[derive(Debug)]
 struct Pairs {
     slots: Vec<Slot>,
@@ -331,7 +331,7 @@ impl Pairs {
         Pairs { slots: vec![empty; (count * 2 + 2).next_power_of_two()] }
     }
 
-    /// A pair that comes again has its last rank.
+    /// Inserts a pair. A repeated pair keeps its last rank.
     fn insert(&mut self, pair: (u32, u32), (rank, merged): (u32, u32)) {
         let slot = self.slot(pair);
         self.slots[slot] = Slot { pair, rank, merged };
@@ -343,7 +343,7 @@ impl Pairs {
         (slot.rank != NONE).then_some((slot.rank, slot.merged))
     }
 
-    /// Where the pair lies, or could.
+    /// Returns the slot that holds the pair, or the free slot where it belongs.
     #[inline]
     fn slot(&self, pair: (u32, u32)) -> usize {
         let key = u64::from(pair.0) << 32 | u64::from(pair.1);
@@ -366,16 +366,16 @@ mod tests {
     const TEXT: &str =
         "The run goes on, the run goes on; it's über alles 日本 naïve 1234 12 \n\n  the end\t. thethethe";
 
-    /// A trained one, with more added tokens than its own, one the beginning of another.
+    /// Returns both encoders of a trained tokenizer with more added tokens, one of them a prefix of another.
     fn both() -> (Merges, Library) {
-        let words = super::super::WordCounts::of(&[TEXT, TEXT, "ababababab abab aaaaaaaa aaaa bbab"]);
+        let words = super::super::WordCounts::from_texts(&[TEXT, TEXT, "ababababab abab aaaaaaaa aaaa bbab"]);
         let tokenizer = Tokenizer::train_bpe(&words, 300, &mut |_, _| true).expect("a tokenizer");
         let mut library: Library = tokenizer.json().parse().expect("the library's");
         library.add_special_tokens(
             &["<|end", "<|", "日本"].map(|text| tokenizers::AddedToken::from(text, true)),
         );
         let json = library.to_string(false).expect("json");
-        (Merges::of_json(&json).expect("plain"), json.parse().expect("again"))
+        (Merges::from_json(&json).expect("plain"), json.parse().expect("again"))
     }
 
     fn check((merges, library): &(Merges, Library), text: &str) {
@@ -395,7 +395,7 @@ mod tests {
             "=".repeat(200) + &"é".repeat(100),
         ] {
             check(&both, &text);
-            // What it remembers is the same.
+            // The second time, the tokens come from the cache.
             check(&both, &text);
         }
     }
@@ -423,13 +423,13 @@ mod tests {
 
     #[test]
     fn what_it_does_not_do_it_leaves_to_the_library() {
-        let words = super::super::WordCounts::of(&[TEXT, TEXT]);
+        let words = super::super::WordCounts::from_texts(&[TEXT, TEXT]);
         let tokenizer = Tokenizer::train_bpe(&words, 270, &mut |_, _| true).expect("a tokenizer");
         let json: Value = serde_json::from_str(tokenizer.json()).expect("json");
         let changed = |change: &dyn Fn(&mut Value)| {
             let mut json = json.clone();
             change(&mut json);
-            Merges::of_json(&json.to_string())
+            Merges::from_json(&json.to_string())
         };
         assert!(changed(&|_| {}).is_some());
         let changes: [&dyn Fn(&mut Value); 9] = [

@@ -22,13 +22,13 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as Library};
 use train::TrainFailure;
 
-/// The name under which a tokenizer lies beside its run's checkpoints.
+/// The name of a tokenizer's file next to a run's checkpoints.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
-/// The token after each text of the corpus, where a tokenizer has one.
+/// The token that follows each text of the corpus, if the tokenizer has it.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// A tokenizer that cannot be had or used.
+/// Why a tokenizer cannot be read or used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
@@ -37,56 +37,56 @@ pub enum TokenizerError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// It is no tokenizer.
-    #[error("{place}: this is no tokenizer that can be used: {message}")]
+    /// The file is not a usable tokenizer.
+    #[error("{place}: this is not a usable tokenizer: {message}")]
     Unusable {
         /// The file or checkpoint.
         place: String,
         /// What is wrong.
         message: String,
     },
-    /// A character that the vocabulary lacks.
+    /// The vocabulary does not have a character of the text.
     #[error(
-        "the character {character:?} is not in the vocabulary: with data.tokenizer = \"chars\" it holds the characters of the training corpus alone"
+        "the character {character:?} is not in the vocabulary: with data.tokenizer = \"chars\" it holds only the characters of the training corpus"
     )]
     UnknownCharacter {
         /// The character.
         character: char,
     },
-    /// The library failed on a text.
+    /// The library failed to encode or decode.
     #[error("the tokenizer failed: {message}")]
     Failed {
-        /// Its words.
+        /// The library's message.
         message: String,
     },
-    /// A stop was asked for while it was trained.
+    /// The user asked to stop during training.
     #[error("stopped while training the tokenizer; nothing was written")]
     Stopped,
-    /// The words that a BPE is trained on are too many.
+    /// The corpus has too many different words to train a BPE.
     #[error(
-        "`data.tokenizer`: the corpus has more than {most_bytes} bytes of different words, the most that a BPE is trained on: \
+        "`data.tokenizer`: the corpus has more than {most_bytes} bytes of different words, the limit for training a BPE: \
          train it on a part of the corpus and name its tokenizer.json"
     )]
     TooManyWords {
-        /// The most bytes.
+        /// The limit in bytes.
         most_bytes: usize,
     },
-    /// A vocabulary cannot be reached.
+    /// The corpus is too small for a vocabulary of this size.
     #[error(
-        "`data.tokenizer` is {{ bpe = {wanted} }}, and the corpus has only enough for {found} entries: ask for at most that many"
+        "`data.tokenizer` is {{ bpe = {wanted} }}, and the corpus is enough for {found} entries only: ask for at most that many"
     )]
     SmallCorpus {
-        /// The vocabulary that the config asks for.
+        /// The size that the config asks for.
         wanted: usize,
-        /// The vocabulary that could be made.
+        /// The size that the corpus is enough for.
         found: usize,
     },
 }
 
-/// A tokenizer, and the JSON that is all of it.
+/// A tokenizer, together with the complete JSON text that defines it.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     json: String,
@@ -99,22 +99,22 @@ pub struct Tokenizer {
 #[derive(Debug, Clone)]
 enum Kind {
     Bytes,
-    /// In ascending order; the place is the token.
+    /// The characters in ascending order. A token is an index.
     Chars(Vec<char>),
-    /// Does what the library does with this tokenizer, faster.
+    /// A faster encoder with the results of the library.
     Merges(Box<Library>, Merges),
     Library(Box<Library>),
 }
 
 impl Tokenizer {
-    /// Each byte is a token, of its own value.
+    /// Creates a tokenizer in which each byte is the token of its value.
     pub fn bytes() -> Tokenizer {
         let vocab = bpe::byte_alphabet().into_iter().zip(0..).collect();
         let json = to_json(byte_level(BPE::new(vocab, Vec::new()), false));
         Tokenizer { json, kind: Kind::Bytes, vocab_size: 256, end_of_text: None, notes: Vec::new() }
     }
 
-    /// Each of these characters is a token, in ascending order.
+    /// Creates a tokenizer in which each of these characters is a token, in ascending order.
     pub fn chars(characters: impl IntoIterator<Item = char>) -> Tokenizer {
         let characters: std::collections::BTreeSet<char> = characters.into_iter().collect();
         let characters: Vec<char> = characters.into_iter().collect();
@@ -132,11 +132,11 @@ impl Tokenizer {
 
     /// Trains a byte-level BPE of `vocab_size` entries on words: 256 bytes, the merges, the end-of-text token last.
     ///
-    /// The result depends on the words alone, not on threads or the process. `progress` is called now and then with the
-    /// entries so far and in the end, and returns whether to go on.
+    /// The result depends on the words alone, not on threads or the process. `progress` is called with the number of
+    /// entries so far and the final number, and returns whether to continue.
     ///
     /// # Errors
-    /// The words are too few for so many entries, or too many; or a stop was asked for.
+    /// Fails if the words are too few for so many entries or too many in all, or if the user asked to stop.
     pub fn train_bpe(
         words: &WordCounts,
         vocab_size: usize,
@@ -156,10 +156,10 @@ impl Tokenizer {
         Tokenizer::from_json(&to_json(library), "the trained tokenizer")
     }
 
-    /// Of the text of a `tokenizer.json`; `place` is what errors speak of.
+    /// Parses the text of a `tokenizer.json`. Errors use `place` as its name.
     ///
     /// # Errors
-    /// It is none.
+    /// Fails if the text is not a usable tokenizer.
     pub fn from_json(json: &str, place: &str) -> Result<Tokenizer, TokenizerError> {
         let unusable = |message: String| TokenizerError::Unusable { place: place.to_owned(), message };
         let bytes = Tokenizer::bytes();
@@ -193,7 +193,7 @@ impl Tokenizer {
         }
         let end_of_text = [END_OF_TEXT, "</s>", "<eos>"].iter().find_map(|name| library.token_to_id(name));
         let library = Box::new(library);
-        let kind = match Merges::of_json(json) {
+        let kind = match Merges::from_json(json) {
             Some(merges) => Kind::Merges(library, merges),
             None => Kind::Library(library),
         };
@@ -203,7 +203,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`, or a `vocab.json` with `merges.txt` next to it.
     ///
     /// # Errors
-    /// The file cannot be read, or is none.
+    /// Fails if the file cannot be read, or is not a usable tokenizer.
     pub fn from_file(path: &Path) -> Result<Tokenizer, TokenizerError> {
         let json = std::fs::read_to_string(path)
             .map_err(|source| TokenizerError::Unreadable { path: path.to_path_buf(), source })?;
@@ -213,27 +213,28 @@ impl Tokenizer {
         Tokenizer::from_json(&json, &path.display().to_string())
     }
 
-    /// What people should know of the file that the tokenizer was read from: what of it is not applied.
+    /// Returns messages for the user about parts of the file that are not applied.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// All of it, as a `tokenizer.json` holds it. What is not applied to a corpus is not in it.
+    /// Returns the whole tokenizer as the text of a `tokenizer.json`, without the parts that are not applied to a
+    /// corpus.
     pub fn json(&self) -> &str {
         &self.json
     }
 
-    /// One more than the largest token.
+    /// Returns the largest token plus one.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// The token that follows each text of a corpus.
+    /// Returns the token that follows each text of a corpus.
     pub fn end_of_text(&self) -> Option<u32> {
         self.end_of_text
     }
 
-    /// The text that stands for a token in the vocabulary.
+    /// Returns the text of a token in the vocabulary.
     pub fn token(&self, token: u32) -> Option<String> {
         match &self.kind {
             Kind::Bytes => bpe::byte_alphabet().get(token as usize).cloned(),
@@ -242,15 +243,15 @@ impl Tokenizer {
         }
     }
 
-    /// The tokens of a text; nothing is added to them.
+    /// Encodes a text. No special tokens are added.
     ///
     /// # Errors
-    /// A character that the vocabulary lacks.
+    /// Fails if the vocabulary does not have a character.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         match &self.kind {
             Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
             Kind::Chars(characters) => {
-                // Nearly all are among the first ones.
+                // Nearly all characters of a text are below 256.
                 let mut low = [None; 256];
                 for (&character, token) in characters.iter().zip(0_u32..) {
                     if let Some(place) = low.get_mut(character as usize) {
@@ -275,10 +276,10 @@ impl Tokenizer {
         }
     }
 
-    /// The text of tokens; bytes that are no UTF-8 become the replacement character.
+    /// Decodes tokens. Bytes that are not UTF-8 become the replacement character.
     ///
     /// # Errors
-    /// The library failed.
+    /// Fails if the library fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
         match &self.kind {
             Kind::Bytes => {
@@ -316,7 +317,7 @@ mod tests {
         let tokens = tokenizer.encode(TEXT).expect("tokens");
         assert!(tokens.iter().all(|&token| (token as usize) < tokenizer.vocab_size()));
         assert_eq!(tokenizer.decode(&tokens).expect("text"), TEXT);
-        // What travels in a checkpoint is the same tokenizer.
+        // A checkpoint carries the JSON text, which must give the same tokenizer.
         let again = Tokenizer::from_json(tokenizer.json(), "a test").expect("a tokenizer");
         assert_eq!(again.encode(TEXT).expect("tokens"), tokens);
         assert_eq!(again.json(), tokenizer.json());
@@ -324,7 +325,7 @@ mod tests {
             (again.vocab_size(), again.end_of_text()),
             (tokenizer.vocab_size(), tokenizer.end_of_text())
         );
-        // And the library's own reading of it agrees with our short cuts.
+        // The library itself must read the JSON text, and give the same tokens as the faster encoders.
         let library: Library = tokenizer.json().parse().expect("the library reads it");
         assert_eq!(library.encode(TEXT, false).expect("tokens").get_ids(), tokens);
         assert_eq!(library.decode(&tokens, true).expect("text"), TEXT);
@@ -341,22 +342,22 @@ mod tests {
 
     #[test]
     fn trained_bpe() {
-        let tokenizer =
-            Tokenizer::train_bpe(&WordCounts::of(&[TEXT, TEXT]), 270, &mut |_, _| true).expect("a tokenizer");
+        let tokenizer = Tokenizer::train_bpe(&WordCounts::from_texts(&[TEXT, TEXT]), 270, &mut |_, _| true)
+            .expect("a tokenizer");
         check(&tokenizer);
         assert_eq!(tokenizer.vocab_size(), 270);
         assert_eq!(tokenizer.end_of_text(), Some(269));
         assert!(tokenizer.encode(TEXT).expect("tokens").len() < TEXT.len());
         assert!(matches!(tokenizer.kind, Kind::Merges(..)));
-        let error = Tokenizer::train_bpe(&WordCounts::of(&["ab"]), 300, &mut |_, _| true);
+        let error = Tokenizer::train_bpe(&WordCounts::from_texts(&["ab"]), 300, &mut |_, _| true);
         let error = error.expect_err("too few").to_string();
         assert!(error.contains("257"), "{error}");
     }
 
-    /// What transformers saves with a tokenizer that was called with truncation and padding.
+    /// A tokenizer that transformers saved after a call with truncation and padding.
     #[test]
     fn the_state_of_a_call_is_not_applied() {
-        let words = WordCounts::of(&[TEXT, TEXT]);
+        let words = WordCounts::from_texts(&[TEXT, TEXT]);
         let trained = Tokenizer::train_bpe(&words, 270, &mut |_, _| true).expect("a tokenizer");
         let truncation = serde_json::json!({
             "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0
@@ -376,7 +377,7 @@ mod tests {
                 let tokenizer =
                     Tokenizer::from_json(&json.to_string(), "a/tokenizer.json").expect("a tokenizer");
                 assert_eq!(tokenizer.encode(TEXT).expect("tokens"), clean.encode(TEXT).expect("tokens"));
-                // The same fingerprint of a corpus, as if the file had never been called.
+                // The fingerprint of a corpus is the same as before the call.
                 assert_eq!(tokenizer.json(), clean.json());
                 let notes = tokenizer.notes();
                 assert!(notes.len() == num_notes && notes[0].contains("a/tokenizer.json"), "{notes:?}");
@@ -386,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_file_whose_tokens_are_not_defined_is_refused() {
-        let words = WordCounts::of(&[TEXT, TEXT]);
+        let words = WordCounts::from_texts(&[TEXT, TEXT]);
         let trained = Tokenizer::train_bpe(&words, 270, &mut |_, _| true).expect("a tokenizer");
         let changed = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut json: serde_json::Value = serde_json::from_str(trained.json()).expect("JSON");

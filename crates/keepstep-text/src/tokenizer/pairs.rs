@@ -1,4 +1,4 @@
-//! The pairs of neighbouring tokens, and which of them is the most frequent.
+//! The pairs of neighbouring tokens, and the most frequent of them.
 
 use super::symbols::Symbols;
 use std::cmp::Reverse;
@@ -6,21 +6,21 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 pub(super) type Pair = (u32, u32);
 
-/// Counts and places of all pairs.
+/// The counts and places of all pairs.
 #[derive(Default)]
 pub(super) struct PairCounts {
     known: BTreeMap<Pair, Occurrences>,
-    /// The count that each pair had when it was pushed. A pair whose count changes is pushed again, so the right count is
-    /// always there.
+    /// Each pair with its count when it was pushed. A pair whose count changes is pushed again, so one entry is always
+    /// current.
     queue: BinaryHeap<(u64, Reverse<Pair>)>,
 }
 
-/// Where a pair occurs.
+/// The occurrences of a pair.
 #[derive(Default)]
 pub(super) struct Occurrences {
-    /// How often, in all words as often as they occur.
+    /// The number of occurrences in the corpus.
     pub(super) count: u64,
-    /// Its places; at some of them it may have gone since.
+    /// The places in the different words. The pair may no longer be at some of them.
     pub(super) places: Vec<u32>,
 }
 
@@ -53,8 +53,8 @@ impl PairCounts {
         pairs
     }
 
-    /// Takes the most frequent pair out, of equally frequent ones that of the smallest tokens; none where it occurs less
-    /// often than `least`.
+    /// Removes and returns the most frequent pair. Of equally frequent pairs, the one with the smallest tokens wins.
+    /// Returns `None` if it occurs less often than `least`.
     pub(super) fn take_most_frequent(&mut self, least: u64) -> Option<(Pair, Vec<u32>)> {
         loop {
             let (count, Reverse(pair)) = self.queue.pop()?;
@@ -79,7 +79,7 @@ impl PairCounts {
         self.queue.push((known.count, Reverse(pair)));
     }
 
-    /// Takes so many occurrences of a pair away, if it is known.
+    /// Subtracts occurrences of a pair, if the pair is known.
     pub(super) fn subtract(&mut self, pair: Pair, count: u64) {
         let Some(known) = self.known.get_mut(&pair) else { return };
         debug_assert!(known.count >= count, "more occurrences are taken away than there are");
@@ -92,11 +92,11 @@ impl PairCounts {
     }
 }
 
-/// What one merge does to the pairs on one side of the new token, gathered by the token on that side.
+/// The changes that one merge makes to the pairs on one side of the new token, by the token on that side.
 #[derive(Default)]
 pub(super) struct Neighbors {
     by_token: Vec<Occurrences>,
-    /// Those of them that occur.
+    /// The tokens that occur on that side.
     tokens: Vec<u32>,
 }
 
@@ -114,7 +114,7 @@ impl Neighbors {
         occurrences.places.push(place);
     }
 
-    /// Empties it.
+    /// Removes and returns all changes.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = (u32, Occurrences)> {
         let by_token = &mut self.by_token;
         self.tokens.drain(..).map(|token| (token, std::mem::take(&mut by_token[token as usize])))

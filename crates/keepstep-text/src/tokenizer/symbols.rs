@@ -1,26 +1,26 @@
-//! The words that a BPE is trained on, as tokens that merge in place.
+//! The training words of a BPE, as tokens that merge in place.
 
-/// The slot between two words.
+/// Marks the slot between two words.
 const BOUNDARY: u32 = u32::MAX;
 
-/// A slot inside a token that no pair may begin at any more.
+/// Marks a slot inside a token, where no pair can begin.
 const INSIDE: u32 = u32::MAX - 1;
 
-/// The most slots: places are 32 bits wide.
+/// The largest number of slots. Places are 32 bits wide.
 pub(super) const MOST_SLOTS: usize = u32::MAX as usize - 2;
 
-/// All different words, one after the other, one slot per byte. A token of several bytes has its number in the first and in
-/// the last of its slots, so that the neighbours on both sides are found without links.
+/// All different words, one after the other, one slot per byte. A token of several bytes has its number in its first
+/// and its last slot, and its neighbours on both sides are found without links.
 pub(super) struct Symbols {
     slots: Vec<u32>,
-    /// Bytes of each token.
+    /// The number of bytes of each token.
     lens: Vec<u32>,
-    /// How often a word occurs, with the first slot of the words that occur so often. Words come in the order of their
-    /// counts, so that this list is short.
+    /// How often words occur, each count with the first slot of its words. Words are sorted by count, which keeps this
+    /// list short.
     counts: Vec<(u32, u64)>,
 }
 
-/// What [`Symbols::merge`] has done.
+/// The result of [`Symbols::merge`].
 pub(super) struct Merged {
     /// How often the word occurs.
     pub(super) count: u64,
@@ -31,7 +31,8 @@ pub(super) struct Merged {
 }
 
 impl Symbols {
-    /// Spells the words, each with how often it occurs, by the tokens of their bytes. None where they are too many.
+    /// Writes the words as tokens of their bytes. Each word comes with its count. Returns `None` if there are too many
+    /// bytes.
     pub(super) fn new(mut words: Vec<(&[u8], u64)>) -> Option<Symbols> {
         let num_slots = 1 + words.iter().map(|(word, _)| word.len() + 1).sum::<usize>();
         if num_slots > MOST_SLOTS {
@@ -51,17 +52,17 @@ impl Symbols {
         Some(Symbols { slots, lens: vec![1; 256], counts })
     }
 
-    /// Adds a token of so many bytes.
+    /// Adds a token of `len` bytes.
     pub(super) fn add_token(&mut self, len: u32) {
         self.lens.push(len);
     }
 
-    /// Bytes of a token.
+    /// Returns the number of bytes in a token.
     pub(super) fn len(&self, token: u32) -> u32 {
         self.lens[token as usize]
     }
 
-    /// Every pair of neighbouring bytes, before anything has been merged: its place, and how often its word occurs.
+    /// Returns every pair of neighbouring bytes, before any merge: its place, and how often its word occurs.
     pub(super) fn byte_pairs(&self) -> impl Iterator<Item = (u32, (u8, u8), u64)> {
         let ends = self.counts.iter().skip(1).map(|&(start, _)| start).chain([self.slots.len() as u32]);
         self.counts.iter().zip(ends).flat_map(move |(&(start, count), end)| {
@@ -72,7 +73,7 @@ impl Symbols {
         })
     }
 
-    /// Merges the pair at a place, if it still is there.
+    /// Merges the pair at a place, if it is still there.
     #[inline]
     pub(super) fn merge(&mut self, place: u32, (left, right): (u32, u32), token: u32) -> Option<Merged> {
         let start = place as usize;
@@ -93,7 +94,7 @@ impl Symbols {
         })
     }
 
-    /// How often the word at a place occurs.
+    /// Returns how often the word at a place occurs.
     #[inline]
     fn count(&self, place: u32) -> u64 {
         self.counts[self.counts.partition_point(|&(start, _)| start <= place) - 1].1

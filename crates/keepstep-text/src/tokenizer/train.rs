@@ -1,10 +1,10 @@
-//! Training byte-pair encoding (Sennrich, Haddow and Birch, 2016): the most frequent pair of neighbours becomes a token,
-//! again and again; of equally frequent pairs, the pair of the smallest tokens.
+//! Trains byte-pair encoding (Sennrich, Haddow and Birch, 2016). The most frequent pair of neighbours becomes a token,
+//! again and again. Of equally frequent pairs, the one with the smallest tokens wins.
 //!
-//! The library's own trainer keeps stale copies of a pair in its queue, and which of two equal ones it meets first depends
-//! on the order of a hash map. Here every choice is defined.
+//! The trainer of Hugging Face's library keeps stale copies of a pair in its queue. Which of two equals it meets first
+//! depends on the order of a hash map. Here every choice is defined.
 //!
-//! A merge looks only at the places where its pair occurs, never at whole words. The time grows with the length of the
+//! A merge visits only the places where its pair occurs, never whole words. The time grows with the total length of the
 //! different words, however long a single one is: a text without spaces has words of 64 KiB and more.
 
 use super::bpe::byte_alphabet;
@@ -13,34 +13,34 @@ use super::pairs::{Neighbors, PairCounts};
 use super::symbols::{MOST_SLOTS, Symbols};
 use std::collections::BTreeMap;
 
-/// A vocabulary in the order of its tokens, and the merges in the order in which they were made.
+/// A vocabulary in the order of its tokens, and the merges in the order of training.
 pub(super) struct Trained {
     pub(super) vocab: Vec<String>,
     pub(super) merges: Vec<(String, String)>,
 }
 
-/// Why there is no vocabulary.
+/// Why training has no result.
 pub(super) enum TrainFailure {
-    /// A stop was asked for.
+    /// The user asked to stop.
     Stopped,
     /// The different words have too many bytes.
     TooManyWords,
 }
 
-/// The bytes that different words may have together.
+/// The largest total length of the different words, in bytes.
 pub(super) const MOST_BYTES: usize = MOST_SLOTS;
 
-/// Pairs that occur once are no pattern.
+/// A pair that occurs once is not merged.
 const MIN_FREQUENCY: u64 = 2;
 
-/// Merges between two calls of `progress`.
+/// The number of merges between two calls of `progress`.
 const MERGES: usize = 16;
 
-/// Places of one merge between two calls of `progress`.
+/// The number of places in one merge between two calls of `progress`.
 const PLACES: usize = 1 << 18;
 
-/// Trains a vocabulary of at most `vocab_size` entries. `progress` is called with its entries so far and in the end, and
-/// returns whether to go on.
+/// Trains a vocabulary of at most `vocab_size` entries. `progress` is called with the number of entries so far and the
+/// final number, and returns whether to continue.
 pub(super) fn train(
     words: &WordCounts,
     vocab_size: usize,
@@ -92,14 +92,14 @@ impl Trainer {
         Some(Trainer { vocab, tokens, merges: Vec::new(), symbols, pairs, before, after })
     }
 
-    /// Makes a token of the most frequent pair.
+    /// Makes the most frequent pair a token.
     fn merge_next(&mut self, go_on: &mut dyn FnMut() -> bool) -> Step {
         let Some((pair, mut places)) = self.pairs.take_most_frequent(MIN_FREQUENCY) else {
             return Step::NothingLeft;
         };
         let token = self.add_token(pair);
-        // Of three equal tokens the first two become one, so places must come from left to right. They do, unless a token
-        // has been made in two ways.
+        // Of three equal tokens the first two are merged, so places must be visited from left to right. They are sorted
+        // unless a token was made in two ways.
         if pair.0 == pair.1 && !places.is_sorted() {
             places.sort_unstable();
         }
@@ -115,7 +115,7 @@ impl Trainer {
                 self.after.add(after, merged.count, place);
             }
         }
-        // First everything that is added, so that no count falls below zero on the way.
+        // Additions come first: otherwise a count could fall below zero on the way.
         let mut gone = Vec::new();
         for (before, occurrences) in self.before.drain() {
             gone.push(((before, pair.0), occurrences.count));
@@ -131,7 +131,7 @@ impl Trainer {
         Step::Merged
     }
 
-    /// The token of a pair's text: a new one, unless other tokens made the same text before.
+    /// Returns the token of a pair's text: a new one, unless other tokens made the same text before.
     fn add_token(&mut self, pair: (u32, u32)) -> u32 {
         let (left, right) = (self.vocab[pair.0 as usize].clone(), self.vocab[pair.1 as usize].clone());
         let text = format!("{left}{right}");
@@ -155,7 +155,7 @@ mod tests {
     type Words = Vec<(Vec<u8>, u64)>;
 
     fn counted(texts: &[&str]) -> Words {
-        WordCounts::of(texts)
+        WordCounts::from_texts(texts)
             .with_sorted(|words| words.into_iter().map(|(word, count)| (word.to_vec(), count)).collect())
     }
 
@@ -166,7 +166,7 @@ mod tests {
         trainer.merges
     }
 
-    /// The definition: counts everything anew for each merge.
+    /// The definition: counts all pairs again for each merge.
     fn obvious(words: &Words, vocab_size: usize) -> Vec<(String, String)> {
         let mut vocab = byte_alphabet();
         let mut words: Vec<(Vec<u32>, u64)> = words
@@ -201,7 +201,7 @@ mod tests {
         merges
     }
 
-    /// The word with each `pair`, from the left, replaced by `token`.
+    /// Returns the word with each `pair`, from the left, replaced by `token`.
     fn merged(word: &[u32], pair: (u32, u32), token: u32) -> Vec<u32> {
         let mut out = Vec::with_capacity(word.len());
         let mut index = 0;
@@ -242,14 +242,15 @@ mod tests {
         let texts = ["the one and the other", "another one", "on and on"];
         let mut back = texts;
         back.reverse();
-        let train = |texts: &[&str], go_on: bool| train(&WordCounts::of(texts), 270, &mut |_, _| go_on);
+        let train =
+            |texts: &[&str], go_on: bool| train(&WordCounts::from_texts(texts), 270, &mut |_, _| go_on);
         let one = train(&texts, true).ok().expect("merges");
         let other = train(&back, true).ok().expect("merges");
         assert!(matches!(train(&texts, false), Err(TrainFailure::Stopped)));
         assert_eq!(one.merges, other.merges);
     }
 
-    /// A word as long as a text must not cost its length at each merge: a megabyte took minutes once.
+    /// A word as long as a text must not cost its length at each merge.
     #[test]
     fn a_text_without_spaces() {
         let mut state = 1_u32;
@@ -265,7 +266,7 @@ mod tests {
             true
         };
         let started = std::time::Instant::now();
-        let trained = train(&WordCounts::of(&[&text]), 1_000, &mut progress).ok().expect("merges");
+        let trained = train(&WordCounts::from_texts(&[&text]), 1_000, &mut progress).ok().expect("merges");
         assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
         assert_eq!((trained.vocab.len(), last), (1_000, 992));
         assert!(calls > 40, "{calls}");

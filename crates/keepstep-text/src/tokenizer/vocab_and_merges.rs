@@ -1,4 +1,4 @@
-//! GPT-2's older files: `vocab.json` with `merges.txt` next to it, instead of one `tokenizer.json`.
+//! GPT-2's older format: `vocab.json` with `merges.txt` next to it, instead of one `tokenizer.json`.
 
 use super::{END_OF_TEXT, Tokenizer, TokenizerError, byte_level, to_json};
 use std::path::Path;
@@ -8,12 +8,12 @@ use tokenizers::models::bpe::BPE;
 /// The file next to `vocab.json`.
 const MERGES: &str = "merges.txt";
 
-/// Whether a JSON text is a vocabulary alone: an object of ids.
+/// Reports whether a JSON text is only a vocabulary: an object of ids.
 pub(super) fn is_vocabulary(json: &str) -> bool {
     serde_json::from_str::<std::collections::BTreeMap<String, u32>>(json).is_ok_and(|vocab| !vocab.is_empty())
 }
 
-/// The tokenizer that transformers makes of both files.
+/// Reads both files into the tokenizer that transformers makes of them.
 pub(super) fn read(vocab: &Path) -> Result<Tokenizer, TokenizerError> {
     let place = vocab.display().to_string();
     let merges = vocab.with_file_name(MERGES);

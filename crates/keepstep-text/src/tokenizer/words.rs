@@ -1,11 +1,11 @@
-//! GPT-2's words: what a byte-level tokenizer merges within.
+//! Splits a text into GPT-2's words. A byte-level tokenizer merges only within a word.
 //!
-//! They are the matches of its pattern `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
-//! found without a regular expression, by one look at each character.
+//! The words are the matches of the pattern `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+|
+//! ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, found without a regular expression, in one pass over the characters.
 
 use std::sync::LazyLock;
 
-/// What a character is to the pattern.
+/// The classes of characters that the pattern distinguishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Other,
@@ -14,7 +14,7 @@ enum Class {
     Number,
 }
 
-/// The class of every character, from the tables of the library's own regular expressions.
+/// The class of every character, from the tables of the library's regular expressions.
 static CLASSES: LazyLock<Box<[Class]>> = LazyLock::new(|| {
     let mut classes = vec![Class::Other; char::MAX as usize + 1].into_boxed_slice();
     for (pattern, class) in [(r"\s", Class::Space), (r"\p{L}", Class::Letter), (r"\p{N}", Class::Number)] {
@@ -28,7 +28,7 @@ static CLASSES: LazyLock<Box<[Class]>> = LazyLock::new(|| {
     classes
 });
 
-/// The words of a text, which together are all of it.
+/// Splits a text into words. Together they are the whole text.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     Words { rest: text, classes: &CLASSES }
 }
@@ -57,7 +57,7 @@ impl Words<'_> {
         self.classes[character as usize]
     }
 
-    /// The length of the word that begins with `first`.
+    /// Returns the length of the word that begins with `first`.
     #[inline]
     fn len(&self, first: char) -> usize {
         if first == '\''
@@ -78,14 +78,15 @@ impl Words<'_> {
         }
     }
 
-    /// Where the run of a class ends that reaches to `from` at least.
+    /// Returns the end of the run of a class that reaches at least to `from`.
     #[inline]
     fn run(&self, from: usize, class: Class) -> usize {
         let rest = &self.rest[from..];
         from + rest.find(|character| self.class(character) != class).unwrap_or(rest.len())
     }
 
-    /// Two or more spaces: all but the last, which goes with what follows, or all at the end of the text.
+    /// Returns the length of a run of two or more spaces without the last one, which belongs to the next word. At the
+    /// end of the text, the whole run counts.
     fn spaces(&self) -> usize {
         let end = self.run(0, Class::Space);
         if end == self.rest.len() {
@@ -96,7 +97,7 @@ impl Words<'_> {
     }
 }
 
-/// The length of what follows the apostrophe of an English contraction.
+/// Returns the length of the rest of an English contraction after the apostrophe.
 #[inline]
 fn contraction(rest: &[u8]) -> Option<usize> {
     match rest {
