@@ -6,7 +6,7 @@ use crate::values::{ToValue, to_object};
 use keepstep::identity::Identity;
 use keepstep::metrics::Evaluation;
 use keepstep::metrics::Objective;
-use keepstep::position::{Length, Position};
+use keepstep::position::Position;
 use keepstep::run::{Policy, Replayed, Resume, RunBuilder, Saves, Sizes, UpdateStats};
 use keepstep::store::Source;
 use keepstep::{Checkpoint, State};
@@ -166,8 +166,8 @@ impl Look {
     ) -> PyResult<Run> {
         let py = convert.py();
         let identity = identity(seed, config, inputs, convert)?;
-        let length = Length { epochs, total_steps: None };
-        let sizes = Sizes { steps_per_epoch, gradient_accumulation_steps, length };
+        let sizes =
+            Sizes::new(steps_per_epoch, epochs).with_gradient_accumulation(gradient_accumulation_steps);
         let opening = lock(&self.0).take().ok_or_else(|| usage("the look has been used"))?;
         let run = py.detach(|| opening.start(identity, sizes)).map_err(run_error)?;
         let id = run.id().to_owned();
@@ -341,7 +341,9 @@ impl Run {
 
     /// Records an evaluation: the validation loss and other metrics by name. True if it is the best so far.
     fn evaluated(&self, val_loss: Option<f64>, others: Vec<(String, f64)>) -> PyResult<bool> {
-        let evaluation = Evaluation { val_loss, others: others.into_iter().collect() };
+        let evaluation = val_loss.map_or_else(Evaluation::default, Evaluation::new);
+        let add = |evaluation: Evaluation, (name, value): (String, f64)| evaluation.with(name, value);
+        let evaluation = others.into_iter().fold(evaluation, add);
         self.with(|run| run.record_evaluation(evaluation))?.map(|event| event.best).map_err(run_error)
     }
 

@@ -1,4 +1,4 @@
-//! A new run that starts from a checkpoint of another, with changed settings.
+//! New runs that start from another run's checkpoint, with changed settings.
 
 use crate::checkpoint::{Ancestor, Checkpoint, Metrics};
 use crate::identity::Identity;
@@ -20,20 +20,18 @@ pub enum BranchError {
         /// The folder.
         folder: PathBuf,
     },
-    /// The checkpoint waits for an evaluation that belongs to the old run.
-    #[error(
-        "the checkpoint was taken before an evaluation that is due there: train its run on first, or branch from another"
-    )]
+    /// An evaluation is due at the checkpoint and was not made. It belongs to the old run.
+    #[error("an evaluation is due at this checkpoint and was not made")]
     Pending,
     /// The change needs whole epochs.
     #[error(
-        "a change of the batch size or the corpus is possible at an epoch's end only, and this is {position}"
+        "the batch size and the corpus can change only at an epoch's end, and the checkpoint is at {position}"
     )]
     WithinEpoch {
         /// Where the checkpoint is.
         position: Position,
     },
-    /// The new accumulation has no boundary here.
+    /// The step is no update boundary with the new gradient accumulation.
     #[error(
         "step {step} lies inside a window of the new gradient_accumulation_steps = {gradient_accumulation_steps}"
     )]
@@ -49,8 +47,8 @@ pub enum BranchError {
 }
 
 /// Publishes, in `folder`, the first checkpoint of a new run with this identity and these sizes. Model, optimizer and
-/// scheduler state and the counters go on; the best and the epoch's running mean go on too, unless the evaluation
-/// itself changes. The old run is recorded as an ancestor.
+/// scheduler state and the counters are kept, and so are the running totals except the best evaluation. The old run is
+/// recorded as an ancestor.
 ///
 /// # Errors
 /// See [`BranchError`].
@@ -92,7 +90,7 @@ pub fn branch(
     begin(&checkpoint, folder)
 }
 
-/// Publishes the first checkpoint of a run in a folder of its own.
+/// Publishes the first checkpoint of a run in an empty folder.
 ///
 /// # Errors
 /// The folder is in use, or cannot be written.
@@ -104,7 +102,7 @@ pub fn begin(checkpoint: &Checkpoint, folder: &Path) -> Result<PathBuf, BranchEr
 }
 
 fn refuse_used(folder: &Path) -> Result<(), BranchError> {
-    // An attempt that failed leaves the lock's file, or a temporary one.
+    // A failed attempt may leave the lock's file or a temporary file.
     let is_hidden = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
     };

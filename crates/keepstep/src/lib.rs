@@ -45,8 +45,8 @@
 //! # }
 //! ```
 //!
-//! With [`Run::save_if_due_in_background`] the loop continues while the disk works. `.check()` on its result, and on that
-//! of [`Run::wait_for_saves`] at the end, reports what has been saved and what has failed.
+//! With [`Run::save_if_due_in_background`] the loop continues while the disk works. `.check()` on its result, and on
+//! that of [`Run::wait_for_saves`] at the end, reports what has been saved and what has failed.
 
 pub mod branch;
 pub mod cadence;
@@ -63,6 +63,8 @@ pub mod run;
 pub mod settings;
 pub mod state;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use checkpoint::{Checkpoint, State};
 pub use position::{Plan, Position};

@@ -25,11 +25,19 @@ pub struct Metrics {
 
 /// The best evaluation so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Best {
     /// Where it was made.
     pub position: Position,
     /// The value of the metric that decides: the validation loss, unless the [`Objective`] names another.
     pub value: f64,
+}
+
+impl Best {
+    /// Records an evaluation that was made at `position`.
+    pub fn new(position: Position, value: f64) -> Best {
+        Best { position, value }
+    }
 }
 
 impl Metrics {
@@ -49,6 +57,7 @@ impl Metrics {
 /// assert_eq!(Evaluation::from(2.31).get("val_loss"), Some(2.31));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// The validation loss, if the loop computes one.
     pub val_loss: Option<f64>,

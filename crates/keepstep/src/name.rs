@@ -2,11 +2,12 @@
 
 use crate::position::{Plan, Position};
 
-/// The name of the checkpoint with the lowest validation loss so far.
+/// The file name of the best checkpoint so far: the one with the lowest validation loss, unless the loop chose another
+/// metric.
 pub const BEST_MODEL: &str = "best_model.pt";
 
-/// The file name of the checkpoint at `position`: `checkpoint_epoch{E}_step{S}_global{G}.pt`, or
-/// `checkpoint_epoch{E}_final_global{G}.pt` where the epoch is complete.
+/// Makes the file name of the checkpoint at `position`: `checkpoint_epoch{E}_step{S}_global{G}.pt`, or
+/// `checkpoint_epoch{E}_final_global{G}.pt` if the epoch is complete.
 pub fn checkpoint_name(plan: &Plan, position: Position) -> String {
     let Position { epoch, step, global_step } = position;
     if step == plan.steps_per_epoch {
@@ -16,8 +17,9 @@ pub fn checkpoint_name(plan: &Plan, position: Position) -> String {
     }
 }
 
-/// What a file name states; the file itself decides.
+/// The numbers in a file name. The content of the file is authoritative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Name {
     /// The epoch.
     pub epoch: u64,
@@ -28,13 +30,13 @@ pub struct Name {
 }
 
 impl Name {
-    /// What the name of the checkpoint at `position` states.
+    /// Takes the numbers for the name of the checkpoint at `position`.
     pub fn at(plan: &Plan, position: Position) -> Name {
         let step = (position.step != plan.steps_per_epoch).then_some(position.step);
         Name { epoch: position.epoch, step, global_step: position.global_step }
     }
 
-    /// Reads a name; None for anything that [`checkpoint_name`] does not write.
+    /// Parses a name. None for a name that [`checkpoint_name`] does not write.
     pub fn parse(name: &str) -> Option<Name> {
         let rest = name.strip_prefix("checkpoint_epoch")?.strip_suffix(".pt")?;
         let (epoch, rest) = rest.split_once('_')?;
@@ -47,7 +49,7 @@ impl Name {
     }
 }
 
-/// Digits without a sign or leading zeros.
+/// Parses digits without a sign or leading zeros.
 fn number(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }

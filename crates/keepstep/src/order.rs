@@ -1,4 +1,4 @@
-//! The order of an epoch's samples: a keyed bijection that is computed per index.
+//! The order of an epoch's samples: a keyed permutation that is computed per index.
 //!
 //! A balanced Feistel network permutes the smallest even-width binary domain that holds `0..num_samples`, and cycle
 //! walking (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002) restricts it to that range. The
@@ -25,7 +25,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order of epoch `epoch` (1-based) of the run with this seed over `num_samples` samples, at most 2^62.
+    /// Makes the order of epoch `epoch` (1-based) over `num_samples` samples, at most 2^62, in a run with this seed.
     ///
     /// # Panics
     /// If `num_samples` is above 2^62.
@@ -47,12 +47,12 @@ impl Order {
         Order { num_samples, half_bits: bits.div_ceil(2).max(1), keys }
     }
 
-    /// How many samples the epoch has.
+    /// Returns the number of samples in the epoch.
     pub fn num_samples(&self) -> u64 {
         self.num_samples
     }
 
-    /// The sample that is visited at place `index`.
+    /// Returns the sample that is visited at place `index`.
     ///
     /// # Panics
     /// If `index` is not below the number of samples.
@@ -60,7 +60,7 @@ impl Order {
         self.walk(index, |value| self.forward(value))
     }
 
-    /// The place at which `sample` is visited: the inverse of [`Order::sample`].
+    /// Returns the place at which `sample` is visited: the inverse of [`Order::sample`].
     ///
     /// # Panics
     /// If `sample` is not below the number of samples.
@@ -70,7 +70,7 @@ impl Order {
 
     fn walk(&self, start: u64, permute: impl Fn(u64) -> u64) -> u64 {
         assert!(start < self.num_samples, "{start} is not below {}", self.num_samples);
-        // A permutation's cycle through `start` comes back into the range, at `start` at the latest.
+        // The cycle of the permutation through `start` returns to the range, at the latest when it reaches `start`.
         let mut value = permute(start);
         while value >= self.num_samples {
             value = permute(value);
@@ -97,8 +97,8 @@ impl Order {
     }
 }
 
-/// The round function: two rounds of the finalizer of MurmurHash3 (with Stafford's constants, "Better bit mixing",
-/// variant 13) over the half and the round key.
+/// Computes the round function: two rounds of the finalizer of MurmurHash3 (with Stafford's constants, "Better bit
+/// mixing", variant 13) over the half and the round key.
 fn mix(half: u64, key: u64) -> u64 {
     let mut value = half.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ key;
     value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,22 +1,24 @@
-//! Where a run is: pure arithmetic over epochs, micro-batches and optimizer updates.
+//! The position of a run: pure arithmetic over epochs, micro-batches and optimizer updates.
 
 use std::fmt;
 use std::ops::Range;
 use thiserror::Error;
 
 /// A place in a run, always at an update boundary.
+///
+/// Its fields are its whole definition, so it can be built and matched field by field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Optimizer updates completed over all epochs; never resets.
     pub global_step: u64,
-    /// The epoch that the position lies in, 1-based.
+    /// The epoch, 1-based.
     pub epoch: u64,
     /// Micro-batches completed in this epoch, `0..=steps_per_epoch`.
     pub step: u64,
 }
 
 impl Position {
-    /// The start of a run that begins with nothing.
+    /// The start of a new run.
     pub const START: Position = Position { epoch: 1, step: 0, global_step: 0 };
 }
 
@@ -26,18 +28,20 @@ impl fmt::Display for Position {
     }
 }
 
-/// The sizes that turn a position into the next one.
+/// The sizes that determine the next position.
+///
+/// Its fields are its whole definition, so it can be built and matched field by field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     /// Micro-batches per epoch, at least 1.
     pub steps_per_epoch: u64,
-    /// Micro-batches per optimizer update, at least 1; the last window of an epoch may be shorter.
+    /// Micro-batches per optimizer update, at least 1. The last update of an epoch may have fewer.
     pub gradient_accumulation_steps: u64,
     /// The global step at which the run is complete.
     pub total_steps: u64,
 }
 
-/// How long a run is asked to be.
+/// The requested length of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Length {
     /// Epochs of the whole run.
@@ -46,18 +50,19 @@ pub struct Length {
     pub total_steps: Option<u64>,
 }
 
-/// One optimizer update to be made.
+/// The next optimizer update.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Update {
     /// The epoch that it belongs to.
     pub epoch: u64,
-    /// Updates completed before it: the number that randomness and the learning rate are keyed by.
+    /// Updates completed before it. Random numbers and the learning rate depend on this number.
     pub global_step: u64,
     /// The micro-batches of the epoch that it uses (0-based).
     pub micro_batches: Range<u64>,
 }
 
-/// A position that its own plan and origin contradict.
+/// A position that contradicts its plan or origin.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PositionError {
@@ -85,18 +90,18 @@ pub enum PositionError {
         /// The step.
         step: u64,
     },
-    /// The global step is not what epoch and step make it.
-    #[error("epoch and step make the global step {expected}, and {found} is stated")]
+    /// The global step does not match the epoch and the step.
+    #[error("the global step is {found}, but epoch and step make it {expected}")]
     GlobalStep {
-        /// What epoch and step make it.
+        /// The global step that follows from epoch and step.
         expected: u64,
-        /// What is stated.
+        /// The global step of the position.
         found: u64,
     },
 }
 
 impl Plan {
-    /// The plan of a run that began at `origin`.
+    /// Makes the plan of a run that began at `origin`.
     pub fn new(
         steps_per_epoch: u64,
         gradient_accumulation_steps: u64,
@@ -106,7 +111,7 @@ impl Plan {
         let mut plan = Plan { steps_per_epoch, gradient_accumulation_steps, total_steps: 0 };
         let end = match plan.global_step(origin, length.epochs, steps_per_epoch) {
             Some(end) => end,
-            // Longer than can be counted, or over before it begins.
+            // Too long to be counted, or over before it begins.
             None if length.epochs > origin.epoch => u64::MAX,
             None => origin.global_step,
         };
@@ -114,17 +119,17 @@ impl Plan {
         plan
     }
 
-    /// Optimizer updates of a whole epoch.
+    /// Counts the optimizer updates of a whole epoch.
     pub fn updates_per_epoch(&self) -> u64 {
         self.steps_per_epoch.div_ceil(self.gradient_accumulation_steps)
     }
 
-    /// Whether a checkpoint can be taken after `step` micro-batches of an epoch.
+    /// Reports whether a checkpoint can be taken after `step` micro-batches of an epoch.
     pub fn is_boundary(&self, step: u64) -> bool {
         step.is_multiple_of(self.gradient_accumulation_steps) || step == self.steps_per_epoch
     }
 
-    /// The global step that (epoch, step) has in a run that began at `origin`, or None before it.
+    /// Computes the global step of (epoch, step) in a run that began at `origin`. None before the origin.
     fn global_step(&self, origin: Position, epoch: u64, step: u64) -> Option<u64> {
         let in_epoch = |step: u64| step.div_ceil(self.gradient_accumulation_steps);
         if epoch == origin.epoch {
@@ -138,12 +143,14 @@ impl Plan {
             .checked_add(origin.global_step)
     }
 
-    /// Checks the invariant that ties the three numbers together.
+    /// Checks that the three numbers of a position agree.
+    ///
+    /// The global step must be that of the origin, plus the updates since: the rest of the origin's epoch, each whole
+    /// epoch after it, and the part of the position's epoch.
     ///
     /// # Errors
-    /// A step outside the epoch or inside an accumulation window, a position before the origin, or a global step that
-    /// is not the updates of the origin's epoch from its step on, plus those of each whole epoch since, plus those of
-    /// this one.
+    /// The step lies outside the epoch or inside an accumulation window, the position lies before the origin, or the
+    /// global step is another number.
     pub fn check(&self, origin: Position, position: Position) -> Result<(), PositionError> {
         let Position { epoch, step, global_step } = position;
         for step in [origin.step, step] {
@@ -167,7 +174,7 @@ impl Plan {
         }
     }
 
-    /// The update that follows `position`, or None where the run is complete.
+    /// Returns the update that follows `position`, or None if the run is complete.
     pub fn next_update(&self, position: Position) -> Option<Update> {
         if position.global_step >= self.total_steps {
             return None;
@@ -183,7 +190,7 @@ impl Plan {
 }
 
 impl Update {
-    /// Where the run is once this update is made.
+    /// Returns the position after this update.
     pub fn after(&self) -> Position {
         Position { epoch: self.epoch, step: self.micro_batches.end, global_step: self.global_step + 1 }
     }

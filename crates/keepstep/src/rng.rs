@@ -1,12 +1,13 @@
-//! Random numbers that are a pure function of a key and a counter: nothing is advanced, so nothing has to be restored.
+//! Random numbers that are a pure function of a key and a counter. There is no state to advance, so there is none to
+//! restore.
 //!
 //! The generator is Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3"
-//! (SC 2011). A [`Stream`] is keyed by SHA-256 of the seed, the [`Purpose`] and the coordinates of the place that asks;
-//! the counter is the element's index in that place.
+//! (SC 2011). A [`Stream`] is keyed by SHA-256 of the seed, the [`Purpose`] and the coordinates of the place in the
+//! computation that uses it. The counter is the element's index in that place.
 
 use sha2::{Digest, Sha256};
 
-/// What random numbers are for. Streams of different purposes never meet.
+/// The use of random numbers. Different purposes have different streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u64)]
 pub enum Purpose {
@@ -16,11 +17,11 @@ pub enum Purpose {
     Dropout = 2,
     /// Choosing the next token.
     Sampling = 3,
-    /// Anything else that a training loop needs: put a number of its own first among the coordinates.
+    /// Any other use in a training loop. Distinguish such uses by the first coordinate.
     Custom = 1 << 32,
 }
 
-/// The random numbers of one place.
+/// The random numbers of one place in the computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     key: [u32; 2],
@@ -29,7 +30,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream of the place that `coordinates` name, for instance `[global_step, micro_batch, layer, site]`.
+    /// Makes the stream of the place with these coordinates, for instance `[global_step, micro_batch, layer, site]`.
     pub fn new(seed: u64, purpose: Purpose, coordinates: &[u64]) -> Stream {
         let mut hash = Sha256::new();
         hash.update(b"keepstep rng 1");
@@ -44,24 +45,24 @@ impl Stream {
         Stream { key: [word(0), word(1)], nonce: [word(2), word(3)] }
     }
 
-    /// The key and the upper half of the counter, for an implementation that computes many blocks at once.
+    /// Returns the key and the upper half of the counter, for an implementation that computes many blocks at once.
     pub fn parts(&self) -> ([u32; 2], [u32; 2]) {
         (self.key, self.nonce)
     }
 
-    /// Words `4 * index .. 4 * index + 4` of the stream.
+    /// Computes words `4 * index .. 4 * index + 4` of the stream.
     #[inline]
     pub fn block(&self, index: u64) -> [u32; 4] {
         philox([index as u32, (index >> 32) as u32, self.nonce[0], self.nonce[1]], self.key)
     }
 
-    /// Word `index` of the stream, uniform over all of `u32`.
+    /// Computes word `index` of the stream, uniform over all of `u32`.
     #[inline]
     pub fn word(&self, index: u64) -> u32 {
         self.block(index / 4)[(index % 4) as usize]
     }
 
-    /// A float in `[0, 1)` with 53 random bits, made of words `2 * index` and `2 * index + 1`.
+    /// Computes a float in `[0, 1)` with 53 random bits, from words `2 * index` and `2 * index + 1`.
     #[inline]
     pub fn uniform(&self, index: u64) -> f64 {
         let block = self.block(index / 2);
@@ -71,7 +72,7 @@ impl Stream {
     }
 }
 
-/// Ten rounds of Philox over a counter of 128 bits and a key of 64.
+/// Applies ten rounds of Philox to a counter of 128 bits and a key of 64.
 #[inline]
 pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {

@@ -1,12 +1,16 @@
 //! `keepstep branch`: a new run that starts from a checkpoint, with changed keys.
 
+use super::hints::branch_hint;
 use super::{Failure, quoted, train::failure};
 use crate::arguments::BranchArguments;
 use keepstep_lm::trainer::branch;
 
 pub(crate) fn run(arguments: &BranchArguments) -> Result<(), Failure> {
-    let path =
-        branch(&arguments.checkpoint, &arguments.set, &arguments.out).map_err(|error| failure(&error))?;
+    let made = branch(&arguments.checkpoint, &arguments.set, &arguments.out);
+    let path = made.map_err(|error| match branch_hint(&error) {
+        Some(hint) => failure(&error).with(hint),
+        None => failure(&error),
+    })?;
     let set: Vec<String> = arguments
         .set
         .iter()

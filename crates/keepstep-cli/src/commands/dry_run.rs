@@ -1,10 +1,12 @@
 //! `keepstep train --dry-run`: what a session would do, and nothing written.
 
+use super::hints::{LESS_MEMORY, disk_hint, notice_hint, with_hint};
 use super::{Failure, train};
 use crate::arguments::TrainArguments;
 use crate::banner::banner;
 use crate::progress::{Progress, clock, megabytes, plan_json, resumed_json, sizes};
 use crate::signals::Signals;
+use keepstep::run::Notice;
 use keepstep_lm::Config;
 use keepstep_lm::trainer::{DryRun, dry_run};
 use serde_json::json;
@@ -22,16 +24,18 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
         signals.raise();
         train::failure_with_hint(&error, &config)
     })?;
-    let mut notes = planned.notes.clone();
-    notes.extend(planned.disk.missing());
+    let notice = |notice: &Notice| with_hint(&notice.to_string(), notice_hint(notice));
+    let mut notes: Vec<String> = planned.notices.iter().map(notice).collect();
+    notes.extend(planned.notes.iter().cloned());
+    let shortage = planned.disk.shortage();
+    notes.extend(shortage.map(|shortage| with_hint(&shortage.to_string(), disk_hint(&shortage))));
     if planned.memory.is_too_much() {
         let available = planned.memory.available;
         let missing = planned.memory.total_bytes() - available.map_or(0, |available| available.bytes);
         let limit =
             available.map_or(String::new(), |available| format!(", because of {}", available.limited_by));
         notes.push(format!(
-            "THE MEMORY IS TOO SMALL: {} are missing{limit}. Lower batch_size (and raise gradient_accumulation_steps), or set \
-             recompute_activations = true",
+            "THE MEMORY IS TOO SMALL: {} are missing{limit} ({LESS_MEMORY})",
             megabytes(missing)
         ));
     }

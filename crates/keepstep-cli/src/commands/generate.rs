@@ -4,7 +4,7 @@ use super::Failure;
 use crate::arguments::GenerateArguments;
 use crate::signals::Signals;
 use keepstep::name::BEST_MODEL;
-use keepstep::store::{Candidates, Disk, Source, find, load};
+use keepstep::store::{Candidates, Disk, find, load};
 use keepstep_lm::generate::{GenerateOptions, Generator};
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -82,7 +82,7 @@ pub(super) fn checkpoint(path: &Path) -> Result<keepstep::Checkpoint, Failure> {
     if let Ok(best) = load(&path.join(BEST_MODEL)) {
         return Ok(best);
     }
-    let candidates = Candidates { folder: path, source: &Source::None, source_only: false };
+    let candidates = Candidates::new(path);
     match find(&Disk, &candidates).map_err(|error| Failure::of(1, &error))? {
         Some(found) => Ok(found.checkpoint),
         None => Err(Failure::new(1, format!("{}: there is no checkpoint in this folder", path.display()))),

@@ -1,6 +1,7 @@
 //! What people can do about an error: commands that can be pasted into a shell.
 
 use super::{continuation, quoted};
+use keepstep::branch::BranchError;
 use keepstep::identity::Difference;
 use keepstep::name::Name;
 use keepstep::run::{Notice, RunError};
@@ -8,8 +9,14 @@ use keepstep::store::{SourceError, StoreError};
 use keepstep_lm::Config;
 use keepstep_lm::config::TokenizerSpec;
 use keepstep_lm::hub::HubError;
-use keepstep_lm::trainer::{TrainError, branch_keeps};
+use keepstep_lm::trainer::{DiskShortage, TrainError, branch_keeps};
 use std::path::Path;
+
+/// How a run gets by with less memory.
+pub(super) const LESS_MEMORY: &str =
+    "lower batch_size (and raise gradient_accumulation_steps), or set recompute_activations = true";
+
+const EMULATE: &str = "set emulate_bf16 = true, which computes the same bytes more slowly";
 
 /// A sentence that follows the error's own.
 pub(super) fn hint(error: &TrainError, config: &Config) -> Option<String> {
@@ -20,6 +27,17 @@ pub(super) fn hint(error: &TrainError, config: &Config) -> Option<String> {
         TrainError::OtherPrecision { path, allowed, .. } => {
             let set = [("precision".to_owned(), allowed.preferred().to_string())];
             Some(format!("allow it in the config to go on, or {}", branch(path, &set)))
+        }
+        TrainError::Precision { .. } => Some(format!(
+            "use a processor that has them, allow float32 as well (precision = [\"bf16\", \"float32\"]), or {EMULATE}"
+        )),
+        TrainError::PrecisionOfRun { .. } => {
+            Some(format!("continue on a processor that has them, or {EMULATE}"))
+        }
+        TrainError::Memory { .. } | TrainError::Allocation { .. } => Some(LESS_MEMORY.to_owned()),
+        TrainError::OutputLink { .. } => Some("mount it, or choose another output_dir".to_owned()),
+        TrainError::OtherTokenizer { .. } => {
+            Some("choose another output_dir, or move the file away".to_owned())
         }
         TrainError::OtherCorpus { path, .. } => Some(other_corpus(path, config)),
         TrainError::WeightsAlone { path } => {
@@ -80,6 +98,25 @@ pub(crate) fn store_hint(error: &StoreError) -> Option<&'static str> {
 pub(crate) fn notice_hint(notice: &Notice) -> Option<&'static str> {
     match notice {
         Notice::LaterThanSource { .. } => Some("--rewind goes back"),
+        _ => None,
+    }
+}
+
+/// What people can do about a checkpoint that cannot be branched from.
+pub(super) fn branch_hint(error: &TrainError) -> Option<&'static str> {
+    match error {
+        TrainError::Branch { source: BranchError::Pending, .. } => {
+            Some("continue its run first, or branch from another checkpoint")
+        }
+        _ => None,
+    }
+}
+
+/// What people can do about a disk that may be too small.
+pub(crate) fn disk_hint(shortage: &DiskShortage) -> Option<&'static str> {
+    match shortage {
+        DiskShortage::Files { .. } => Some("remove files, or choose another output_dir"),
+        DiskShortage::Bytes { .. } => Some("make room, lower max_checkpoints, or choose another output_dir"),
         _ => None,
     }
 }

@@ -1,10 +1,10 @@
 //! Progress for other programs: one JSON object per line on standard output. docs/formats.md has the schema.
 
-use crate::commands::hints::{notice_hint, store_hint, with_hint};
+use crate::commands::hints::{disk_hint, notice_hint, store_hint, with_hint};
 use keepstep::journal::{Evaluation, Event, Sample, Update};
 use keepstep::run::Notice;
 use keepstep::store::StoreError;
-use keepstep_lm::trainer::{EpochReport, Observer, PlanReport, ResumeReport};
+use keepstep_lm::trainer::{DiskShortage, EpochReport, Observer, PlanReport, ResumeReport};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
@@ -74,6 +74,10 @@ impl Observer for JsonProgress {
 
     fn notice(&mut self, notice: &Notice) {
         self.note(&with_hint(&notice.to_string(), notice_hint(notice)));
+    }
+
+    fn short_of_disk(&mut self, shortage: &DiskShortage) {
+        self.note(&with_hint(&shortage.to_string(), disk_hint(shortage)));
     }
 
     fn save_failed(&mut self, text: &str, error: &StoreError) {

@@ -8,12 +8,12 @@ pub(crate) use console::{Console, say};
 pub(crate) use json::{JsonProgress, plan_json, resumed_json, write as write_json};
 pub(crate) use line::{clock, share};
 
-use crate::commands::hints::{notice_hint, store_hint, with_hint};
+use crate::commands::hints::{disk_hint, notice_hint, store_hint, with_hint};
 use indicatif::ProgressBar;
 use keepstep::journal::{Evaluation, Update};
 use keepstep::run::Notice;
 use keepstep::store::StoreError;
-use keepstep_lm::trainer::{EpochReport, Observer, PlanReport, ResumeReport};
+use keepstep_lm::trainer::{DiskShortage, EpochReport, Observer, PlanReport, ResumeReport};
 use line::Line;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -132,6 +132,10 @@ impl Observer for Progress {
 
     fn notice(&mut self, notice: &Notice) {
         self.note(&with_hint(&notice.to_string(), notice_hint(notice)));
+    }
+
+    fn short_of_disk(&mut self, shortage: &DiskShortage) {
+        self.note(&with_hint(&shortage.to_string(), disk_hint(shortage)));
     }
 
     fn save_failed(&mut self, text: &str, error: &StoreError) {

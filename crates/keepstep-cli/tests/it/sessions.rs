@@ -396,6 +396,12 @@ fn a_dry_run_writes_nothing() {
     let stated = json["disk"]["checkpoint_bytes"].as_u64().expect("a size");
     assert!(size.abs_diff(stated) < 2_000, "{size} bytes, and {stated} were foretold");
     assert!(said(&dry(&["--set", "seed=8"], 2)).contains("`seed`"));
+    // A source that is not the newest: the dry run names the way back, as the run itself does.
+    let older = lab.path("older.pt").display().to_string();
+    std::fs::copy(support::newest(&lab.path("run")), &older).expect("a copy");
+    expect(lab.train("run").args(bpe).args(["--stop-after", "1"]), 75);
+    let later = text(dry(&["--resume", &older], 0));
+    assert!(later.contains("continuing from there (--rewind goes back)"), "{later}");
 }
 
 /// A reader of standard error that has gone away, and a terminal that was closed, stop nothing.

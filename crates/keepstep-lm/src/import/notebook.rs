@@ -96,7 +96,7 @@ pub fn import(
     notes.extend(differences(config, &param_groups));
     notes.extend(rate_note(&param_groups, &rates, &schedule, position.global_step, scheduler));
     let number = |key: &str| optional_number(root, key).map_err(wrong);
-    let best = number("best_val_loss")?.map(|value| Best { position, value });
+    let best = number("best_val_loss")?.map(|value| Best::new(position, value));
     let num_updates = state.num_updates;
     let state = state.state(&param_groups, &schedule, position.global_step);
     let mut checkpoint = Checkpoint::new(spec.identity(), plan, position, state);

@@ -5,6 +5,7 @@ use crate::config::Config;
 use keepstep::cadence::Cadence;
 use keepstep::position::{Plan, Position};
 use keepstep::store::Room;
+use std::fmt;
 
 /// How many checkpoints of which size a run holds at once, and how much space is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,29 +44,64 @@ impl DiskNeed {
         }
     }
 
-    /// A message if they do not fit. Each save checks again, by taking its room before it writes.
-    pub fn missing(&self) -> Option<String> {
+    /// Reports what is missing if they do not fit. Each save checks again: it takes its space before it writes.
+    pub fn shortage(&self) -> Option<DiskShortage> {
         // In addition to the checkpoints: the journal, the lock, the tokenizer and TensorBoard's folder and file.
-        let files = self.files + 5;
+        let needed_files = self.files + 5;
         if self.files > 0
-            && let Some(free_files) = self.free_files.filter(|&free| free < files)
+            && let Some(free_files) = self.free_files.filter(|&free| free < needed_files)
         {
-            return Some(format!(
-                "THE DISK MAY HAVE NO ROOM FOR THE FILES: its file system can hold {free_files} more files (free inodes), and \
-                 this run makes up to {files}. Remove files, or choose another output_dir"
-            ));
+            return Some(DiskShortage::Files { needed_files, free_files });
         }
         let free_bytes = self.free_bytes.filter(|&free| free < self.needed_bytes)?;
+        let DiskNeed { checkpoint_bytes, files, needed_bytes, .. } = *self;
+        Some(DiskShortage::Bytes { checkpoint_bytes, files, needed_bytes, free_bytes })
+    }
+}
+
+/// Disk space that a run's checkpoints need and the file system does not have. As text it is one sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskShortage {
+    /// The file system can hold too few files.
+    Files {
+        /// The most files that this run makes.
+        needed_files: u64,
+        /// Free inodes.
+        free_files: u64,
+    },
+    /// The file system has too few free bytes.
+    Bytes {
+        /// The size of one checkpoint.
+        checkpoint_bytes: u64,
+        /// The most checkpoints that the folder holds at once.
+        files: u64,
+        /// Bytes that they need in addition to what the folder already holds.
+        needed_bytes: u64,
+        /// Bytes that are free.
+        free_bytes: u64,
+    },
+}
+
+impl fmt::Display for DiskShortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-        Some(format!(
-            "THE DISK MAY BE TOO SMALL: {} are free, and this run's checkpoints need {} more ({} of about {}): {} are \
-             missing. Make room, lower max_checkpoints, or choose another output_dir",
-            megabytes(free_bytes),
-            megabytes(self.needed_bytes),
-            self.files,
-            megabytes(self.checkpoint_bytes),
-            megabytes(self.needed_bytes - free_bytes)
-        ))
+        match *self {
+            DiskShortage::Files { needed_files, free_files } => write!(
+                f,
+                "THE DISK MAY HAVE NO ROOM FOR THE FILES: its file system can hold {free_files} more files (free inodes), \
+                 and this run makes up to {needed_files}"
+            ),
+            DiskShortage::Bytes { checkpoint_bytes, files, needed_bytes, free_bytes } => write!(
+                f,
+                "THE DISK MAY BE TOO SMALL: {} are free, and this run's checkpoints need {} more ({files} of about {}): {} \
+                 are missing",
+                megabytes(free_bytes),
+                megabytes(needed_bytes),
+                megabytes(checkpoint_bytes),
+                megabytes(needed_bytes.saturating_sub(free_bytes)),
+            ),
+        }
     }
 }
 
@@ -90,18 +126,18 @@ mod tests {
         let at = |global_step, room| {
             DiskNeed::new(&config, &plan, Position { global_step, ..Position::START }, 1_000_000, room)
         };
-        let room = |free_bytes, stored_bytes| Some(Room { free_bytes, stored_bytes, free_files: None });
+        let room = |free_bytes, stored_bytes| Some(Room::new(free_bytes, stored_bytes, None));
         assert_eq!((at(0, None).files, at(0, None).needed_bytes), (5, 5_000_000));
-        assert_eq!(at(0, None).missing(), None);
-        assert_eq!(at(0, room(5_000_000, 0)).missing(), None);
-        assert_eq!(at(0, room(3_000_000, 2_000_000)).missing(), None);
-        let text = at(0, room(2_500_000, 2_000_000)).missing().expect("too little");
+        assert_eq!(at(0, None).shortage(), None);
+        assert_eq!(at(0, room(5_000_000, 0)).shortage(), None);
+        assert_eq!(at(0, room(3_000_000, 2_000_000)).shortage(), None);
+        let text = at(0, room(2_500_000, 2_000_000)).shortage().expect("too little").to_string();
         assert!(text.contains("2.5 MB are free") && text.contains("0.5 MB are missing"), "{text}");
-        assert_eq!(at(200, room(0, 0)).missing(), None, "nothing is left to do");
-        let inodes = |free_files| Some(Room { free_bytes: u64::MAX, stored_bytes: 0, free_files });
-        assert_eq!(at(0, inodes(Some(10))).missing(), None);
-        let text = at(0, inodes(Some(9))).missing().expect("too few");
+        assert_eq!(at(200, room(0, 0)).shortage(), None, "nothing is left to do");
+        let inodes = |free_files| Some(Room::new(u64::MAX, 0, free_files));
+        assert_eq!(at(0, inodes(Some(10))).shortage(), None);
+        let text = at(0, inodes(Some(9))).shortage().expect("too few").to_string();
         assert!(text.contains("9 more files") && text.contains("up to 10"), "{text}");
-        assert_eq!(at(200, inodes(Some(0))).missing(), None, "nothing is left to do");
+        assert_eq!(at(200, inodes(Some(0))).shortage(), None, "nothing is left to do");
     }
 }

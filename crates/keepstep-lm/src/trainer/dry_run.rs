@@ -11,7 +11,7 @@ use crate::import::resume::{Taken, look};
 use keepstep::cadence::Cadence;
 use keepstep::identity::Identity;
 use keepstep::position::{Plan, Position};
-use keepstep::run::{Resume, RunBuilder};
+use keepstep::run::{Notice, Resume, RunBuilder};
 use keepstep::store::{Room, Source};
 use keepstep_model::engine::EngineError;
 use keepstep_model::gpt2::Gpt2Config;
@@ -27,7 +27,9 @@ pub struct DryRun {
     pub plan: PlanReport,
     /// What it would continue from.
     pub resume: Option<ResumeReport>,
-    /// What people should know.
+    /// Facts about how the run would be opened.
+    pub notices: Vec<Notice>,
+    /// Other lines for people.
     pub notes: Vec<String>,
     /// Updates that are left.
     pub updates_left: u64,
@@ -104,7 +106,6 @@ fn plan(
                 + u64::from(pending)
         }
     };
-    notes.extend(builder.notes().iter().map(ToString::to_string));
     if let (Some(initial), None) = (&spec.initial, checkpoint) {
         let wrong = |source| TrainError::Hub { path: initial.path().to_path_buf(), source };
         notes.extend(initial.notes(config, &spec.tokenizer).map_err(wrong)?);
@@ -131,6 +132,7 @@ fn plan(
             .path()
             .zip(checkpoint)
             .map(|(path, checkpoint)| ResumeReport::new(path, checkpoint, &plan)),
+        notices: builder.notes().to_vec(),
         notes,
         updates_left,
         evaluations_left,

@@ -39,9 +39,7 @@ pub enum TrainError {
     },
     /// This processor can compute in none of the allowed precisions.
     #[error(
-        "`precision` is {allowed}, and {}: use a processor that has them, allow float32 as well \
-         (precision = [\"bf16\", \"float32\"]), or set emulate_bf16 = true, which computes the same bytes more slowly",
-        support.lack()
+        "`precision` is {allowed}, and {}", support.lack()
     )]
     Precision {
         /// What the config allows.
@@ -51,9 +49,7 @@ pub enum TrainError {
     },
     /// This processor cannot compute in the precision of a run that has begun.
     #[error(
-        "{path}: this run computes in {saved}, and {}: continue on a processor that has them, or set \
-         emulate_bf16 = true, which computes the same bytes more slowly",
-        support.lack()
+        "{path}: this run computes in {saved}, and {}", support.lack()
     )]
     PrecisionOfRun {
         /// The checkpoint.
@@ -83,8 +79,8 @@ pub enum TrainError {
     },
     /// The run needs more memory than this process can get.
     #[error(
-        "this run needs {:.1} MB of memory, and {:.1} MB are available ({:.1} MB with swap), because of {}; lower `batch_size` \
-         (and raise `gradient_accumulation_steps`), or set recompute_activations = true; nothing was written",
+        "this run needs {:.1} MB of memory, and {:.1} MB are available ({:.1} MB with swap), because of {}; \
+         nothing was written",
         *needed_bytes as f64 / 1e6, available.bytes as f64 / 1e6, available.with_swap_bytes as f64 / 1e6,
         available.limited_by
     )]
@@ -96,8 +92,7 @@ pub enum TrainError {
     },
     /// The system refuses the memory.
     #[error(
-        "this run needs {:.1} MB of memory, and the system refuses to give as much; lower `batch_size` (and raise \
-         `gradient_accumulation_steps`), or set recompute_activations = true; nothing was written",
+        "this run needs {:.1} MB of memory, and the system refuses to give as much; nothing was written",
         *needed_bytes as f64 / 1e6
     )]
     Allocation {
@@ -106,7 +101,7 @@ pub enum TrainError {
     },
     /// The output folder lies behind a link whose target does not exist.
     #[error(
-        "`output_dir` is {folder}, but {} is a link to {}, which does not exist: mount it, or choose another output_dir",
+        "`output_dir` is {folder}, but {} is a link to {}, which does not exist",
         link.display(), target.display()
     )]
     OutputLink {
@@ -197,10 +192,7 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// The run's folder has another tokenizer.
-    #[error(
-        "{path}: this is another tokenizer than the run's, and keepstep never replaces it: choose another output_dir, or \
-         move the file away"
-    )]
+    #[error("{path}: this is another tokenizer than the run's, and keepstep never replaces it")]
     OtherTokenizer {
         /// The file.
         path: PathBuf,

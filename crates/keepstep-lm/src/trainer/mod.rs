@@ -22,7 +22,7 @@ mod tensorboard;
 
 pub use available_memory::{AvailableMemory, MemoryLimit};
 pub use branch::{branch, branch_keeps};
-pub use disk_need::DiskNeed;
+pub use disk_need::{DiskNeed, DiskShortage};
 pub use dry_run::{DryRun, Estimate, dry_run};
 pub use error::TrainError;
 pub use memory::Memory;

@@ -1,5 +1,6 @@
 //! What a training run tells whoever watches it.
 
+use super::DiskShortage;
 use keepstep::journal::{Evaluation, Sample, Update};
 use keepstep::run::Notice;
 use keepstep::store::StoreError;
@@ -25,6 +26,10 @@ pub trait Observer: Send {
     /// A fact about how the run was opened.
     fn notice(&mut self, notice: &Notice) {
         self.note(&notice.to_string());
+    }
+    /// The disk may be too small for the run's checkpoints. Training begins all the same.
+    fn short_of_disk(&mut self, shortage: &DiskShortage) {
+        self.note(&shortage.to_string());
     }
     /// A save has failed, which `text` describes. Training continues.
     fn save_failed(&mut self, text: &str, error: &StoreError) {

@@ -7,7 +7,7 @@ use super::precision;
 use crate::config::{Config, ConfigError, DataConfig, Precision, StoredConfig, TokenizerSpec, expand};
 use crate::hub::{InitialWeights, settings_from_hub};
 use keepstep::identity::{CORPUS_FINGERPRINT, Identity, TOKENIZER};
-use keepstep::position::{Length, Plan};
+use keepstep::position::Plan;
 use keepstep::run::{Policy, Resume, RunBuilder, RunError, Sizes};
 use keepstep::{Checkpoint, store::Source};
 use keepstep_model::gpt2::settings::Gpt2Config;
@@ -330,11 +330,9 @@ fn corpus(
 }
 
 fn sizes(config: &Config, num_train_windows: u64) -> Sizes {
-    Sizes {
-        steps_per_epoch: num_train_windows / config.batch_size as u64,
-        gradient_accumulation_steps: config.gradient_accumulation_steps,
-        length: Length { epochs: config.epochs, total_steps: config.total_steps },
-    }
+    Sizes::new(num_train_windows / config.batch_size as u64, config.epochs)
+        .with_gradient_accumulation(config.gradient_accumulation_steps)
+        .with_total_steps(config.total_steps)
 }
 
 /// The schedule. Its length is `total_steps` if set, otherwise the length of the run.

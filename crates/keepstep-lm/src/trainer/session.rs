@@ -221,7 +221,7 @@ impl<'a> Session<'a> {
         }
         run.release_checkpoint();
         let needed = DiskNeed::new(config, run.plan(), run.position(), len_bytes, run.room());
-        needed.missing().iter().for_each(|text| observer.note(text));
+        needed.shortage().iter().for_each(|shortage| observer.short_of_disk(shortage));
         let sampler = Sampler::new(config, &beside, &run);
         let tensorboard = tensorboard::follow(config, &beside);
         Ok(Session {

@@ -3,80 +3,12 @@
 use super::observer::{EpochReport, Observer};
 use super::session::{Control, Outcome, train_on};
 use crate::config::{Config, OnSaveError};
-use keepstep::store::{Disk, Lock, Metadata, Storage, StorageFile};
-use keepstep_pt::ReadAt;
+use keepstep::store::{Disk, Storage};
+use keepstep::testing::{Hooked, SlowDisk};
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// The disk, but each sync of a file takes this long; the first few of them fail.
-#[derive(Debug, Clone)]
-struct SlowDisk {
-    sync: Duration,
-    failures: Arc<AtomicU64>,
-}
-
-struct SlowFile(Box<dyn StorageFile>, SlowDisk);
-
-impl Write for SlowFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl StorageFile for SlowFile {
-    fn sync(&mut self) -> io::Result<()> {
-        std::thread::sleep(self.1.sync);
-        let left = self.1.failures.load(Ordering::SeqCst);
-        if left > 0 {
-            self.1.failures.store(left - 1, Ordering::SeqCst);
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        self.0.sync()
-    }
-}
-
-impl Storage for SlowDisk {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.create_folder(path)
-    }
-    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(SlowFile(Disk.create(path, len_bytes)?, self.clone())))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.link(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.sync_folder(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        Disk.list(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
-        Disk.open(path)
-    }
-    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        Disk.metadata(path)
-    }
-    fn lock(&self, folder: &Path) -> io::Result<Lock> {
-        Disk.lock(folder)
-    }
-    fn free_bytes(&self, folder: &Path) -> Option<u64> {
-        Disk.free_bytes(folder)
-    }
-}
 
 /// What was said, and after how many updates.
 #[derive(Default)]
@@ -121,12 +53,12 @@ fn config(folder: &Path, save_steps: u64) -> Config {
 
 fn run(config: &Config, control: &Control, disk: &SlowDisk) -> (Result<Outcome, String>, Heard) {
     let mut heard = Heard::default();
-    let outcome = train_on(config, control, &mut heard, Arc::new(disk.clone()));
+    let outcome = train_on(config, control, &mut heard, Arc::new(Hooked(disk.clone())));
     (outcome.map_err(|error| keepstep::store::chain(&error)), heard)
 }
 
 fn disk(millis: u64, failures: u64) -> SlowDisk {
-    SlowDisk { sync: Duration::from_millis(millis), failures: Arc::new(AtomicU64::new(failures)) }
+    SlowDisk::new(Duration::from_millis(millis), failures)
 }
 
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -7,6 +7,7 @@ use crate::position::Position;
 
 /// One line of a journal: an event and its time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Line {
     /// Seconds since 1970 (UTC).
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! Between looking for a checkpoint and continuing from it: the place for a loop's own checks.
+//! Opening a run in two steps, finding the checkpoint and starting from it: a loop can do its own checks in between.
 
 use super::replay::Replay;
 use super::saver::Saver;
@@ -13,58 +13,72 @@ use crate::store::{self, Candidates, Disk, Newest, Source, Storage, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A folder that has been looked at: what the run would continue from is known, and nothing has been written.
+/// A run that is not started: the checkpoint to continue from is known, and nothing has been written.
 #[derive(Debug)]
 pub struct RunBuilder {
     folder: PathBuf,
     policy: Policy,
     storage: Arc<dyn Storage>,
-    /// Held from here on where the folder exists.
+    /// Holds the lock if the folder exists.
     store: Option<Store>,
     found: Option<Newest>,
     notes: Vec<Notice>,
 }
 
-/// The sizes that a training loop knows.
+/// The sizes of a run that a training loop determines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sizes {
     /// Micro-batches per epoch, at least 1.
     pub steps_per_epoch: u64,
     /// Micro-batches per optimizer update, at least 1.
     pub gradient_accumulation_steps: u64,
-    /// How long the run is.
+    /// The length of the run.
     pub length: Length,
 }
 
 impl Sizes {
-    /// Whole epochs, one micro-batch per update.
+    /// Trains whole epochs, with one micro-batch per update.
     pub fn new(steps_per_epoch: u64, epochs: u64) -> Sizes {
         let length = Length { epochs, total_steps: None };
         Sizes { steps_per_epoch, gradient_accumulation_steps: 1, length }
     }
+
+    /// Sets the number of micro-batches per update.
+    #[must_use]
+    pub fn with_gradient_accumulation(self, gradient_accumulation_steps: u64) -> Sizes {
+        Sizes { gradient_accumulation_steps, ..self }
+    }
+
+    /// Ends the run at this global step, even within an epoch.
+    #[must_use]
+    pub fn with_total_steps(self, total_steps: Option<u64>) -> Sizes {
+        Sizes { length: Length { total_steps, ..self.length }, ..self }
+    }
 }
 
 impl RunBuilder {
-    /// Looks for the checkpoint to continue from. A folder that exists is locked from here on.
+    /// Finds the checkpoint to continue from. Locks the folder if it exists.
     ///
     /// # Errors
-    /// Another process trains into the folder, the source is missing, or nothing but damaged files is there.
+    /// Another process trains into the folder, the source is missing, or all checkpoints are damaged.
     pub fn open(folder: &Path, policy: Policy) -> Result<RunBuilder, RunError> {
         RunBuilder::open_on(folder, policy, Arc::new(Disk))
     }
 
-    /// Looks without locking the folder or tidying it up, so that nothing at all is written. For those who only ask.
+    /// Finds the checkpoint without writing anything: neither locks the folder nor removes leftover files. Use it to
+    /// report what a run would do.
     ///
     /// # Errors
-    /// As [`RunBuilder::open`].
+    /// See [`RunBuilder::open`].
     pub fn inspect(folder: &Path, policy: Policy) -> Result<RunBuilder, RunError> {
         RunBuilder::with_store(folder, policy, Arc::new(Disk), None)
     }
 
-    /// As [`RunBuilder::open`], on another storage than the disk.
+    /// Does the same as [`RunBuilder::open`] on a storage other than the disk.
     ///
     /// # Errors
-    /// As [`RunBuilder::open`].
+    /// See [`RunBuilder::open`].
     pub fn open_on(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<RunBuilder, RunError> {
         let store = if storage.metadata(folder).is_ok() {
             Some(Store::open(folder, Arc::clone(&storage))?)
@@ -103,26 +117,25 @@ impl RunBuilder {
         Ok(RunBuilder { folder: folder.to_path_buf(), policy, storage, store, found, notes })
     }
 
-    /// What the run would continue from.
+    /// Returns the checkpoint that the run would continue from.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         self.found.as_ref().map(|found| &found.checkpoint)
     }
 
-    /// The file of that checkpoint.
+    /// Returns the file of that checkpoint.
     pub fn path(&self) -> Option<&Path> {
         self.found.as_ref().map(|found| found.path.as_path())
     }
 
-    /// What people should know about what was found.
+    /// Returns facts for people about what was found.
     pub fn notes(&self) -> &[Notice] {
         &self.notes
     }
 
-    /// Compares the checkpoint with what the loop is about to do, and gives the plan that it will follow. Nothing is
-    /// written.
+    /// Compares the checkpoint with the loop's identity and sizes, and returns the plan of the run. Writes nothing.
     ///
     /// # Errors
-    /// The checkpoint is of another run.
+    /// The checkpoint belongs to another run.
     pub fn check(&self, identity: &Identity, sizes: Sizes) -> Result<Plan, RunError> {
         let origin = self.found.as_ref().map_or(Position::START, |found| found.checkpoint.origin);
         let plan = Plan::new(sizes.steps_per_epoch, sizes.gradient_accumulation_steps, sizes.length, origin);
@@ -132,10 +145,10 @@ impl RunBuilder {
         Ok(plan)
     }
 
-    /// Compares the checkpoint with what the loop is about to do, and begins.
+    /// Compares the checkpoint with the loop's identity and sizes, and starts the run.
     ///
     /// # Errors
-    /// The checkpoint is of another run; the folder cannot be made.
+    /// The checkpoint belongs to another run, or the folder cannot be used.
     pub fn start(self, identity: Identity, sizes: Sizes) -> Result<Run, RunError> {
         let RunBuilder { folder, policy, storage, store, found, mut notes } = self;
         let mut identity = identity;
@@ -143,7 +156,7 @@ impl RunBuilder {
         let plan = Plan::new(sizes.steps_per_epoch, sizes.gradient_accumulation_steps, sizes.length, origin);
         if let Some(found) = &found {
             compare(found, &identity, &plan, &policy, &mut notes)?;
-            // They are equal but for the order of their keys, and the bytes of later checkpoints depend on that.
+            // They may differ in the order of their keys, on which the bytes of later checkpoints depend.
             identity = identity.in_order_of(&found.checkpoint.identity);
         }
         identity.check_storable().map_err(|source| RunError::Identity { source })?;
@@ -218,7 +231,7 @@ impl RunBuilder {
     }
 }
 
-/// Branches of one run differ by where they began.
+/// Computes the run's id. Branches of one run differ by where they began.
 fn id(identity: &Identity, origin: Position, lineage: &[Ancestor]) -> String {
     if origin == Position::START && lineage.is_empty() {
         return identity.digest();
@@ -228,7 +241,7 @@ fn id(identity: &Identity, origin: Position, lineage: &[Ancestor]) -> String {
     identity.clone().with_input("origin", places.join("; ")).digest()
 }
 
-/// Refuses a checkpoint of another function.
+/// Refuses a checkpoint of another run.
 fn compare(
     found: &Newest,
     identity: &Identity,
@@ -277,7 +290,7 @@ fn compare(
     Ok(())
 }
 
-/// Makes sure that the folder has the run's best model, if that can be had at all.
+/// Copies the run's best model into the folder if it is missing there and can be found.
 fn bring_best(store: &mut Store, found: &Newest, notes: &mut Vec<Notice>) -> Result<(), RunError> {
     let Some(best) = found.checkpoint.metrics.best else { return Ok(()) };
     let is_it = |path: &Path| {
@@ -288,21 +301,21 @@ fn bring_best(store: &mut Store, found: &Newest, notes: &mut Vec<Notice>) -> Res
             && file.verify().is_ok()
     };
     let own = store.folder().join(BEST_MODEL);
-    let there = store::open(&**store.storage(), &own).ok().map(|(_, checkpoint)| checkpoint);
-    let there = there.filter(|checkpoint| checkpoint.is_same_run(&found.checkpoint));
-    // A later one is better: updates that are made again will come to it.
-    if there.as_ref().is_some_and(|there| there.position.global_step >= best.position.global_step) {
+    let existing = store::open(&**store.storage(), &own).ok().map(|(_, checkpoint)| checkpoint);
+    let existing = existing.filter(|checkpoint| checkpoint.is_same_run(&found.checkpoint));
+    // A later best model is better: repeated updates will reach it.
+    if existing.as_ref().is_some_and(|existing| existing.position.global_step >= best.position.global_step) {
         return Ok(());
     }
-    let beside = found.path.with_file_name(BEST_MODEL);
-    for candidate in [beside, found.path.clone()] {
+    let neighbor = found.path.with_file_name(BEST_MODEL);
+    for candidate in [neighbor, found.path.clone()] {
         if is_it(&candidate) {
             let path = store.publish_copy(BEST_MODEL, &candidate)?;
             notes.push(Notice::CopiedBest { path });
             return Ok(());
         }
     }
-    let present = there.and_then(|there| Some((there.position, there.metrics.best?.value)));
+    let present = existing.and_then(|existing| Some((existing.position, existing.metrics.best?.value)));
     let objective = found.checkpoint.objective.clone();
     notes.push(Notice::NoBest { position: best.position, objective, value: best.value, path: own, present });
     Ok(())

@@ -1,4 +1,4 @@
-//! What ends a run before its time.
+//! Errors of a run.
 
 use crate::identity::{CORPUS_FINGERPRINT, Difference};
 use crate::position::Position;
@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// Nothing to continue from where there should be.
+    /// There is no checkpoint where there should be one.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The folder cannot be used, or a checkpoint could not be saved.
@@ -22,16 +22,16 @@ pub enum RunError {
     Journal {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The thread that saves cannot be started.
     #[error("the thread that saves cannot be started")]
     Writer {
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The checkpoint belongs to another function.
+    /// The checkpoint has another config than the run.
     #[error("{path}: {}", differing(differences))]
     Config {
         /// The checkpoint.
@@ -39,7 +39,7 @@ pub enum RunError {
         /// What differs.
         differences: Vec<Difference>,
     },
-    /// An input is not the one that the run began with.
+    /// An input of the run has changed.
     #[error("{path}: {}", other_input(difference))]
     Input {
         /// The checkpoint.
@@ -47,13 +47,13 @@ pub enum RunError {
         /// The input's name, and its values in the checkpoint and now.
         difference: Difference,
     },
-    /// The config holds something that no checkpoint can.
+    /// The config holds a value that a checkpoint cannot store.
     #[error("the config cannot be stored in a checkpoint")]
     Identity {
-        /// What cannot be stored, and where it is.
+        /// The value that cannot be stored, and its place.
         source: keepstep_pt::NotStorable,
     },
-    /// The checkpoint was computed by another arithmetic.
+    /// The checkpoint was computed by another numerics version.
     #[error(
         "{path}: it was computed by numerics version {saved}, and this keepstep has version {found}: continuing \
          would not end in the bytes of an uninterrupted run"
@@ -63,28 +63,28 @@ pub enum RunError {
         path: PathBuf,
         /// The version in the checkpoint.
         saved: u64,
-        /// Today's.
+        /// The version of this program.
         found: u64,
     },
-    /// The checkpoint's plan is not the one that config and corpus make.
-    #[error("{path}: its {what} is {saved}, and config and corpus make it {found}")]
+    /// The checkpoint's plan differs from that of config and corpus.
+    #[error("{path}: `{what}` is {saved} in the checkpoint and {found} with this config and corpus")]
     Plan {
         /// The checkpoint.
         path: PathBuf,
-        /// Which number.
+        /// The name of the number.
         what: &'static str,
         /// Its value in the checkpoint.
         saved: u64,
-        /// Its value today.
+        /// Its value with this config and corpus.
         found: u64,
     },
-    /// A new run was asked for in a folder that has one.
-    #[error("{folder}: a new run was asked for, and there are checkpoints in this folder already")]
+    /// A new run was requested in a folder with checkpoints.
+    #[error("{folder}: a new run was requested, but this folder already has checkpoints")]
     NotEmpty {
         /// The folder.
         folder: PathBuf,
     },
-    /// A rewind without saying where to.
+    /// A rewind was requested without a checkpoint to go back to.
     #[error("a rewind needs the checkpoint to go back to")]
     RewindNeedsCheckpoint,
     /// An evaluation does not have the metric that decides the best.
@@ -93,7 +93,7 @@ pub enum RunError {
         /// The metric.
         metric: String,
     },
-    /// A number that is not finite. Nothing of the update was recorded or saved.
+    /// A number is not finite. The update was neither recorded nor saved.
     #[error(
         "the {what} is not finite ({value}) in the update at {position}; the last good checkpoint is \
          {}", last.as_ref().map_or("none: the run had not saved yet".to_owned(), |path| path.display().to_string())
@@ -103,7 +103,7 @@ pub enum RunError {
         what: &'static str,
         /// The value.
         value: f64,
-        /// Where the update begins.
+        /// The position before the update.
         position: Position,
         /// The last good checkpoint.
         last: Option<PathBuf>,
@@ -111,7 +111,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether the checkpoint and the config do not belong together, so that the config (or the folder) must change.
+    /// Reports whether checkpoint and config do not match: the config or the folder must change.
     pub fn is_incompatible(&self) -> bool {
         matches!(
             self,
@@ -123,10 +123,10 @@ impl RunError {
     }
 }
 
-/// Inputs may be whole files: only their beginnings are shown.
+/// Describes a changed input. Inputs may be whole files, so only their beginnings are shown.
 fn other_input(difference: &Difference) -> String {
     let value = |value: &Option<String>| match value {
-        None => "not there".to_owned(),
+        None => "missing".to_owned(),
         Some(text) if text.chars().count() > 80 => {
             format!("{:?}…", text.chars().take(60).collect::<String>())
         }
@@ -137,7 +137,7 @@ fn other_input(difference: &Difference) -> String {
         name => name,
     };
     format!(
-        "the {what} is {} in the checkpoint and {} now, so this is not the run that the checkpoint belongs to",
+        "the {what} is {} in the checkpoint and {} now, so the checkpoint belongs to another run",
         value(&difference.saved),
         value(&difference.configured)
     )

@@ -1,4 +1,4 @@
-//! A run: what ties position, store and journal together for any training loop.
+//! A run: combines position, store and journal for any training loop.
 
 mod builder;
 mod error;
@@ -35,19 +35,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use writer::Writer;
 
-/// A run under way.
+/// A training run in progress.
 ///
-/// The loop asks for the [`Run::next_update`], makes it, reports it with [`Run::record_update`] and evaluates where
+/// The loop gets the [`Run::next_update`], computes it, reports it with [`Run::record_update`] and evaluates if
 /// [`Run::evaluation_is_due`]. [`Run::save_if_due`] saves; [`Run::save_if_due_in_background`] does so while training
 /// continues. [`Run::stop`] ends the run before its planned end, and [`Run::end_session`] ends the session.
 ///
 /// # Durability
-/// Whatever ends a run, a save that is under way is finished first: dropping the run waits for it.
+/// However a run ends, a save in progress is finished first: dropping the run waits for it.
 #[derive(Debug)]
 pub struct Run {
     identity: Identity,
     lineage: Vec<Ancestor>,
-    /// What tells this run's function from others, in the journal.
+    /// Identifies this run's function in the journal.
     digest: String,
     plan: Plan,
     policy: Policy,
@@ -55,7 +55,7 @@ pub struct Run {
     folder: PathBuf,
     storage: Arc<dyn Storage>,
     writer: Writer,
-    /// Saves that have ended and nobody was told of.
+    /// Saves that have ended and were not yet reported.
     ended: Vec<Save>,
     journal: Journal,
     resumed: Option<(PathBuf, Checkpoint)>,
@@ -65,7 +65,7 @@ pub struct Run {
     num_updates: u64,
     evaluation_due: bool,
     is_new_best: bool,
-    /// The best or the scheduled checkpoint of this position may be still to be saved.
+    /// Whether the best or the scheduled checkpoint of this position may still have to be saved.
     unsaved: bool,
     /// Why the loop has ended the run here.
     stopped: Option<String>,
@@ -103,81 +103,81 @@ impl Run {
         Ok(run)
     }
 
-    /// The checkpoint that the run continues from. Its tensors are read from the file when they are asked for.
+    /// Returns the checkpoint that the run continues from. Its tensors are read from the file on access.
     pub fn resumed(&self) -> Option<(&Path, &Checkpoint)> {
         self.resumed.as_ref().map(|(path, checkpoint)| (path.as_path(), checkpoint))
     }
 
-    /// Drops the checkpoint that the run continues from, once the loop has loaded it.
+    /// Drops the checkpoint that the run continues from. Call it when the loop has loaded the checkpoint.
     pub fn release_checkpoint(&mut self) {
         self.resumed = None;
     }
 
-    /// What people should know about how the run was opened.
+    /// Returns facts for people about how the run was opened.
     pub fn notes(&self) -> &[Notice] {
         &self.notes
     }
 
-    /// Where the run is.
+    /// Returns the position of the run.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The sizes of the run.
+    /// Returns the sizes of the run.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Updates that the optimizer has made.
+    /// Counts the updates that the optimizer has made.
     pub fn num_updates(&self) -> u64 {
         self.num_updates
     }
 
-    /// The running totals.
+    /// Returns the running totals.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Sixteen digits that stay the same in every session of the run, wherever its folder is: experiment trackers can
-    /// use them as the run's id. Two runs with the same identity and origin have the same id. No checkpoint has it.
+    /// Returns an id of sixteen digits that is the same in every session of the run, wherever its folder is. Experiment
+    /// trackers can use it. Two runs with the same identity and origin have the same id. Checkpoints do not store it.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whether every update of the run is made, or the loop has ended it with [`Run::stop`].
+    /// Reports whether all updates are made, or the loop has ended the run with [`Run::stop`].
     pub fn is_complete(&self) -> bool {
         self.next_update().is_none()
     }
 
-    /// The order in which `epoch` visits `num_samples` samples.
+    /// Returns the order in which `epoch` visits `num_samples` samples.
     pub fn order(&self, epoch: u64, num_samples: u64) -> Order {
         Order::new(self.identity.seed, epoch, num_samples)
     }
 
-    /// The update to be made next, or None at the end of the run.
+    /// Returns the next update, or None at the end of the run.
     pub fn next_update(&self) -> Option<Update> {
         if self.stopped.is_some() { None } else { self.plan.next_update(self.position) }
     }
 
-    /// Why the loop has ended the run here, in this session or an earlier one; None where it has not.
+    /// Returns the reason if the loop has ended the run here, in this session or an earlier one.
     pub fn stopped(&self) -> Option<&str> {
         self.stopped.as_deref()
     }
 
-    /// Ends the run at this position, before its planned end: early stopping. The checkpoint of this position, which
-    /// is due now, records the reason, so a later session finds the run complete. Call it before saving.
+    /// Ends the run at this position, before its planned end (early stopping). A checkpoint of this position becomes
+    /// due and records the reason, so a later session finds the run complete. Call it before saving.
     pub fn stop(&mut self, reason: &str) {
         self.stopped = Some(reason.to_owned());
         self.unsaved = true;
     }
 
-    /// Lets a run that an earlier session ended with [`Run::stop`] continue.
+    /// Continues a run that an earlier session ended with [`Run::stop`].
     pub fn continue_stopped(&mut self) {
         self.stopped = None;
     }
 
     /// Refuses an update whose loss or gradient norm is not finite. Call it before any parameter changes, or at the
-    /// latest before [`Run::record_update`]. Of an update that a gradient scaler skipped, leave the norm out.
+    /// latest before [`Run::record_update`]. Leave the norm out if a gradient scaler skipped the update.
     ///
     /// # Errors
     /// [`RunError::NotFinite`], naming the position and the last good checkpoint.
@@ -190,7 +190,7 @@ impl Run {
             if let Some(value) = value.filter(|value| !value.is_finite()) {
                 let global_step = self.position.global_step;
                 self.note(Event::NotFinite(NotFinite { global_step, what: what.to_owned() }));
-                // The save under way may become the last good one.
+                // The save in progress may become the last good one.
                 self.finish_save();
                 let (position, last) = (self.position, self.last_saved.clone());
                 return Err(RunError::NotFinite { what, value, position, last });
@@ -199,7 +199,8 @@ impl Run {
         Ok(())
     }
 
-    /// Records that an update was made, and moves on to the position after it. Returns the event as the journal has it.
+    /// Records that an update was made, and advances to the position after it. Returns the event that the journal
+    /// stores.
     pub fn record_update(&mut self, update: &Update, stats: UpdateStats) -> journal::Update {
         let after = update.after();
         if after.epoch != self.position.epoch || update.micro_batches.start == 0 {
@@ -233,19 +234,19 @@ impl Run {
         event
     }
 
-    /// Changes how often evaluations are due, where that is known only after the run was opened. See
+    /// Changes how often evaluations are due, for loops that know it only after opening the run. See
     /// [`Policy::eval_steps`].
     pub fn evaluate_every(&mut self, eval_steps: Option<u64>) {
         self.policy.eval_steps = eval_steps;
     }
 
-    /// Whether an evaluation must be made at this position, before saving.
+    /// Reports whether an evaluation must be made at this position, before saving.
     pub fn evaluation_is_due(&self) -> bool {
         self.evaluation_due
     }
 
-    /// Records an evaluation. Its event reports whether it is the best so far by the policy's objective, which is the
-    /// lowest validation loss unless the policy names another. NaN never is.
+    /// Records an evaluation. The event reports whether it is the best so far by the policy's objective, which is the
+    /// lowest validation loss unless the policy chooses another. NaN is never the best.
     ///
     /// # Errors
     /// The evaluation does not have the metric that decides the best.
@@ -282,28 +283,27 @@ impl Run {
         sample
     }
 
-    /// The room on the disk of the run's folder.
+    /// Measures the disk space for the run's folder.
     pub fn room(&self) -> Option<Room> {
         Room::on(&*self.storage, &self.folder)
     }
 
-    /// Whether the last update was made before, by an earlier session.
+    /// Reports whether an earlier session had already made the last update.
     pub fn is_replay(&self) -> bool {
         self.is_replay
     }
 
-    /// What the comparison of updates that are made again has found since this was last asked.
+    /// Takes the result of comparing repeated updates with the journal, if there is a new one.
     pub fn take_replayed(&mut self) -> Option<Replayed> {
         self.replayed.take()
     }
 
-    /// Why the journal could not be written since this was last asked.
+    /// Takes the last error of writing the journal or the status, if there is a new one.
     pub fn take_journal_failure(&mut self) -> Option<io::Error> {
         self.journal_failure.take()
     }
 
-    /// Ends the session, once a save that is under way has ended. [`Run::take_replayed`] may have something to report
-    /// once more.
+    /// Waits for a save in progress, and ends the session. [`Run::take_replayed`] may then have a last result.
     pub fn end_session(&mut self, reason: &str) {
         self.finish_save();
         self.replayed = self.replayed.take().or(self.replay.end());
@@ -315,7 +315,7 @@ impl Run {
         self.write_status();
     }
 
-    /// No run ends because its status cannot be written.
+    /// Writes the status. An error does not end the run.
     fn write_status(&mut self) {
         if !self.policy.status_file {
             return;
@@ -329,7 +329,7 @@ impl Run {
         }
     }
 
-    /// No run ends because its journal cannot be written.
+    /// Appends to the journal. An error does not end the run.
     fn note(&mut self, event: Event) {
         if let Err(error) = self.journal.append(event) {
             self.journal_failure = Some(error);
@@ -345,7 +345,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // Whoever is unwinding has a worse error to report, and the writer finishes its save all the same.
+        // During unwinding there is a worse error to report. The writer finishes its save anyway.
         if !std::thread::panicking() {
             self.finish_save();
         }

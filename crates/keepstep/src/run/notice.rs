@@ -1,4 +1,4 @@
-//! What people should know about how a run was opened.
+//! Facts for people about how a run was opened.
 
 use crate::metrics::Objective;
 use crate::position::Position;
@@ -10,9 +10,9 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// A checkpoint that could have been continued from is not usable.
+    /// A checkpoint cannot be used, and an older one was taken.
     Skipped(Skipped),
-    /// The run's folder has a later checkpoint than the source, and the run continues from that.
+    /// The run's folder has a later checkpoint than the source, and the run continues from the later one.
     LaterThanSource {
         /// The checkpoint.
         path: PathBuf,
@@ -29,17 +29,17 @@ pub enum Notice {
         /// Where it is now.
         path: PathBuf,
     },
-    /// The best model that the checkpoint refers to is nowhere to be found.
+    /// The best model that the checkpoint refers to was not found.
     NoBest {
-        /// Where the best evaluation was made.
+        /// The position of the best evaluation.
         position: Position,
         /// The metric that decides the best.
         objective: Objective,
         /// Its value.
         value: f64,
-        /// The best model of the folder, which the next better one replaces.
+        /// The path of the best model. The next better one is saved there.
         path: PathBuf,
-        /// Where that one was made, and its value, if the folder has one of this run.
+        /// The position and value of the best model at that path, if it belongs to this run.
         present: Option<(Position, f64)>,
     },
     /// The journal next to the source could not be copied.
@@ -48,19 +48,19 @@ pub enum Notice {
         path: PathBuf,
         /// The run's folder.
         folder: PathBuf,
-        /// Why.
+        /// Why it could not be copied.
         reason: String,
     },
-    /// The run continues with another arithmetic than the checkpoint's.
+    /// The run continues with another numerics version than the checkpoint's.
     OtherNumerics {
         /// The checkpoint's version.
         saved: u64,
         /// Today's.
         found: u64,
     },
-    /// Something that the folder's file system cannot do.
+    /// An operation that the folder's file system does not have.
     FileSystem {
-        /// In words.
+        /// A description.
         text: String,
     },
 }

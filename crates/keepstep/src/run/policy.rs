@@ -1,42 +1,44 @@
-//! What may change between the sessions of a run without changing a byte.
+//! Settings that may change between the sessions of a run, and the two that belong to its identity.
 
 use crate::cadence::Cadence;
 use crate::metrics::Objective;
 use crate::store::Source;
 
 /// How a run saves, evaluates and resumes.
+///
+/// Every field has a default: write `Policy { save_steps: 100, ..Policy::default() }`. New fields may be added.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Save a checkpoint every so many updates, in addition to the ends of epochs.
+    /// Updates from one scheduled save to the next. The ends of epochs are saved too.
     pub save_steps: u64,
-    /// How many of the newest scheduled checkpoints to keep, at least 1.
+    /// Number of the newest scheduled checkpoints to keep, at least 1.
     pub max_checkpoints: usize,
-    /// Evaluate every so many updates, in addition to the ends of epochs. This one does change the result: it belongs
-    /// in the identity's config. None never evaluates.
+    /// Updates from one evaluation to the next. The ends of epochs are evaluated too. This setting changes the result,
+    /// so put it into the identity's config. None never evaluates.
     pub eval_steps: Option<u64>,
-    /// Which metric decides the best. It changes the result, and a checkpoint has it.
+    /// The metric that decides the best model. It changes the result, and checkpoints store it.
     pub objective: Objective,
-    /// What to continue from.
+    /// The checkpoint to continue from.
     pub resume: Resume,
-    /// Write `status.json` into the folder: the run's state, position and reason, for other programs.
+    /// Whether to write `status.json` into the folder: the run's state, position and reason, for other programs.
     pub status_file: bool,
-    /// Accept a checkpoint of another numerics version.
+    /// Whether to accept a checkpoint of another numerics version.
     pub allow_other_numerics: bool,
 }
 
-/// What a run continues from.
+/// The checkpoint that a run continues from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
-    /// The newest valid checkpoint of the folder and the source.
+    /// The newest valid checkpoint in the folder and the source.
     Newest(Source),
-    /// The source, even where the folder has later checkpoints: those are moved to `superseded/`.
+    /// The source, even if the folder has later checkpoints: those are moved to `superseded/`.
     Rewind(Source),
-    /// Nothing: an error if the folder has checkpoints.
+    /// None: the run is new, and a folder with checkpoints is an error.
     Never,
 }
 
 impl Policy {
-    /// When evaluations and saves are due.
+    /// Returns when evaluations and saves are due.
     pub fn cadence(&self) -> Cadence {
         Cadence::new(self.save_steps, self.eval_steps)
     }

@@ -1,39 +1,39 @@
-//! Updates that are made again after resuming from an older checkpoint, compared with what the journal has of them.
+//! Repeated updates after resuming from an older checkpoint, compared with the journal.
 
 use crate::journal::JournaledUpdate;
 use std::collections::BTreeMap;
 
-/// What the journal has beyond the place that a run continues from.
+/// Updates that the journal has after the position that a run continues from.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     made: BTreeMap<u64, JournaledUpdate>,
     identical: u64,
     diverged: bool,
-    is_said: bool,
+    is_reported: bool,
 }
 
-/// Something to say about updates that were made again.
+/// The result of comparing repeated updates with the journal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Replayed {
-    /// Every update that was made again has the loss and the gradient norm that the journal has, to the bit.
+    /// All repeated updates have the same loss and gradient norm as in the journal, bit for bit.
     Identical {
-        /// How many.
+        /// Number of repeated updates.
         updates: u64,
-        /// How many more the journal has beyond the place where the session ended.
+        /// Number of further updates in the journal, after the position where the session ended.
         left: u64,
     },
-    /// The first number that is not the one that the journal has.
+    /// A number differs from the journal. Only the first one is reported.
     Diverged {
         /// "loss" or "gradient norm".
         what: &'static str,
-        /// After the update.
+        /// Global step after the update.
         global_step: u64,
-        /// What the journal has.
+        /// The number in the journal.
         journal: f64,
-        /// What was computed now.
+        /// The number that was computed now.
         now: f64,
-        /// Updates made again before it, all identical.
+        /// Number of repeated updates before it, all identical.
         identical: u64,
     },
 }
@@ -43,7 +43,8 @@ impl Replay {
         Replay { made, ..Replay::default() }
     }
 
-    /// Compares one update; says something at the first difference, or once all are compared.
+    /// Compares one update. Returns whether it is a repetition, and a result at the first difference or when all are
+    /// compared.
     pub(super) fn compare(
         &mut self,
         global_step: u64,
@@ -52,7 +53,7 @@ impl Replay {
     ) -> (bool, Option<Replayed>) {
         let Some(made) = self.made.remove(&global_step) else { return (false, None) };
         let numbers = [("loss", made.loss, loss), ("gradient norm", made.grad_norm, norm)];
-        // Only what is known of both can differ.
+        // Compare only numbers that both have.
         let known = numbers.into_iter().filter_map(|(what, journal, now)| Some((what, journal?, now?)));
         if let Some((what, bits, now)) = known.into_iter().find(|(_, bits, now)| *bits != now.to_bits()) {
             let first = !std::mem::replace(&mut self.diverged, true);
@@ -66,9 +67,9 @@ impl Replay {
         (true, if self.made.is_empty() { self.end() } else { None })
     }
 
-    /// What is left to be said when the session ends.
+    /// Returns the result that is not yet reported when the session ends.
     pub(super) fn end(&mut self) -> Option<Replayed> {
-        let is_news = self.identical > 0 && !self.diverged && !std::mem::replace(&mut self.is_said, true);
+        let is_news = self.identical > 0 && !self.diverged && !std::mem::replace(&mut self.is_reported, true);
         is_news.then_some(Replayed::Identical { updates: self.identical, left: self.made.len() as u64 })
     }
 }
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agreement_is_said_once_and_a_difference_first() {
+    fn agreement_is_reported_once_and_a_difference_first() {
         let made =
             |loss: f64| JournaledUpdate { loss: Some(loss.to_bits()), grad_norm: Some(0.5_f64.to_bits()) };
         let replay = || Replay::new([(3, made(1.0)), (4, made(2.0))].into());

@@ -1,4 +1,4 @@
-//! One save: the best, the checkpoint, rotation, in the order that loses nothing whatever happens in between.
+//! One save: the best model, the checkpoint, rotation. In this order a crash in between loses nothing.
 
 use super::saves::Save;
 use crate::checkpoint::Checkpoint;
@@ -11,28 +11,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What is to be saved at a position. The checkpoint's tensors may share the loop's buffers, so nobody changes those
-/// while this lives.
+/// A checkpoint to save. Its tensors may share the loop's buffers, which must not change until the job is dropped.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) checkpoint: Arc<Checkpoint>,
     /// Whether it is the best so far.
     pub(super) is_new_best: bool,
-    /// The checkpoint's name, where one is due.
+    /// The checkpoint's name, if one is due.
     pub(super) name: Option<String>,
-    /// What to remove once the checkpoint is verified.
+    /// Which checkpoints to keep after this one is verified.
     pub(super) retention: Option<Retention>,
 }
 
-/// The only one that writes to the folder of a run.
+/// Writes checkpoints to the folder of a run. Nothing else does.
 #[derive(Debug)]
 pub(super) struct Saver {
     store: Store,
     journal: Syncer,
-    /// The best, as long as it could not be made durable. No checkpoint is published before it is, so a checkpoint
-    /// never refers to a best model that is not on the disk.
+    /// The best model, if saving it failed. No checkpoint is published before that succeeds, so a checkpoint never
+    /// refers to a best model that is not on the disk.
     unsaved_best: Option<Arc<Checkpoint>>,
-    /// The best model that this process has published: where the run was, and whether the loop had ended it there.
+    /// The best model that this process has published: its position, and the reason if the loop had ended the run
+    /// there.
     published_best: Option<(Position, Option<String>)>,
 }
 
@@ -47,7 +47,7 @@ impl Saver {
         let mut files = Vec::new();
         let position = job.checkpoint.position;
         let result = self.publish(&job, &mut files);
-        // The loop's buffers are free again before it is told.
+        // Free the loop's buffers before the save is reported.
         drop(job);
         Save { position, files, result, took: began.elapsed(), journal_failure }
     }
@@ -80,8 +80,8 @@ impl Saver {
         }
     }
 
-    /// Whether the folder has a better best of this run: one from a later position, while updates are made again. A file
-    /// that cannot be read is not replaced.
+    /// Reports whether the folder has a better best model of this run, from a later position: that happens while
+    /// updates are repeated. A file that cannot be read is not replaced.
     fn has_better_best(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
         let path = self.store.folder().join(BEST_MODEL);
         let (file, there) = match crate::store::open(&**self.store.storage(), &path) {
@@ -105,7 +105,7 @@ impl Saver {
         }
     }
 
-    /// Refuses what would not come back as it is.
+    /// Refuses values that would not be read back unchanged.
     fn archive(&self, name: &str, checkpoint: &Checkpoint) -> Result<Archive, StoreError> {
         let value = checkpoint.to_value();
         value

@@ -1,4 +1,4 @@
-//! What has become of saves.
+//! Results of saves.
 
 use crate::position::Position;
 use crate::store::StoreError;
@@ -6,43 +6,44 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One save that has ended.
+/// The result of one save.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Save {
-    /// Where the run was.
+    /// The position of the run.
     pub position: Position,
     /// The files that are durable and verified, in the order in which they became so.
     pub files: Vec<PathBuf>,
-    /// Whether all of it was done. Where it was not, what `files` names is saved all the same.
+    /// Whether all of it succeeded. If not, `files` are saved all the same.
     pub result: Result<(), StoreError>,
-    /// From the start of writing to the end of rotation.
+    /// Time from the start of writing to the end of rotation.
     pub took: Duration,
     pub(super) journal_failure: Option<io::Error>,
 }
 
-/// The saves that have ended since this was last asked.
+/// The saves that have ended since the last call.
 ///
 /// # Durability
-/// What a [`Save`] names outlives the loss of power. What is still being written does not yet: see [`Run::saving_for`].
+/// The files of a [`Save`] survive a loss of power. A save in progress ([`Run::saving_for`]) may not.
 ///
 /// [`Run::saving_for`]: super::Run::saving_for
-#[must_use = "a save in the background may have failed: `check` says so"]
+#[must_use = "a save in the background may have failed: `check` reports it"]
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Saves {
     /// Oldest first.
     pub ended: Vec<Save>,
-    /// Whether a new save was handed to the writer.
+    /// Whether a new save has begun.
     pub begun: bool,
-    /// How long the caller was kept waiting for an earlier save.
+    /// How long the call waited for an earlier save.
     pub waited: Option<Duration>,
 }
 
 impl Saves {
-    /// The files that are durable and verified.
+    /// Returns the files that are durable and verified.
     ///
     /// # Errors
-    /// Why the first of the saves failed that did; everything older is untouched.
+    /// The error of the first save that failed. Everything older is untouched.
     pub fn check(self) -> Result<Vec<PathBuf>, StoreError> {
         let mut files = Vec::new();
         for save in self.ended {

@@ -1,4 +1,4 @@
-//! Saving: what is due at a position, in the foreground or while training continues.
+//! Saving at a position, in the foreground or while training continues.
 
 use super::saver::Job;
 use super::{Run, RunError, Save, Saves};
@@ -11,25 +11,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl Run {
-    /// Makes the best durable, publishes the checkpoint if one is due, and rotates. `state` is called only if something
-    /// is written. Gives what was written.
+    /// Saves a new best model, publishes the checkpoint if one is due, and rotates. Calls `state` only if something is
+    /// written. Returns the files that were written.
     ///
     /// # Errors
-    /// A file could not be published; everything older is untouched. A best that could not be made durable is tried again
-    /// with the next save, before its checkpoint.
+    /// A file could not be published. Everything older is untouched. The next save tries a best model that failed
+    /// again, before its checkpoint.
     pub fn save_if_due(&mut self, state: impl FnOnce() -> State) -> Result<Vec<PathBuf>, RunError> {
         let begun = self.save_if_due_in_background(state);
         let ended = self.wait_for_saves();
         Ok(Saves { ended: begun.ended.into_iter().chain(ended.ended).collect(), ..ended }.check()?)
     }
 
-    /// Saves as [`Run::save_if_due`] does, but a thread of its own writes while training continues. At most one save is
-    /// under way; if another one is due, the call waits for it. Returns the earlier saves that have ended;
+    /// Saves as [`Run::save_if_due`] does, but in another thread while training continues. At most one save is in
+    /// progress: if another is due, the call waits for the earlier one. Returns the saves that have ended;
     /// [`Run::wait_for_saves`] returns the last.
     ///
-    /// What `state` gives must not change later: copies, or shares of buffers that the next update does not write to. They
-    /// are dropped before the save is reported, but for those of a best that could not be made durable: they are kept until
-    /// it is, or until there is a better one.
+    /// The tensors that `state` returns must not change later: return copies, or share buffers that the next update
+    /// does not write to. They are dropped before the save is reported. Those of a best model that could not be saved
+    /// are kept until it is saved, or until there is a better one.
     pub fn save_if_due_in_background(&mut self, state: impl FnOnce() -> State) -> Saves {
         let name = checkpoint_name(&self.plan, self.position);
         let due = self.is_scheduled(&name);
@@ -43,17 +43,17 @@ impl Run {
         Saves { begun: true, waited, ..self.saves() }
     }
 
-    /// Whether [`Run::save_if_due`] has something to save at this position.
+    /// Reports whether [`Run::save_if_due`] has something to save at this position.
     pub fn save_is_due(&self) -> bool {
         let name = checkpoint_name(&self.plan, self.position);
         self.unsaved && (self.is_new_best || self.is_scheduled(&name))
     }
 
-    /// Saves off schedule, for a stop or on request: where a scheduled checkpoint was not just made. A due evaluation
-    /// that has not been made is recorded as pending.
+    /// Saves off schedule, for a stop or on request. Does nothing if this position is already saved. Records an
+    /// evaluation that is due and was not made as pending.
     ///
     /// # Errors
-    /// As [`Run::save_if_due`].
+    /// See [`Run::save_if_due`].
     pub fn save_now(&mut self, state: impl FnOnce() -> State) -> Result<Option<PathBuf>, RunError> {
         let begun = self.save_now_in_background(state);
         let ended = self.wait_for_saves();
@@ -61,7 +61,7 @@ impl Run {
         Ok(saves.check()?.pop().filter(|_| begun.begun))
     }
 
-    /// As [`Run::save_now`], in the background: see [`Run::save_if_due_in_background`].
+    /// Saves as [`Run::save_now`] does, in the background: see [`Run::save_if_due_in_background`].
     pub fn save_now_in_background(&mut self, state: impl FnOnce() -> State) -> Saves {
         let name = checkpoint_name(&self.plan, self.position);
         let waited = self.finish_save();
@@ -69,27 +69,27 @@ impl Run {
         if self.position == self.origin || is_there {
             return Saves { waited, ..self.saves() };
         }
-        // Only the off-schedule files before this one go; no scheduled one does before the next scheduled save.
+        // Remove only earlier off-schedule files. The next scheduled save removes scheduled ones.
         let retention = Retention { max_checkpoints: usize::MAX, ..self.retention() };
         let retention = (!self.is_scheduled(&name)).then_some(retention);
         self.begin_save(state, self.evaluation_due, Some(name), retention);
         Saves { begun: true, waited, ..self.saves() }
     }
 
-    /// The saves that have ended since this was last asked. It does not wait.
+    /// Returns the saves that have ended since the last call. Does not wait.
     pub fn saves(&mut self) -> Saves {
         let save = self.writer.poll();
         self.ended(save);
         Saves { ended: std::mem::take(&mut self.ended), ..Saves::default() }
     }
 
-    /// As [`Run::saves`], once nothing is under way any more.
+    /// Waits for the save in progress, and returns the saves that have ended since the last call.
     pub fn wait_for_saves(&mut self) -> Saves {
         let waited = self.finish_save();
         Saves { waited, ..self.saves() }
     }
 
-    /// How long the save under way has been going on; None where there is none.
+    /// Returns how long the save in progress has taken so far. None if there is none.
     pub fn saving_for(&self) -> Option<Duration> {
         self.writer.under_way()
     }
@@ -118,7 +118,7 @@ impl Run {
         self.writer.submit(Job { checkpoint: Arc::new(checkpoint), is_new_best, name, retention });
     }
 
-    /// Waits for the save under way; says how long that was.
+    /// Waits for the save in progress. Returns how long that took.
     pub(super) fn finish_save(&mut self) -> Option<Duration> {
         self.writer.under_way()?;
         let began = Instant::now();
@@ -127,7 +127,7 @@ impl Run {
         Some(began.elapsed())
     }
 
-    /// Keeps what has become of a save.
+    /// Records the result of a save.
     fn ended(&mut self, save: Option<Save>) {
         let Some(mut save) = save else { return };
         for path in &save.files {
@@ -142,7 +142,7 @@ impl Run {
         if let Err(error) = &save.result {
             let (global_step, error) = (save.position.global_step, crate::store::chain(error));
             self.note(Event::SaveFailed(SaveFailed { global_step, error }));
-            // It can be tried again as long as the run is there.
+            // Another attempt is possible while the run is at this position.
             self.unsaved |= save.position == self.position;
         }
         self.ended.push(save);
@@ -153,7 +153,7 @@ impl Run {
     }
 
     fn retention(&self) -> Retention {
-        // A run that the loop has ended here ends as one that has made all its updates.
+        // A run that the loop has ended here ends like one that has made all its updates.
         let end = if self.stopped.is_some() { self.position.global_step } else { self.plan.total_steps };
         Retention { max_checkpoints: self.policy.max_checkpoints.max(1), cadence: self.policy.cadence(), end }
     }

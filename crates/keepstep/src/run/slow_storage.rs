@@ -4,113 +4,17 @@ use super::{Policy, Run, RunBuilder, RunError, Sizes, UpdateStats};
 use crate::checkpoint::State;
 use crate::identity::Identity;
 use crate::name::BEST_MODEL;
-use crate::store::{Disk, Lock, Metadata, Storage, StorageFile, load};
-use keepstep_pt::{Dict, ReadAt, Tensor, Value};
+use crate::store::{Disk, Storage, load};
+use crate::testing::{SyncSwitch, Syncs};
+use keepstep_pt::{Dict, Tensor, Value};
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
-
-/// What the next syncs of files do.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Syncs {
-    Work,
-    /// They do not return before this is changed.
-    Hang,
-    Fail,
-    Panic,
-}
-
-/// The disk, but for its syncs.
-#[derive(Debug, Clone)]
-struct Slow(Arc<(Mutex<Syncs>, Condvar)>);
-
-struct SlowFile(Box<dyn StorageFile>, Slow);
-
-impl Slow {
-    fn new(syncs: Syncs) -> Slow {
-        Slow(Arc::new((Mutex::new(syncs), Condvar::new())))
-    }
-
-    fn set(&self, syncs: Syncs) {
-        *self.0.0.lock().expect("a lock") = syncs;
-        self.0.1.notify_all();
-    }
-
-    /// From another thread, once this one may be waiting.
-    fn set_soon(&self, syncs: Syncs) {
-        let storage = self.clone();
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(60));
-            storage.set(syncs);
-        });
-    }
-}
-
-impl Write for SlowFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl StorageFile for SlowFile {
-    fn sync(&mut self) -> io::Result<()> {
-        let (syncs, changed) = &*(self.1).0;
-        let syncs = syncs.lock().expect("a lock");
-        let syncs = *changed.wait_while(syncs, |syncs| *syncs == Syncs::Hang).expect("a lock");
-        match syncs {
-            Syncs::Fail => Err(io::Error::from_raw_os_error(5)),
-            Syncs::Panic => panic!("the writer breaks"),
-            _ => self.0.sync(),
-        }
-    }
-}
-
-impl Storage for Slow {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.create_folder(path)
-    }
-    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(SlowFile(Disk.create(path, len_bytes)?, self.clone())))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.link(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.sync_folder(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        Disk.list(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
-        Disk.open(path)
-    }
-    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        Disk.metadata(path)
-    }
-    fn lock(&self, folder: &Path) -> io::Result<Lock> {
-        Disk.lock(folder)
-    }
-    fn free_bytes(&self, folder: &Path) -> Option<u64> {
-        Disk.free_bytes(folder)
-    }
-}
 
 /// A run of 12 updates in two epochs that saves every second.
-fn open(folder: &Path, storage: &Slow) -> Run {
+fn open(folder: &Path, storage: &SyncSwitch) -> Run {
     let policy = Policy { save_steps: 2, eval_steps: Some(3), ..Policy::default() };
-    RunBuilder::open_on(folder, policy, Arc::new(storage.clone()))
+    RunBuilder::open_on(folder, policy, storage.storage())
         .and_then(|builder| builder.start(Identity::new(1), Sizes::new(6, 2)))
         .expect("a run")
 }
@@ -149,7 +53,7 @@ fn hashes(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn training_goes_on_while_a_save_is_under_way_and_the_next_save_waits() {
     let folder = tempfile::tempdir().expect("a folder");
-    let storage = Slow::new(Syncs::Hang);
+    let storage = SyncSwitch::new(Syncs::Hang);
     let mut run = open(folder.path(), &storage);
     advance(&mut run);
     advance(&mut run);
@@ -177,7 +81,7 @@ fn training_goes_on_while_a_save_is_under_way_and_the_next_save_waits() {
 #[test]
 fn dropping_a_run_finishes_its_save() {
     let folder = tempfile::tempdir().expect("a folder");
-    let storage = Slow::new(Syncs::Hang);
+    let storage = SyncSwitch::new(Syncs::Hang);
     let mut run = open(folder.path(), &storage);
     advance(&mut run);
     advance(&mut run);
@@ -194,7 +98,7 @@ fn dropping_a_run_finishes_its_save() {
 fn the_files_are_those_of_saving_in_the_foreground() {
     let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
     for (folder, background) in folders.iter().zip([true, false]) {
-        let mut run = open(folder.path(), &Slow::new(Syncs::Work));
+        let mut run = open(folder.path(), &SyncSwitch::new(Syncs::Work));
         while !run.is_complete() {
             advance(&mut run);
             let saved = state(&run);
@@ -213,7 +117,7 @@ fn the_files_are_those_of_saving_in_the_foreground() {
 #[test]
 fn a_best_that_could_not_be_saved_comes_before_any_later_checkpoint() {
     let folder = tempfile::tempdir().expect("a folder");
-    let storage = Slow::new(Syncs::Work);
+    let storage = SyncSwitch::new(Syncs::Work);
     let mut run = open(folder.path(), &storage);
     for step in 1..=3 {
         advance(&mut run);
@@ -243,7 +147,7 @@ fn a_best_that_could_not_be_saved_comes_before_any_later_checkpoint() {
 #[test]
 fn the_save_under_way_is_the_last_good_checkpoint() {
     let folder = tempfile::tempdir().expect("a folder");
-    let storage = Slow::new(Syncs::Hang);
+    let storage = SyncSwitch::new(Syncs::Hang);
     let mut run = open(folder.path(), &storage);
     advance(&mut run);
     advance(&mut run);
@@ -259,7 +163,7 @@ fn the_save_under_way_is_the_last_good_checkpoint() {
 #[test]
 fn a_panic_of_the_writer_is_the_run_s() {
     let folder = tempfile::tempdir().expect("a folder");
-    let storage = Slow::new(Syncs::Panic);
+    let storage = SyncSwitch::new(Syncs::Panic);
     let mut run = open(folder.path(), &storage);
     advance(&mut run);
     advance(&mut run);
@@ -273,7 +177,7 @@ fn a_panic_of_the_writer_is_the_run_s() {
 #[test]
 fn a_best_that_is_not_the_run_s_is_put_right_or_said() {
     let folder = tempfile::tempdir().expect("a folder");
-    let storage = Slow::new(Syncs::Work);
+    let storage = SyncSwitch::new(Syncs::Work);
     let best = folder.path().join(BEST_MODEL);
     let mut run = open(folder.path(), &storage);
     let mut older = Vec::new();
@@ -291,7 +195,7 @@ fn a_best_that_is_not_the_run_s_is_put_right_or_said() {
                 std::fs::write(&best, &older).expect("an older best");
                 run = open(folder.path(), &storage);
                 let notes: String = run.notes().iter().map(|note| format!("{note}\n")).collect();
-                // Beside it lies the checkpoint of step 6, which is the best, or a later one, which is not.
+                // The newest checkpoint next to it is that of step 6, which is the best, or a later one, which is not.
                 assert_eq!(std::fs::read(&best).expect("a best") == whole, step == 6, "{notes}");
                 assert_eq!(notes.contains("Copied the best model"), step == 6, "{notes}");
                 assert_eq!(notes.contains("is missing"), step == 8, "{notes}");

@@ -1,32 +1,32 @@
-//! What a loop reports of one update.
+//! Numbers that a loop reports about one update.
 
-/// What one update did. A loop reports what it knows.
+/// Numbers about one update. All of them are optional.
 ///
 /// ```
 /// use keepstep::run::UpdateStats;
 ///
 /// let whole = UpdateStats::new(12.5, 5).with_learning_rate(5e-4).with_grad_norm(0.7);
 /// assert_eq!(whole.loss(), Some(2.5));
-/// assert_eq!(UpdateStats::default().loss(), None, "an update of which nothing is known");
+/// assert_eq!(UpdateStats::default().loss(), None, "no loss is reported");
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct UpdateStats {
     /// The sum of the losses of the update's tokens (or samples).
     pub loss_sum: f64,
-    /// How many those are; 0 where no loss is reported.
+    /// Number of those tokens (or samples). 0 if no loss is reported.
     pub num_tokens: u64,
     /// The learning rate that was used.
     pub learning_rate: Option<f64>,
     /// The gradient's global norm before clipping.
     pub grad_norm: Option<f64>,
-    /// Whether a gradient scaler skipped the optimizer step, because a gradient was not finite. The update counts all
-    /// the same.
+    /// Whether a gradient scaler skipped the optimizer step, because a gradient was not finite. The update is
+    /// counted anyway.
     pub skipped: bool,
 }
 
 impl UpdateStats {
-    /// An update with the sum of the losses of so many tokens.
+    /// Reports the sum of the losses of `num_tokens` tokens.
     pub fn new(loss_sum: f64, num_tokens: u64) -> UpdateStats {
         UpdateStats { loss_sum, num_tokens, ..UpdateStats::default() }
     }
@@ -49,7 +49,7 @@ impl UpdateStats {
         UpdateStats { skipped, ..self }
     }
 
-    /// The mean loss; None where no loss is reported.
+    /// Computes the mean loss. None if no loss is reported.
     pub fn loss(&self) -> Option<f64> {
         (self.num_tokens > 0).then(|| self.loss_sum / self.num_tokens as f64)
     }

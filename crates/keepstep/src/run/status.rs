@@ -1,4 +1,4 @@
-//! `status.json`: what other programs read of a run without opening its checkpoints.
+//! `status.json`: the state of a run, for other programs.
 
 use crate::position::{Plan, Position};
 use crate::store::write_whole;
@@ -9,19 +9,19 @@ use std::path::Path;
 /// The file's name in the run's folder.
 pub const STATUS_FILE: &str = "status.json";
 
-/// The state of a run, as `status.json` has it.
+/// The content of `status.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The run's id: see [`Run::id`](super::Run::id).
     pub id: String,
-    /// Whether the run goes on.
+    /// The run's state.
     pub state: RunState,
-    /// Why the session or the run has ended; None while it is running.
+    /// Why the session or the run has ended. None while it is running.
     pub reason: Option<String>,
     /// The epoch.
     pub epoch: u64,
-    /// Micro-batches completed in it.
+    /// Micro-batches completed in this epoch.
     pub step: u64,
     /// Updates completed.
     pub global_step: u64,
@@ -31,16 +31,16 @@ pub struct Status {
     pub checkpoint: Option<String>,
     /// The machine that the session runs on.
     pub host: String,
-    /// The number of its process there.
+    /// The id of its process there.
     pub pid: u32,
 }
 
-/// Whether a run goes on.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunState {
-    /// A session trains, or was killed.
+    /// A session is training, or was killed.
     Running,
     /// The session has ended before the run; the next one continues.
     Stopped,
@@ -67,7 +67,7 @@ impl Status {
     /// Reads the status of the run in a folder.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// The file does not exist or cannot be read.
     pub fn read(folder: &Path) -> io::Result<Status> {
         Ok(serde_json::from_slice(&std::fs::read(folder.join(STATUS_FILE))?)?)
     }

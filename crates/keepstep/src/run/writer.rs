@@ -1,4 +1,4 @@
-//! The thread that saves while training goes on.
+//! The thread that saves while training continues.
 
 use super::saver::{Job, Saver};
 use super::saves::Save;
@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// One thread, which owns the store; at most one save is under way. Dropping it waits for that save.
+/// A thread that owns the store, with at most one save in progress. Dropping it waits for that save.
 ///
-/// A panic of the thread goes on in whoever looks next.
+/// If the thread panics, the next call panics with the same payload.
 #[derive(Debug)]
 pub(super) struct Writer {
     jobs: Option<Sender<Job>>,
@@ -24,9 +24,9 @@ impl Writer {
         let (jobs, to_do) = channel();
         let (done, ended) = channel();
         let work = move || {
-            step_back();
+            lower_priority();
             for job in to_do {
-                // A receiver that is gone is a run that is gone: the rest is saved all the same.
+                // Without a receiver the run is gone. Save the remaining jobs anyway.
                 let _ = done.send(saver.save(job));
             }
         };
@@ -34,7 +34,7 @@ impl Writer {
         Ok(Writer { jobs: Some(jobs), ended, thread: Some(thread), began: None })
     }
 
-    /// Hands over a job; one that is under way must have been waited for.
+    /// Starts a job. The caller must have waited for the previous one.
     pub(super) fn submit(&mut self, job: Job) {
         debug_assert!(self.began.is_none(), "one save at a time");
         self.began = Some(Instant::now());
@@ -43,12 +43,12 @@ impl Writer {
         }
     }
 
-    /// How long the save under way has been going on.
+    /// Returns how long the save in progress has taken so far.
     pub(super) fn under_way(&self) -> Option<Duration> {
         self.began.map(|began| began.elapsed())
     }
 
-    /// The save under way, if it has ended.
+    /// Takes the result of the save if it has ended.
     pub(super) fn poll(&mut self) -> Option<Save> {
         self.began?;
         match self.ended.try_recv() {
@@ -61,7 +61,7 @@ impl Writer {
         }
     }
 
-    /// The save under way, once it has ended.
+    /// Waits for the save in progress, and takes its result.
     pub(super) fn wait(&mut self) -> Option<Save> {
         self.began?;
         match self.ended.recv() {
@@ -73,7 +73,7 @@ impl Writer {
         }
     }
 
-    /// The thread has ended before its time.
+    /// Panics because the thread has ended too early, with its own panic if it has one.
     fn fail(&mut self) -> ! {
         self.began = None;
         self.jobs = None;
@@ -95,12 +95,12 @@ impl Drop for Writer {
     }
 }
 
-/// Lets the threads that train go first.
+/// Lowers this thread's priority, in favour of the threads that train.
 #[cfg(target_os = "linux")]
-fn step_back() {
-    // A thread's own priority, on Linux. Where it stays as it is, saving is no less safe.
+fn lower_priority() {
+    // On Linux this changes the priority of one thread. An error does not matter: saving is safe at any priority.
     let _ = rustix::process::nice(10);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+fn lower_priority() {}

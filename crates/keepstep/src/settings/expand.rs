@@ -1,12 +1,13 @@
-//! `~` and `${VAR:-default}` in paths.
+//! Expansion of `~` and `${VAR:-default}` in paths.
 
 use thiserror::Error;
 
-/// A variable of the environment that is not set.
+/// An environment variable that is not set.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "`{text}` names the environment's variable {variable}, which is not set: set it, or write ${{{variable}:-DEFAULT}}"
+    "`{text}` names the environment variable {variable}, which is not set: set it, or write ${{{variable}:-DEFAULT}}"
 )]
+#[non_exhaustive]
 pub struct UnsetVariable {
     /// The text with the variable.
     pub text: String,

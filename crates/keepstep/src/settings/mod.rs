@@ -1,4 +1,4 @@
-//! Settings as people write them: each key with its type, its default and its mark; spans of time; paths.
+//! Settings in config files: keys with types, defaults and marks; durations; paths.
 
 mod expand;
 mod time_span;
@@ -9,14 +9,14 @@ pub use time_span::TimeSpan;
 #[doc(hidden)]
 pub use serde;
 
-/// What a key means to a run.
+/// The effect of a key on a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mark {
-    /// It changes the result: stored in checkpoints and compared on resuming.
+    /// Changes the result. It is stored in checkpoints and compared on resuming.
     Result,
-    /// It changes speed, places or what is kept, never a byte of a checkpoint.
+    /// Changes speed, paths or which files are kept, never a byte of a checkpoint.
     Runtime,
-    /// A table of further keys.
+    /// Contains further keys.
     Section(&'static [Key]),
 }
 
@@ -29,7 +29,7 @@ pub struct Key {
     pub mark: Mark,
 }
 
-/// Defines a table: a struct that serde reads, the defaults, and the list of its keys with their marks.
+/// Defines a table: a struct that serde reads and writes, its defaults, and the list of its keys with their marks.
 #[macro_export]
 macro_rules! settings {
     (

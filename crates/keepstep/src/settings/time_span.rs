@@ -1,11 +1,11 @@
-//! Spans of time as people write them: "90s", "10m", "11h30m".
+//! Durations in config files: "90s", "10m", "11h30m".
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A span of time of at least a second.
+/// A duration of at least one second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeSpan(pub Duration);
 
@@ -14,7 +14,7 @@ impl FromStr for TimeSpan {
 
     fn from_str(text: &str) -> Result<TimeSpan, &'static str> {
         const EXPECTED: &str =
-            "expected a span of time such as \"90s\", \"10m\", \"11h30m\", \"11:30:00\" or \"1-00:00:00\"";
+            "expected a duration such as \"90s\", \"10m\", \"11h30m\", \"11:30:00\" or \"1-00:00:00\"";
         if text.contains([':', '-']) {
             return clock(text).map(|seconds| TimeSpan(Duration::from_secs(seconds))).ok_or(EXPECTED);
         }
@@ -35,8 +35,8 @@ impl FromStr for TimeSpan {
     }
 }
 
-/// Seconds of a time as SLURM writes it: `HH:MM:SS`, or `D-HH`, `D-HH:MM`, `D-HH:MM:SS`. Two numbers with one colon are
-/// not read: SLURM takes them for minutes and seconds, people for hours and minutes.
+/// Parses a time in the format of SLURM: `HH:MM:SS`, `D-HH`, `D-HH:MM` or `D-HH:MM:SS`. Refuses `11:30`: SLURM reads it
+/// as minutes and seconds, people read it as hours and minutes.
 fn clock(text: &str) -> Option<u64> {
     let (days, rest) = match text.split_once('-') {
         Some((days, rest)) => (Some(days), rest),

@@ -9,48 +9,70 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Where to look beside the run's own folder.
+/// A place to look in addition to the run's own folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A checkpoint, or a folder of them. It is only ever read.
+    /// A checkpoint, or a folder of checkpoints. It is only read, never written.
     Path(PathBuf),
-    /// Nowhere.
+    /// No other place.
     None,
 }
 
-/// Where checkpoints are looked for.
+/// The places in which to look for checkpoints.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Candidates<'a> {
-    /// The run's own folder; it need not exist.
+    /// The run's own folder. It need not exist.
     pub folder: &'a Path,
     /// The other place.
     pub source: &'a Source,
-    /// Whether the source is taken even where the folder has a later checkpoint.
+    /// Whether to take the source even if the folder has a later checkpoint.
     pub source_only: bool,
+}
+
+impl<'a> Candidates<'a> {
+    /// Looks in this folder alone.
+    pub fn new(folder: &'a Path) -> Candidates<'a> {
+        Candidates { folder, source: &Source::None, source_only: false }
+    }
+
+    /// Looks in another place too.
+    #[must_use]
+    pub fn with_source(self, source: &'a Source) -> Candidates<'a> {
+        Candidates { source, ..self }
+    }
+
+    /// Takes the source even if the folder has a later checkpoint.
+    #[must_use]
+    pub fn with_source_only(self, source_only: bool) -> Candidates<'a> {
+        Candidates { source_only, ..self }
+    }
 }
 
 /// The newest valid checkpoint.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Newest {
     /// The file.
     pub path: PathBuf,
-    /// Its content; tensors are read from the file when they are asked for.
+    /// Its content. Tensors are read from the file on access.
     pub checkpoint: Checkpoint,
-    /// What was looked at and not taken, newest first.
+    /// Candidates that could not be used, newest first.
     pub skipped: Vec<Skipped>,
 }
 
-/// A candidate that was not taken.
+/// A candidate that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Skipped {
     /// The file.
     pub path: PathBuf,
-    /// Why.
+    /// Why it could not be used.
     pub reason: String,
 }
 
 impl Skipped {
-    /// The reason without the path, which is shown next to it.
+    /// Takes the reason without the path, which is shown next to it.
     fn new(path: PathBuf, error: &dyn Error) -> Skipped {
         let text = chain(error);
         let name = format!("{}: ", path.display());
@@ -59,17 +81,17 @@ impl Skipped {
     }
 }
 
-/// Nothing to continue from where there should be.
+/// A missing checkpoint where there should be one.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The configured source is not there.
-    #[error("{path}: the checkpoint (or folder of checkpoints) to resume from is not there")]
+    /// The configured source does not exist.
+    #[error("{path}: the checkpoint (or folder of checkpoints) to resume from does not exist")]
     Missing {
         /// The source.
         path: PathBuf,
     },
-    /// A folder was named that has no checkpoint.
+    /// The source is a folder without checkpoints.
     #[error("{path}: the folder to resume from has no checkpoint")]
     Empty {
         /// The source.
@@ -83,7 +105,7 @@ pub enum SourceError {
         /// Why.
         source: io::Error,
     },
-    /// There are files, and none of them holds.
+    /// No file is valid.
     #[error("{}", nothing_valid(skipped))]
     NothingValid {
         /// Every file that was tried.
@@ -97,11 +119,11 @@ fn nothing_valid(skipped: &[Skipped]) -> String {
     format!("no checkpoint can be used, so there is nothing to continue from: {}", list.join("; "))
 }
 
-/// Finds the valid checkpoint with the highest global step: in the folder, or in the source where that is later. A
-/// valid best is the last resort. None where there is no checkpoint at all and no source is set.
+/// Finds the valid checkpoint with the highest global step, in the folder and the source. A best model is used only if
+/// no other checkpoint is valid. None if there is no checkpoint at all and no source is set.
 ///
 /// # Errors
-/// A source that is missing or empty, or nothing but damaged files.
+/// The source is missing or empty, or all files are damaged.
 pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option<Newest>, SourceError> {
     let is_folder = |path: &Path| storage.metadata(path).map(|metadata| metadata.is_folder).ok();
     let mut files = Vec::new();
@@ -129,7 +151,7 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
             Err(error) => skipped.push(Skipped::new(path, &error)),
         }
     }
-    // Best models last; then by what the file says; on ties the folder's own, which came first.
+    // Best models last, then by the position in the file. The sort is stable, so on ties the folder's own comes first.
     let is_best = |path: &Path| file_name(path) == Some(BEST_MODEL);
     opened.sort_by_key(|(path, _, checkpoint)| {
         (is_best(path), std::cmp::Reverse(checkpoint.position.global_step))
@@ -143,14 +165,14 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
     if skipped.is_empty() { Ok(None) } else { Err(SourceError::NothingValid { skipped }) }
 }
 
-/// A file that is no usable checkpoint.
+/// A file that cannot be used as a checkpoint.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// It is damaged, or no `.pt` file at all.
+    /// The file is damaged, or not a `.pt` file.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It is not one of keepstep's checkpoints.
+    /// The file is not a checkpoint of keepstep.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
 }
@@ -158,20 +180,20 @@ pub enum OpenError {
 /// Opens a checkpoint and checks every checksum in it.
 ///
 /// # Errors
-/// It is damaged, or not one of keepstep's.
+/// The file is damaged, or not a checkpoint of keepstep.
 pub fn load(path: &Path) -> Result<Checkpoint, OpenError> {
     let (file, checkpoint) = open(&Disk, path)?;
     file.verify_at_once()?;
     Ok(checkpoint)
 }
 
-/// Opens a file and reads its root; the tensors' checksums are not yet checked.
+/// Opens a file and reads its root, without checking the tensors' checksums.
 pub(crate) fn open(storage: &dyn Storage, path: &Path) -> Result<(File, Checkpoint), OpenError> {
     let file = open_file(storage, path)?;
     let checkpoint = match Checkpoint::from_value(file.value()) {
         Ok(checkpoint) => checkpoint,
         Err(error) => {
-            // What decayed may still parse: then that is the reason to be told.
+            // If the file is damaged, that is the better reason to report.
             file.verify()?;
             return Err(error.into());
         }
@@ -179,13 +201,13 @@ pub(crate) fn open(storage: &dyn Storage, path: &Path) -> Result<(File, Checkpoi
     Ok((file, checkpoint))
 }
 
-/// Opens a file that need not be a checkpoint.
+/// Opens a `.pt` file that need not be a checkpoint.
 pub(super) fn open_file(storage: &dyn Storage, path: &Path) -> Result<File, ReadError> {
     let source = storage.open(path).map_err(|error| ReadError::io(path, error))?;
     File::from_source(path, source)
 }
 
-/// The checkpoints of a folder, and its best model.
+/// Collects the checkpoints of a folder, and its best model.
 fn collect(storage: &dyn Storage, folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: folder.to_path_buf(), source };
     let is_candidate = |path: &PathBuf| {
@@ -195,14 +217,14 @@ fn collect(storage: &dyn Storage, folder: &Path, files: &mut Vec<PathBuf>) -> Re
     Ok(())
 }
 
-/// The global step that a file holds, if it can be opened at all.
+/// Reads the global step in a file, if the file can be opened.
 pub(super) fn stated_global_step(storage: &dyn Storage, path: &Path) -> Option<u64> {
     let file = open_file(storage, path).ok()?;
     let step = file.value().as_dict()?.get("global_step").and_then(Value::as_int)?;
     u64::try_from(step).ok()
 }
 
-/// An error and its causes on one line.
+/// Writes an error and its causes on one line.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,16 +1,16 @@
-//! A file on the disk that is being written. The disk begins with what is there while the rest is still being made, so that
-//! the sync at the end has little left to wait for.
+//! A file on the disk that is being written. The disk starts writing early parts while later ones are still being
+//! produced, which leaves little work for the sync at the end.
 
 use super::StorageFile;
 use std::fs::File;
 use std::io::{self, Write};
 
-/// Bytes after which the disk is told to begin. Smaller than a disk's own buffers, large enough for one request.
+/// Bytes after which writeback starts: smaller than a disk's own buffers, and large enough for one request.
 const PART: u64 = 2 << 20;
 
 pub(super) struct DiskFile {
     file: File,
-    /// Bytes written, and how many of them the disk has been told of.
+    /// Bytes written, and how many of them writeback has started for.
     written: u64,
     begun: u64,
 }
@@ -43,11 +43,11 @@ impl StorageFile for DiskFile {
     }
 }
 
-/// A hint: nothing is durable by it, and what goes wrong there is what the sync says.
+/// Starts writeback. This is a hint: it makes nothing durable, and the later sync reports errors.
 #[cfg(target_os = "linux")]
 fn begin_writeback(file: &File, offset: u64, len: u64) {
     use rustix::fs::{Advice, fadvise};
-    // Linux begins to write what is dirty in the range, and drops only what is clean already.
+    // Linux starts to write the dirty pages of the range, and drops only clean ones.
     let _ = fadvise(file, offset, std::num::NonZeroU64::new(len), Advice::DontNeed);
 }
 

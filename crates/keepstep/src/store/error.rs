@@ -1,4 +1,4 @@
-//! What can go wrong in a store.
+//! Errors of a store.
 
 use super::OpenError;
 use keepstep_pt::{NotStorable, ReadError};
@@ -36,7 +36,8 @@ pub enum StoreError {
     },
     /// The disk is too full for a checkpoint.
     #[error(
-        "{path}: the checkpoint needs {:.1} MB and {:.1} MB are free: {:.1} MB are missing; every older checkpoint is untouched",
+        "{path}: the checkpoint needs {:.1} MB and {:.1} MB are free: {:.1} MB are missing; every older checkpoint is \
+         untouched",
         *needed_bytes as f64 / 1e6, *free_bytes as f64 / 1e6, needed_bytes.saturating_sub(*free_bytes) as f64 / 1e6
     )]
     NoRoom {
@@ -44,20 +45,20 @@ pub enum StoreError {
         path: PathBuf,
         /// Its size.
         needed_bytes: u64,
-        /// What the disk has left.
+        /// Free bytes on the disk.
         free_bytes: u64,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The state holds something that a file cannot.
+    /// The state holds a value that a file cannot store.
     #[error("{path}: the checkpoint cannot be saved; every older one is untouched")]
     NotStorable {
         /// The file.
         path: PathBuf,
-        /// What cannot be stored, and where it is in the file.
+        /// The value that cannot be stored, and its place in the file.
         source: NotStorable,
     },
-    /// The file system can hold no more files.
+    /// The file system has no free inodes.
     #[error(
         "{path}: the checkpoint could not be saved because the file system has no free inodes: it can hold no more files, \
          though it may have free bytes; every older checkpoint is untouched"
@@ -65,10 +66,10 @@ pub enum StoreError {
     NoFiles {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// What was read back is not what was written.
+    /// The file that was read back differs from what was written.
     #[error("{path}: the checkpoint was written, but reading it back failed; every older one is untouched")]
     ReadBack {
         /// The file.
@@ -76,7 +77,7 @@ pub enum StoreError {
         /// Why.
         source: OpenError,
     },
-    /// The best model that is there may be a better one.
+    /// The existing best model cannot be read, and may be better than the new one.
     #[error("{path}: the existing best model cannot be read, so it is not replaced")]
     Unreadable {
         /// The file.

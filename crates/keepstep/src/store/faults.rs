@@ -1,126 +1,17 @@
 //! Every operation of the store fails once, or from then on: nothing that was reported as saved is lost.
 
-use super::{
-    Candidates, Disk, Lock, Metadata, Retention, Source, Storage, StorageFile, Store, StoreError, find,
-};
+use super::{Candidates, Disk, Retention, Source, Storage, Store, StoreError, find};
 use crate::cadence::Cadence;
 use crate::checkpoint::{Checkpoint, State};
 use crate::identity::Identity;
 use crate::name::{BEST_MODEL, checkpoint_name};
 use crate::position::{Plan, Position};
-use keepstep_pt::{Archive, Dict, ReadAt, Tensor, Value};
-use std::collections::BTreeSet;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use crate::testing::{Faulty, Hooked, Lacking};
+use keepstep_pt::{Archive, Dict, Tensor, Value};
+use std::path::Path;
+use std::sync::Arc;
 
 const PLAN: Plan = Plan { steps_per_epoch: 100, gradient_accumulation_steps: 1, total_steps: 100 };
-
-/// The disk, until the countdown has run out.
-#[derive(Debug, Clone)]
-struct Faulty {
-    countdown: Arc<AtomicI64>,
-    /// Whether it fails from then on, as after a crash, or once.
-    forever: bool,
-    error: i32,
-    /// Whether each write takes a part of what it is given.
-    short: bool,
-    /// Files whose sync has failed.
-    distrusted: Arc<Mutex<BTreeSet<PathBuf>>>,
-}
-
-impl Faulty {
-    fn gate(&self) -> io::Result<()> {
-        let left = self.countdown.fetch_sub(1, Ordering::SeqCst);
-        if left == 0 || left < 0 && self.forever {
-            Err(io::Error::from_raw_os_error(self.error))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn distrusted(&self, path: &Path) -> bool {
-        self.distrusted.lock().expect("a lock").contains(path)
-    }
-}
-
-struct FaultyFile {
-    file: Box<dyn StorageFile>,
-    path: PathBuf,
-    gate: Faulty,
-}
-
-impl Write for FaultyFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Err(error) = self.gate.gate() {
-            // A part of it reaches the disk all the same; of what was interrupted, nothing.
-            if error.kind() != io::ErrorKind::Interrupted {
-                let _ = self.file.write(&bytes[..bytes.len() / 2]);
-            }
-            return Err(error);
-        }
-        let len = if self.gate.short { bytes.len().div_ceil(3) } else { bytes.len() };
-        self.file.write(&bytes[..len])
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl StorageFile for FaultyFile {
-    fn sync(&mut self) -> io::Result<()> {
-        assert!(!self.gate.distrusted(&self.path), "{} is synced once more", self.path.display());
-        if let Err(error) = self.gate.gate() {
-            // An interrupted sync has said nothing of the content.
-            if error.kind() != io::ErrorKind::Interrupted {
-                self.gate.distrusted.lock().expect("a lock").insert(self.path.clone());
-            }
-            return Err(error);
-        }
-        self.file.sync()
-    }
-}
-
-impl Storage for Faulty {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        self.gate().and_then(|()| Disk.create_folder(path))
-    }
-    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
-        assert!(!self.distrusted(path), "{} is written once more", path.display());
-        self.gate()?;
-        let (file, path, gate) = (Disk.create(path, len_bytes)?, path.to_path_buf(), self.clone());
-        Ok(Box::new(FaultyFile { file, path, gate }))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        assert!(!self.distrusted(from), "{} is trusted", from.display());
-        self.gate().and_then(|()| Disk.rename(from, to))
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.gate().and_then(|()| Disk.link(from, to))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.gate().and_then(|()| Disk.remove(path))
-    }
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        self.gate().and_then(|()| Disk.sync_folder(path))
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        self.gate().and_then(|()| Disk.list(path))
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
-        self.gate().and_then(|()| Disk.open(path))
-    }
-    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        Disk.metadata(path)
-    }
-    fn lock(&self, folder: &Path) -> io::Result<Lock> {
-        Disk.lock(folder)
-    }
-    fn free_bytes(&self, folder: &Path) -> Option<u64> {
-        Disk.free_bytes(folder)
-    }
-}
 
 fn archive(global_step: u64) -> Archive {
     let mut model = Dict::new();
@@ -160,15 +51,13 @@ const EROFS: i32 = 30;
 const EDQUOT: i32 = 122;
 const SAVES: u64 = 8;
 
-/// Saves on a storage that fails at one operation, or from there on: the last save that was reported, how many failed, and
-/// whether it came to that operation.
+/// Saves on a storage that fails at one operation, or from there on: the last save that was reported, how many failed,
+/// and whether it came to that operation.
 fn saves(folder: &Path, fails_at: i64, forever: bool, error: i32, short: bool) -> (u64, u64, bool) {
-    let countdown = Arc::new(AtomicI64::new(fails_at));
-    let storage =
-        Faulty { countdown: Arc::clone(&countdown), forever, error, short, distrusted: Arc::default() };
+    let faulty = Faulty::new(fails_at, error).forever(forever).short_writes(short);
     let mut reported = 0;
     let mut failures = 0;
-    if let Ok(mut store) = Store::open(folder, Arc::new(storage)) {
+    if let Ok(mut store) = Store::open(folder, Arc::new(Hooked(faulty.clone()))) {
         for step in 1..=SAVES {
             match save(&mut store, step) {
                 Ok(()) => reported = step,
@@ -181,7 +70,7 @@ fn saves(folder: &Path, fails_at: i64, forever: bool, error: i32, short: bool) -
             }
         }
     }
-    (reported, failures, countdown.load(Ordering::SeqCst) < 0)
+    (reported, failures, faulty.has_failed())
 }
 
 /// In memory where there is such a place: thousands of syncs are made here, and none need be true.
@@ -228,57 +117,6 @@ fn short_writes_are_completed() {
     }
 }
 
-/// A file system without fsync of folders, or without free inodes.
-#[derive(Debug, Default)]
-struct Lacking {
-    folder_sync: Option<i32>,
-    /// The error of a new file, and the free inodes.
-    create: Option<(i32, u64)>,
-}
-
-fn answer(error: Option<i32>) -> io::Result<()> {
-    error.map_or(Ok(()), |error| Err(io::Error::from_raw_os_error(error)))
-}
-
-impl Storage for Lacking {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.create_folder(path)
-    }
-    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
-        answer(self.create.map(|(error, _)| error)).and_then(|()| Disk.create(path, len_bytes))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.link(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        answer(self.folder_sync).and_then(|()| Disk.sync_folder(path))
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        Disk.list(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
-        Disk.open(path)
-    }
-    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        Disk.metadata(path)
-    }
-    fn lock(&self, folder: &Path) -> io::Result<Lock> {
-        Disk.lock(folder)
-    }
-    fn free_bytes(&self, folder: &Path) -> Option<u64> {
-        Disk.free_bytes(folder)
-    }
-    fn free_files(&self, _: &Path) -> Option<u64> {
-        self.create.map(|(_, free_files)| free_files)
-    }
-}
-
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 
@@ -287,7 +125,8 @@ fn a_folder_that_cannot_be_synced_is_used_and_noted() {
     for error in [EINVAL, EOPNOTSUPP] {
         let folder = scratch();
         let storage = Lacking { folder_sync: Some(error), ..Lacking::default() };
-        let mut store = Store::open(&folder.path().join("a/b"), Arc::new(storage)).expect("it can be used");
+        let mut store =
+            Store::open(&folder.path().join("a/b"), Arc::new(Hooked(storage))).expect("it can be used");
         let notes = store.notes();
         assert!(notes.len() == 1 && notes[0].contains("cannot sync folders"), "{notes:?}");
         for step in 1..=SAVES {
@@ -298,7 +137,7 @@ fn a_folder_that_cannot_be_synced_is_used_and_noted() {
     }
     // An error of a disk that has the operation ends it, and says which operation that was.
     let storage = Lacking { folder_sync: Some(EIO), ..Lacking::default() };
-    let error = Store::open(scratch().path(), Arc::new(storage)).expect_err("an error");
+    let error = Store::open(scratch().path(), Arc::new(Hooked(storage))).expect_err("an error");
     assert!(crate::store::chain(&error).contains("fsync of "), "{}", crate::store::chain(&error));
 }
 
@@ -306,12 +145,14 @@ fn a_folder_that_cannot_be_synced_is_used_and_noted() {
 fn used_up_inodes_are_named() {
     let folder = scratch();
     let full = Lacking { create: Some((ENOSPC, 0)), ..Lacking::default() };
-    let error = save(&mut Store::open(folder.path(), Arc::new(full)).expect("a store"), 1).expect_err("full");
+    let error =
+        save(&mut Store::open(folder.path(), Arc::new(Hooked(full))).expect("a store"), 1).expect_err("full");
     assert!(matches!(error, StoreError::NoFiles { .. }), "{error}");
     let text = crate::store::chain(&error);
     assert!(text.contains("no free inodes") && text.contains("creating "), "{text}");
     let full = Lacking { create: Some((ENOSPC, 5)), ..Lacking::default() };
-    let error = save(&mut Store::open(folder.path(), Arc::new(full)).expect("a store"), 1).expect_err("full");
+    let error =
+        save(&mut Store::open(folder.path(), Arc::new(Hooked(full))).expect("a store"), 1).expect_err("full");
     assert!(matches!(error, StoreError::Write { .. }), "{error}");
 }
 

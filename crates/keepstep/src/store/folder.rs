@@ -1,17 +1,17 @@
-//! Folders that a crash does not take away.
+//! Durable folders.
 
 use super::{Storage, operation};
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Makes a folder and its parents, each durable before anything is put into it.
+/// Creates a folder and its parents. Each is durable before anything is written into it.
 ///
 /// # Durability
-/// A folder is an entry of its parent, which has to be synced: a file is lost with its folder, however durable itself.
+/// A folder is an entry of its parent, so the parent must be synced. A durable file is lost if its folder is lost.
 ///
 /// # Errors
-/// A folder cannot be made, or its parent not synced.
+/// A folder cannot be created, or its parent cannot be synced.
 pub(super) fn make(storage: &dyn Storage, folder: &Path) -> io::Result<()> {
     let parent = match folder.parent() {
         None => return Ok(()),
@@ -19,7 +19,8 @@ pub(super) fn make(storage: &dyn Storage, folder: &Path) -> io::Result<()> {
         Some(parent) => parent,
     };
     if storage.metadata(folder).is_ok() {
-        // Who made it may have been killed before this. A parent that may not be read was not made by us.
+        // The process that created it may have been killed before this sync. If the parent cannot be read, it was not
+        // created by keepstep, so an error here does not matter.
         let _ = storage.sync_folder(parent);
         return Ok(());
     }
@@ -30,10 +31,10 @@ pub(super) fn make(storage: &dyn Storage, folder: &Path) -> io::Result<()> {
     storage.sync_folder(parent)
 }
 
-/// Makes the names in a folder durable, where its file system can do that.
+/// Makes the names in a folder durable, if its file system can do that.
 ///
 /// # Durability
-/// Some network and FUSE file systems have no fsync of folders. What a loss of power leaves there is up to them.
+/// Some network and FUSE file systems cannot sync folders. What survives a loss of power there depends on them.
 pub(crate) fn sync(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
         Err(error) if operation::is_missing(&error) => Ok(()),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 const NAME: &str = ".lock";
 
-/// Held as long as it lives; the operating system releases it when the process ends, however it ends.
+/// A lock that is held until it is dropped. The operating system also releases it whenever the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: Option<File>,
@@ -15,12 +15,12 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// No lock at all: for a storage that nobody else can write to, or that has none.
+    /// Stands in for a lock on a storage that has none, or that nobody else can write to.
     pub fn none() -> Lock {
         Lock { _file: None, missing: None }
     }
 
-    /// What the file system answered where it has no locks: then nothing keeps a second writer out.
+    /// Returns the file system's error if it has no locks. Nothing keeps a second writer out then.
     pub fn missing(&self) -> Option<&str> {
         self.missing.as_deref()
     }

@@ -1,10 +1,10 @@
-//! A folder of checkpoints: durable publishing, rotation, the best, a lock against a second writer.
+//! A folder of checkpoints: durable publishing, rotation, the best model, and a lock that keeps a second writer out.
 //!
 //! # Durability
 //! A file gets its final name only after its content is durable, and the name is durable before publishing returns.
 //! Nothing older is removed before what replaces it has been read back and verified. A process that dies at any
-//! instant leaves the old files, or the old files and the new one; at worst also a temporary file, which the next
-//! opening removes.
+//! instant leaves the old files, or the old files and the new one. It may also leave a temporary file, which the next
+//! call of [`Store::open`] removes.
 
 mod discovery;
 mod disk_file;
@@ -34,7 +34,7 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The folder that later checkpoints are moved to by a rewind.
+/// The folder to which a rewind moves later checkpoints.
 pub const SUPERSEDED: &str = "superseded";
 
 /// A folder that this process alone writes to.
@@ -43,52 +43,64 @@ pub struct Store {
     folder: PathBuf,
     storage: Arc<dyn Storage>,
     lock: Lock,
-    /// What the file system could not do where the store went on without it.
+    /// Operations that the file system does not have, which the store does without.
     missing: Missing,
-    /// Files that this process has read and found whole, with what the system said of them then.
+    /// Files that this process has read and verified, with the metadata that they had then.
     verified: BTreeMap<PathBuf, Metadata>,
-    /// Writes that have failed: each later one has a file of its own, so that none goes on in one that the disk failed.
+    /// Counts failed writes. Each later write gets another temporary file, so no file is written again after it failed.
     failures: u64,
 }
 
 /// Which scheduled checkpoints a folder keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retention {
-    /// How many of the newest, at least 1.
+    /// Number of the newest checkpoints to keep, at least 1.
     pub max_checkpoints: usize,
-    /// Which checkpoints are scheduled ones.
+    /// Decides which checkpoints are scheduled.
     pub cadence: Cadence,
     /// The global step at which the run ends.
     pub end: u64,
 }
 
 impl Retention {
-    /// Whether a checkpoint of this name is one of the scheduled ones.
+    /// Keeps the newest `max_checkpoints` of a run that ends at the global step `end`.
+    pub fn new(max_checkpoints: usize, cadence: Cadence, end: u64) -> Retention {
+        Retention { max_checkpoints, cadence, end }
+    }
+
+    /// Reports whether a checkpoint with this name is scheduled.
     pub fn is_scheduled(&self, name: &Name) -> bool {
         self.cadence.is_scheduled(name, self.end)
     }
 }
 
-/// Room on the disk.
+/// Free space on the disk, and the space that checkpoints take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Room {
-    /// Bytes that may still be written.
+    /// Bytes that can still be written.
     pub free_bytes: u64,
-    /// Bytes of the checkpoints that are there.
+    /// Bytes of the checkpoints that exist.
     pub stored_bytes: u64,
-    /// Files that may still be made (free inodes), where there is such a limit.
+    /// Files that can still be created (free inodes), where the file system has such a limit.
     pub free_files: Option<u64>,
 }
 
 impl Room {
-    /// Bytes that this process may still write to the file system of a folder on the disk, and bytes of the checkpoints in
-    /// it. The folder need not be there yet. None where the system does not say.
+    /// States the room, for storages other than the disk.
+    pub fn new(free_bytes: u64, stored_bytes: u64, free_files: Option<u64>) -> Room {
+        Room { free_bytes, stored_bytes, free_files }
+    }
+
+    /// Measures the free space for a folder on the disk, and the space that its checkpoints take. The folder need not
+    /// exist. None if the system does not report free space.
     pub fn of(folder: &Path) -> Option<Room> {
         Room::on(&Disk, folder)
     }
 
     pub(crate) fn on(storage: &dyn Storage, folder: &Path) -> Option<Room> {
-        // A relative path ends in the folder that the program was started in.
+        // The ancestors of a relative path end at the current directory.
         let there = folder.ancestors().find(|path| storage.metadata(path).is_ok()).unwrap_or(Path::new("."));
         let free_bytes = storage.free_bytes(there)?;
         let checkpoints = storage.list(folder).unwrap_or_default();
@@ -102,10 +114,10 @@ impl Room {
 }
 
 impl Store {
-    /// Opens the folder, making it where it is not there, and removes what a killed process left half written.
+    /// Opens the folder, creates it if it does not exist, and removes files that a killed process left half written.
     ///
     /// # Errors
-    /// Another process writes to it, or it cannot be used.
+    /// Another process writes to the folder, or it cannot be used.
     pub fn open(folder: &Path, storage: Arc<dyn Storage>) -> Result<Store, StoreError> {
         let unusable = |source| StoreError::Folder { folder: folder.to_path_buf(), source };
         let missing = Missing::default();
@@ -120,8 +132,8 @@ impl Store {
                 storage.remove(&path).map_err(|source| StoreError::Remove { path, source })?;
             }
         }
-        // A killed process may not have synced what is seen here: a file that it moved aside would be lost if a new one
-        // took its name before that.
+        // A killed process may have left names unsynced. Sync them first: a file that it moved aside would be lost if a
+        // new file took its name before that.
         let superseded = folder.join(SUPERSEDED);
         if storage.metadata(&superseded).is_ok() {
             storage.sync_folder(&superseded).map_err(unusable)?;
@@ -137,19 +149,19 @@ impl Store {
         })
     }
 
-    /// What this folder's file system cannot do, and what is therefore not promised in it.
+    /// Lists operations that this folder's file system does not have, with the guarantees that are missing for it.
     pub fn notes(&self) -> Vec<String> {
         let folder = self.folder.display();
         let lock = self.lock.missing().map(|reason| {
             format!(
-                "{folder}: this file system has no locks (flock: {reason}). Make sure that no second process trains into \
+                "{folder}: this file system has no locks (flock: {reason}). Make sure that no other process trains into \
                  this folder at the same time"
             )
         });
         let sync = self.missing.folder_sync().map(|reason| {
             format!(
                 "{folder}: this file system cannot sync folders (fsync: {reason}). Checkpoints survive a crash of this \
-                 program; a loss of power may take the newest ones"
+                 program, but a loss of power may destroy the newest ones"
             )
         });
         lock.into_iter().chain(sync).collect()
@@ -159,32 +171,33 @@ impl Store {
         &self.storage
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The room on the disk of the folder.
+    /// Measures the space for this folder.
     pub fn room(&self) -> Option<Room> {
         Room::on(&*self.storage, &self.folder)
     }
 
-    /// Publishes an archive under a name, durably, and reads it back.
+    /// Publishes an archive durably under a name, and reads it back.
     ///
     /// # Durability
-    /// When it returns, the file outlives the loss of power, and every checksum in it has been seen to hold.
+    /// When this returns, the file survives a loss of power, and every checksum in it has been verified.
     ///
     /// # Errors
-    /// The file could not be written, or does not read back; an older file of that name is untouched by the former.
+    /// The file could not be written, or does not read back. A failed write leaves an older file of that name
+    /// untouched.
     pub fn publish(&mut self, name: &str, archive: &Archive) -> Result<PathBuf, StoreError> {
         let len_bytes = archive.len_bytes();
         self.publish_with(name, len_bytes, |file| archive.write_to(file))
     }
 
-    /// Publishes a copy of a file's bytes.
+    /// Publishes a copy of a file.
     ///
     /// # Errors
-    /// As [`Store::publish`].
+    /// See [`Store::publish`].
     pub fn publish_copy(&mut self, name: &str, from: &Path) -> Result<PathBuf, StoreError> {
         let to = self.folder.join(name);
         let unreadable = |source| StoreError::Write { path: to.clone(), len_bytes: 0, source };
@@ -193,10 +206,10 @@ impl Store {
         self.publish_with(name, len_bytes, |file| copy(&*source, len_bytes, file))
     }
 
-    /// Gives the content of `existing` a second name, or copies it where the file system has no hard links.
+    /// Gives the content of `existing` a second name, or copies it if the file system has no hard links.
     ///
     /// # Errors
-    /// As [`Store::publish`].
+    /// See [`Store::publish`].
     pub fn publish_link(&mut self, name: &str, existing: &str) -> Result<PathBuf, StoreError> {
         let (from, path) = (self.folder.join(existing), self.folder.join(name));
         let temporary = self.temporary(name);
@@ -206,10 +219,10 @@ impl Store {
         }
         let known = self.verified.get(&from).copied().filter(|_| self.is_verified(&from));
         let moved = self.put_in_place(&temporary, &path);
-        // Renaming one name of a file to another name of the same file does nothing: the first must still go.
+        // Renaming a file to another name of the same file does nothing, so remove the first name explicitly.
         let _ = self.storage.remove(&temporary);
         moved.map_err(|source| StoreError::Write { path: path.clone(), len_bytes: 0, source })?;
-        // It is one file: what was read back under one name need not be read under the other.
+        // Both names are one file, so it need not be read back twice.
         if let Some(known) = known.filter(|known| self.stamp(&path) == Some(*known)) {
             self.verified.insert(path.clone(), known);
         }
@@ -227,7 +240,7 @@ impl Store {
         if let Err(source) = self.write(&temporary, len_bytes, write) {
             return Err(self.failed(&temporary, StoreError::Write { path, len_bytes, source }));
         }
-        // What has the name goes with the rename, and nothing goes before what replaces it has been read back.
+        // The rename removes an existing file of that name. Read the new file back before that.
         let replaces = self.stamp(&path).is_some();
         if replaces && let Err(StoreError::ReadBack { source, .. }) = self.verify(&temporary) {
             return Err(self.failed(&temporary, StoreError::ReadBack { path, source }));
@@ -249,7 +262,8 @@ impl Store {
         self.storage.sync_folder(&self.folder)
     }
 
-    /// Renames, also where a crash left both names of one file: renaming then does nothing, and the first must still go.
+    /// Renames a file. After a crash it may already have both names. Renaming then does nothing, so this also removes
+    /// the first name.
     fn move_aside(&self, path: &Path, to: &Path) -> io::Result<()> {
         self.storage.rename(path, to)?;
         match self.storage.remove(path) {
@@ -269,7 +283,7 @@ impl Store {
                 StoreError::NoFiles { path, source }
             }
             StoreError::Write { path, len_bytes, source } if source.kind() == io::ErrorKind::StorageFull => {
-                // In words that say how much is missing, where the system says so.
+                // Report how much is missing, if the system reports free space.
                 match self.storage.free_bytes(&self.folder).filter(|&free| free < len_bytes) {
                     Some(free_bytes) => {
                         StoreError::NoRoom { path, needed_bytes: len_bytes, free_bytes, source }
@@ -287,17 +301,17 @@ impl Store {
         len_bytes: u64,
         write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
     ) -> io::Result<()> {
-        // What is left under this name may be another file's second name.
+        // A leftover file of this name may be a second name of another file.
         let _ = self.storage.remove(temporary);
         let file = self.storage.create(temporary, len_bytes)?;
-        // Smaller writes are gathered; an archive's parts are of this size and go past the buffer.
+        // The buffer gathers small writes. An archive's parts are as large as the buffer and bypass it.
         let mut file = BufWriter::with_capacity(1 << 18, file);
         write(&mut file)?;
         let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync()
     }
 
-    /// What the system says of a file; another one under the same name has another.
+    /// Returns a file's metadata. A file that replaces it has other metadata.
     fn stamp(&self, path: &Path) -> Option<Metadata> {
         self.storage.metadata(path).ok()
     }
@@ -307,7 +321,7 @@ impl Store {
         stamp.is_some() && self.verified.get(path).copied() == stamp
     }
 
-    /// Reads a file as resuming will: checks every checksum and parses the checkpoint. Once per process.
+    /// Reads a file as resuming does: checks every checksum and parses the checkpoint. Does so once per process.
     fn verify(&mut self, path: &Path) -> Result<(), StoreError> {
         if self.is_verified(path) {
             return Ok(());
@@ -322,8 +336,9 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what a folder whose newest verified scheduled checkpoint is at `global_step` no longer keeps: scheduled
-    /// checkpoints beyond the newest valid ones, and off-schedule ones before it. Damaged files are not counted.
+    /// Removes checkpoints that the folder no longer keeps, when its newest verified scheduled checkpoint is at
+    /// `global_step`: scheduled ones beyond the newest valid ones, and off-schedule ones before it. Damaged files do
+    /// not count as kept.
     ///
     /// # Errors
     /// A file cannot be removed.
@@ -358,7 +373,7 @@ impl Store {
         Ok(())
     }
 
-    /// Moves every checkpoint after `global_step`, and the best if it is later, to `superseded/`.
+    /// Moves every checkpoint after `global_step` to `superseded/`, and also the best model if it is later.
     ///
     /// # Errors
     /// A file cannot be moved.
@@ -401,7 +416,7 @@ fn file_name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-/// Copies the first `len_bytes` of a source.
+/// Copies the first `len_bytes` bytes of a source.
 fn copy(source: &dyn ReadAt, len_bytes: u64, out: &mut dyn io::Write) -> io::Result<()> {
     let mut buffer = vec![0; len_bytes.min(1 << 18) as usize];
     let mut done = 0;

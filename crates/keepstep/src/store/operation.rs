@@ -19,18 +19,18 @@ impl fmt::Display for Failed {
     }
 }
 
-// The cause is in the text, because many print an `io::Error` without its causes; so it is no source as well.
+// The text includes the cause, because many programs print an `io::Error` without its causes. `source` would repeat it.
 impl Error for Failed {}
 
-/// Names the operation and its path in an error, which keeps its kind.
+/// Adds the operation and its path to an error, and keeps the error's kind.
 pub(super) fn name<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|source| {
         io::Error::new(source.kind(), Failed { operation, path: path.to_path_buf(), source })
     })
 }
 
-/// Whether a file system answers so because it does not have the operation at all: some network and FUSE file systems have
-/// no locks (ENOLCK, EINVAL, ENOTSUP, ENOSYS) or no fsync of folders (EINVAL, ENOTSUP, ENOSYS).
+/// Reports whether the error means that the file system does not have the operation at all. Some network and FUSE file
+/// systems have no locks (ENOLCK, EINVAL, ENOTSUP, ENOSYS) or no fsync of folders (EINVAL, ENOTSUP, ENOSYS).
 pub(super) fn is_missing(error: &io::Error) -> bool {
     // The kinds cover EINVAL, ENOTSUP and ENOSYS; ENOLCK has none.
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)

@@ -1,5 +1,5 @@
-//! The storage that a store uses: it repeats operations that a signal has interrupted, names operations that fail, and
-//! goes on where a file system does not have fsync for folders.
+//! The storage that a store uses. It repeats operations that a signal interrupted, names operations that fail, and does
+//! without fsync of folders if the file system does not have it.
 
 use super::operation::{is_missing, name};
 use super::{Lock, Metadata, Storage, StorageFile};
@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-/// Attempts before an interruption counts as a failure.
+/// Number of attempts before an interruption counts as a failure.
 const ATTEMPTS: u32 = 100;
 
 #[derive(Debug)]
@@ -17,14 +17,14 @@ pub(super) struct RetryInterrupted {
     pub(super) missing: Missing,
 }
 
-/// What the file system turned out not to have.
+/// Operations that the file system does not have.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Missing {
     folder_sync: Arc<OnceLock<String>>,
 }
 
 impl Missing {
-    /// What it answered when a folder was to be synced.
+    /// Returns the file system's error for syncing a folder, if it cannot do that.
     pub(super) fn folder_sync(&self) -> Option<&str> {
         self.folder_sync.get().map(String::as_str)
     }
@@ -35,7 +35,7 @@ struct RetryInterruptedFile {
     path: PathBuf,
 }
 
-/// Does it again while it is interrupted.
+/// Repeats an operation while it is interrupted.
 fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..ATTEMPTS {
         match attempt() {
@@ -43,7 +43,7 @@ fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             result => return result,
         }
     }
-    // Of another kind, so that nobody above tries for ever.
+    // Change the error's kind: callers repeat interrupted operations, and would do so forever.
     attempt().map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => io::Error::other(error),
         _ => error,
@@ -59,12 +59,14 @@ impl Write for RetryInterruptedFile {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl StorageFile for RetryInterruptedFile {
     fn sync(&mut self) -> io::Result<()> {
         name("fsync of", &self.path, retry(|| self.file.sync()))
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl Storage for RetryInterrupted {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         name("making the folder", path, retry(|| self.storage.create_folder(path)))

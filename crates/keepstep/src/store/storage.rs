@@ -1,4 +1,4 @@
-//! The few file operations that the store is made of: the seam at which tests fail them.
+//! The file operations that a store uses. Tests replace them to simulate failures.
 
 use super::Lock;
 use super::disk_file::DiskFile;
@@ -10,87 +10,102 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Where a store keeps its files.
+/// A place where a store keeps its files. All errors are those of the operating system.
 ///
 /// # Durability
-/// Nothing is durable before [`StorageFile::sync`] (the content) and [`Storage::sync_folder`] (the name) have returned.
+/// Content is durable only after [`StorageFile::sync`] has returned, and a name only after [`Storage::sync_folder`]
+/// has.
 pub trait Storage: Debug + Send + Sync {
-    /// Makes a folder and its parents; no error if it is there.
+    /// Creates a folder and its parents. Succeeds if the folder exists.
     ///
     /// # Errors
-    /// As the operating system gives them; likewise below.
+    /// The folder cannot be created.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
-    /// Makes an empty file with room for `len_bytes`.
+    /// Creates an empty file and reserves `len_bytes` bytes for it.
     ///
     /// # Errors
-    /// No room, before anything is written; or the name is taken.
+    /// There is too little space, which is known before anything is written; or the name is taken.
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>>;
-    /// Gives a file another name in the same folder, replacing what had it.
+    /// Gives a file another name in the same folder, and replaces a file of that name.
     ///
     /// # Errors
-    /// The system's.
+    /// The file cannot be renamed.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name.
     ///
     /// # Errors
-    /// Also where the file system has no hard links.
+    /// The name is taken, or the file system has no hard links.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     ///
     /// # Errors
-    /// The system's.
+    /// The file cannot be removed.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     ///
     /// # Errors
-    /// The system's.
+    /// The folder cannot be synced.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
-    /// The files of a folder, in the order of their names.
+    /// Lists a folder, sorted by name.
     ///
     /// # Errors
-    /// The system's.
+    /// The folder cannot be read.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// Also for what is no file.
+    /// The file cannot be opened, or the path is not a regular file.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>>;
-    /// What the system says of a file or folder.
+    /// Reads the metadata of a file or folder.
     ///
     /// # Errors
-    /// The system's.
+    /// It does not exist or cannot be read.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
-    /// Keeps other writers out of a folder, as long as the lock lives.
+    /// Keeps other writers out of a folder until the lock is dropped.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] where another process has it.
+    /// [`io::ErrorKind::WouldBlock`] if another process holds the lock.
     fn lock(&self, folder: &Path) -> io::Result<Lock>;
-    /// Bytes that this process may still write to the file system of a folder; None where the system does not say.
+    /// Reports how many bytes this process can still write to the file system of a folder. None if the system does not
+    /// report it.
     fn free_bytes(&self, folder: &Path) -> Option<u64>;
-    /// Files that this process may still make on the file system of a folder (its free inodes); None where there is no such
-    /// limit, or the system does not report it.
+    /// Reports how many files this process can still create on the file system of a folder (its free inodes). None if
+    /// there is no such limit, or the system does not report it.
     fn free_files(&self, _folder: &Path) -> Option<u64> {
         None
     }
 }
 
-/// What the system says of a file or folder. A file that is replaced has another.
+/// The metadata of a file or folder. It changes when a file is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Metadata {
     /// Whether it is a folder.
     pub is_folder: bool,
     /// Its size.
     pub len_bytes: u64,
-    /// When it was last written, where the system says so.
+    /// When it was last written, if the system reports it.
     pub modified: Option<SystemTime>,
+}
+
+impl Metadata {
+    /// Describes a file.
+    pub fn file(len_bytes: u64, modified: Option<SystemTime>) -> Metadata {
+        Metadata { is_folder: false, len_bytes, modified }
+    }
+
+    /// Describes a folder.
+    pub fn folder(modified: Option<SystemTime>) -> Metadata {
+        Metadata { is_folder: true, len_bytes: 0, modified }
+    }
 }
 
 /// A file that is being written.
 pub trait StorageFile: Write + Send {
-    /// Makes its content durable.
+    /// Makes the content durable.
     ///
     /// # Errors
-    /// After one, the content must never be trusted again, even if a later call succeeds.
+    /// After an error the content must never be trusted again, even if a later call succeeds.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -101,7 +116,7 @@ pub struct Disk;
 impl Storage for Disk {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         fs::create_dir_all(path).map_err(|error| match fs::read_link(path) {
-            // The system's "File exists" would mislead.
+            // The system's error, "File exists", would mislead.
             Ok(target) if !path.exists() => io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("it is a link to {}, which does not exist (is it mounted?)", target.display()),
@@ -113,7 +128,7 @@ impl Storage for Disk {
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
         let file = File::create_new(path)?;
         if let Err(error) = preallocate(&file, len_bytes) {
-            // An attempt that is made again must find the name free.
+            // Free the name for another attempt.
             let _ = fs::remove_file(path);
             return Err(error);
         }
@@ -168,7 +183,7 @@ impl Storage for Disk {
     }
 }
 
-/// Reserves the room, where the file system can.
+/// Reserves the space, if the file system can do that.
 #[cfg(target_os = "linux")]
 fn preallocate(file: &File, len_bytes: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};

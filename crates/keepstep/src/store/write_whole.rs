@@ -1,4 +1,4 @@
-//! Files that get their name only when they are complete.
+//! Atomic writes: a file gets its name only when it is complete.
 
 use super::{folder, operation};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 /// The file's permissions follow the umask.
 ///
 /// # Errors
-/// The operating system's, with the operation that failed; an older file of that name is untouched.
+/// The operating system's error, with the operation that failed. An older file of that name is untouched.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = temporary_file(parent)?;
@@ -20,11 +20,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     operation::name("fsync of", parent, folder::sync(parent))
 }
 
-/// Makes a temporary file with permissions that follow the umask, so that others can read the file that it becomes.
-/// (The `tempfile` crate makes files that only their owner can read.)
+/// Creates a temporary file with permissions that follow the umask: others can read the file that it becomes. (By
+/// default the `tempfile` crate creates files that only their owner can read.)
 ///
 /// # Errors
-/// The operating system's.
+/// The operating system's error.
 pub fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]

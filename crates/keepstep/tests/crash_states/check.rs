@@ -1,17 +1,17 @@
 //! What must hold in a state that a crash left.
 
 use crate::script::{Expectation, FOLDER, Known, contents, hash, stated};
-use crate::support::memory::{Memory, Tree};
 use crate::support::{archive, name, retention, save};
 use keepstep::name::BEST_MODEL;
-use keepstep::store::{Candidates, Source, SourceError, Store, find};
+use keepstep::store::{Candidates, SourceError, Store, find};
+use keepstep::testing::{Memory, Tree};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Discovery finds the newest checkpoint that is whole, which is no older than the last that was reported; the best is
 /// there; the folder opens anew without what was half written; and saving goes on.
 pub fn check(tree: &Tree, expect: &Expectation, known: &Known) -> Result<(), String> {
-    let storage = Memory::of(tree.clone());
+    let storage = Memory::new(tree.clone());
     let newest = known.newest(tree);
     found(&storage, newest.as_ref())?;
     let step = newest.map_or(0, |(_, step)| step);
@@ -32,7 +32,7 @@ pub fn check(tree: &Tree, expect: &Expectation, known: &Known) -> Result<(), Str
 }
 
 fn found(storage: &Memory, newest: Option<&(PathBuf, u64)>) -> Result<(), String> {
-    let candidates = Candidates { folder: Path::new(FOLDER), source: &Source::None, source_only: false };
+    let candidates = Candidates::new(Path::new(FOLDER));
     match (find(storage, &candidates), newest) {
         (Ok(None), None) => Ok(()),
         (Err(SourceError::NothingValid { skipped }), None) if !skipped.is_empty() => Ok(()),
@@ -62,7 +62,7 @@ fn goes_on(storage: &Memory, known: &Known, step: u64) -> Result<(), String> {
     save(&mut store, next, &archive(next, 999, 16), is_best, &retention(KEPT, 1))
         .map_err(|error| format!("the next save: {error}"))?;
     let tree = storage.tree();
-    let candidates = Candidates { folder, source: &Source::None, source_only: false };
+    let candidates = Candidates::new(folder);
     let found = find(storage, &candidates).map_err(|error| error.to_string())?;
     if found.is_none_or(|found| found.path != folder.join(name(next))) {
         return Err(format!("discovery does not find the next save, {next}"));

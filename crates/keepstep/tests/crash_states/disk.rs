@@ -11,8 +11,8 @@
 //!   The size lies anywhere between the last durable one and the newest: it may come before its data, or after.
 //! - Whoever kills a process alone changes nothing: the next one sees everything, and nothing more of it is durable.
 
-use crate::support::memory::{FileId, Operation, Tree};
 use crate::support::random::Random;
+use keepstep::testing::{FileId, Operation, Tree};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

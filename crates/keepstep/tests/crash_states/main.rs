@@ -13,12 +13,12 @@ mod support;
 
 use check::{check, identity};
 use disk::{Disk, Limits};
+use keepstep::testing::{Lies, Memory, Tree};
 use script::{Expectation, FOLDER, Known, Script, Session, hash};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
-use support::memory::{Lies, Memory, Tree};
 use support::random::Random;
 use support::retention;
 
@@ -74,7 +74,7 @@ impl Tally {
         let num_sessions = 1 + random.below(3);
         for number in 1..=num_sessions {
             let script = Script::random(random);
-            let memory = Memory::of(disk.live().clone()).lying(lies);
+            let memory = Memory::new(disk.live().clone()).lying(lies);
             let memory = if script.has_no_links { memory.without_links() } else { memory };
             let session = Session::run(&script, &memory, &expect, &mut known, number);
             if number == num_sessions {
@@ -178,7 +178,7 @@ fn every_crash_of_a_session() {
     let mut disk = Disk::of(root());
     let mut expect = Expectation::default();
     for (branch, script) in [(1, first), (2, second)] {
-        let memory = Memory::of(disk.live().clone());
+        let memory = Memory::new(disk.live().clone());
         let session = Session::run(&script, &memory, &expect, &mut known, branch);
         let looked = tally.look(&mut disk, &session, &known, limits, &mut Random::new(branch));
         looked.unwrap_or_else(|error| panic!("{error}"));
@@ -217,17 +217,17 @@ fn crashes_after_a_rewind_that_was_killed() {
     let (mut tally, mut known) = (Tally::default(), Known::default());
     let saves = |rewind, saves| Script { retention: retention(3, 2), has_no_links: false, rewind, saves };
     let mut disk = Disk::of(root());
-    let memory = Memory::of(disk.live().clone());
+    let memory = Memory::new(disk.live().clone());
     let script = saves(None, vec![(2, false), (2, true), (2, false)]);
     let first = Session::run(&script, &memory, &Expectation::default(), &mut known, 1);
     first.operations.iter().for_each(|operation| disk.apply(operation));
     let expect = first.expectation(first.operations.len());
-    let memory = Memory::of(disk.live().clone());
+    let memory = Memory::new(disk.live().clone());
     let second = Session::run(&saves(Some(1), vec![(1, false)]), &memory, expect, &mut known, 2);
     for done in 0..=second.operations.len() {
         let mut disk = disk.clone();
         second.operations[..done].iter().for_each(|operation| disk.apply(operation));
-        let memory = Memory::of(disk.live().clone());
+        let memory = Memory::new(disk.live().clone());
         let script = saves(None, vec![(2, false), (2, true)]);
         let third = Session::run(&script, &memory, second.expectation(done), &mut known, 3);
         let limits = Limits { names: 1024, data: 8 };

@@ -1,10 +1,10 @@
 //! A session of a run: what it does to its folder, and what must hold after a crash at each of its operations.
 
-use crate::support::memory::{Memory, Operation, Tree};
 use crate::support::random::Random;
 use crate::support::{archive, bytes, name, retention, save};
 use keepstep::name::{BEST_MODEL, Name};
 use keepstep::store::{Retention, SUPERSEDED, Store};
+use keepstep::testing::{Memory, Operation, Tree};
 use keepstep_pt::{Archive, File};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};

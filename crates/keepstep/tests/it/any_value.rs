@@ -3,7 +3,7 @@
 
 use keepstep::identity::Identity;
 use keepstep::metrics::{Evaluation, Objective};
-use keepstep::position::{Length, Position};
+use keepstep::position::Position;
 use keepstep::run::{Policy, RunBuilder, RunError, Sizes, UpdateStats};
 use keepstep::{Checkpoint, Plan, Run, State};
 use keepstep_pt::{Dict, Tensor, Value};
@@ -64,7 +64,7 @@ proptest! {
             identity.with_numerics(numerics).with_input("train_set", input.clone())
         };
         let policy = || Policy { objective: Objective::max("accuracy"), eval_steps: Some(1), ..Policy::default() };
-        let sizes = Sizes { length: Length { epochs: u64::MAX, total_steps: None }, ..Sizes::new(7, 1) };
+        let sizes = Sizes::new(7, u64::MAX);
         let mut run = Run::open(folder.path(), identity(), sizes, policy()).expect("a run");
         let update = run.next_update().expect("an update");
         run.record_update(&update, UpdateStats::new(loss, tokens));

@@ -1,10 +1,10 @@
 //! A checkpoint that decays on the disk: every bit, every length, and many places of a large one.
 
-use crate::support::memory::{Memory, Tree};
 use crate::support::random::Random;
 use crate::support::{archive, bytes, checkpoint, name};
 use keepstep::checkpoint::Checkpoint;
-use keepstep::store::{Candidates, Newest, Source, find};
+use keepstep::store::{Candidates, Newest, find};
+use keepstep::testing::{Memory, Tree};
 use keepstep_pt::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ fn find_beside(content: Vec<u8>, older: &Arc<Vec<u8>>) -> Newest {
         names: [(folder.join(name(1)), 1), (folder.join(name(2)), 2)].into(),
         contents: [(1, Arc::clone(older)), (2, Arc::new(content))].into(),
     };
-    let candidates = Candidates { folder, source: &Source::None, source_only: false };
-    find(&Memory::of(tree), &candidates).expect("the older is whole").expect("there are two")
+    let candidates = Candidates::new(folder);
+    find(&Memory::new(tree), &candidates).expect("the older is whole").expect("there are two")
 }
 
 /// Whether the damage was noticed. Noticed, the older one is found and the reason is said; unnoticed, nothing that is

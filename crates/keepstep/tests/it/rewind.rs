@@ -1,7 +1,7 @@
 //! Going back: what is later is out of the way, whatever a crash left of the time before.
 
 use crate::support::{archive, name};
-use keepstep::store::{Candidates, Disk, SUPERSEDED, Source, Store, find};
+use keepstep::store::{Candidates, Disk, SUPERSEDED, Store, find};
 use std::sync::Arc;
 
 /// A crash may leave both names of a file whose renaming had begun.
@@ -20,7 +20,7 @@ fn a_file_that_has_both_names_is_moved_all_the_same() {
     assert_eq!(store.supersede(1).expect("it is moved"), [aside.join(name(2))]);
     assert!(!folder.join(name(2)).exists(), "the later checkpoint is still in the way");
     assert!(aside.join(name(2)).exists(), "it is not lost");
-    let candidates = Candidates { folder, source: &Source::None, source_only: false };
+    let candidates = Candidates::new(folder);
     let found = find(&Disk, &candidates).expect("a valid one").expect("there is one");
     assert_eq!(found.checkpoint.position.global_step, 1);
 }

@@ -1,7 +1,6 @@
 //! A loop that learns four numbers, with momentum, accumulation and evaluations.
 
 use keepstep::identity::{CORPUS_FINGERPRINT, Identity, TOKENIZER};
-use keepstep::position::Length;
 use keepstep::run::{Policy, Run, Sizes, UpdateStats};
 use keepstep::{Checkpoint, State};
 use keepstep_pt::{Dict, Tensor, Value};
@@ -22,11 +21,7 @@ pub(crate) fn identity(learning_rate: f64) -> Identity {
 }
 
 pub(crate) fn sizes() -> Sizes {
-    Sizes {
-        steps_per_epoch: 5,
-        gradient_accumulation_steps: 2,
-        length: Length { epochs: 3, total_steps: None },
-    }
+    Sizes::new(5, 3).with_gradient_accumulation(2)
 }
 
 pub(crate) fn policy() -> Policy {

@@ -2,10 +2,9 @@
 
 use crate::support::{archive, retention, save};
 use keepstep::name::{BEST_MODEL, Name};
-use keepstep::store::{Disk, Lock, Metadata, Storage, StorageFile, Store, StoreError, chain, load};
-use keepstep_pt::ReadAt;
+use keepstep::store::{Disk, Storage, Store, StoreError, chain, load};
+use keepstep::testing::{Hooked, Watched};
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -58,7 +57,7 @@ fn command(program: &str, arguments: &[&str], mount: &Path) {
 
 /// Saves again and again, and gives how often the disk was full.
 fn fill(folder: &Path, kib: u64) -> u64 {
-    let mut store = Store::open(folder, Arc::new(Watched)).expect("a folder takes no room");
+    let mut store = Store::open(folder, Arc::new(Hooked(Watched))).expect("a folder takes no room");
     let mut failures = 0;
     for step in 1..=SAVES {
         let before = valid(folder);
@@ -97,61 +96,4 @@ fn valid(folder: &Path) -> BTreeSet<PathBuf> {
         path.file_name().and_then(|name| Name::parse(name.to_str()?)).is_some() && load(path).is_ok()
     };
     Disk.list(folder).expect("the folder").into_iter().filter(is_checkpoint).collect()
-}
-
-/// The disk, which may be found full when a file is created, and never later.
-#[derive(Debug)]
-struct Watched;
-
-struct WatchedFile(Box<dyn StorageFile>);
-
-impl Write for WatchedFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(self.0.write(bytes).expect("the room was there before anything was written"))
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl StorageFile for WatchedFile {
-    fn sync(&mut self) -> io::Result<()> {
-        self.0.sync()
-    }
-}
-
-impl Storage for Watched {
-    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(WatchedFile(Disk.create(path, len_bytes)?)))
-    }
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.create_folder(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.link(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        Disk.sync_folder(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        Disk.list(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
-        Disk.open(path)
-    }
-    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        Disk.metadata(path)
-    }
-    fn lock(&self, folder: &Path) -> io::Result<Lock> {
-        Disk.lock(folder)
-    }
-    fn free_bytes(&self, folder: &Path) -> Option<u64> {
-        Disk.free_bytes(folder)
-    }
 }

@@ -4,7 +4,7 @@ use crate::saver::{KEPT, is_best, num_elements};
 use crate::support::checkpoint;
 use crate::support::random::Random;
 use keepstep::name::{BEST_MODEL, Name};
-use keepstep::store::{Candidates, Disk, Source, find, load};
+use keepstep::store::{Candidates, Disk, find, load};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -45,7 +45,7 @@ pub fn run(kills: u64, seed: u64) {
         assert!(checkpoints as u64 >= (newest / 2).min(KEPT as u64), "{at}: {checkpoints} are left");
         let there = valid.get(&folder.join(BEST_MODEL)).copied().unwrap_or(0);
         assert!(there >= best, "{at}: the best holds {there}, and {best} was reported as saved");
-        let candidates = Candidates { folder: &folder, source: &Source::None, source_only: false };
+        let candidates = Candidates::new(&folder);
         let found = find(&Disk, &candidates).expect("a valid checkpoint, or none");
         let step = found.map_or(0, |found| found.checkpoint.position.global_step);
         // A best alone is the last resort.

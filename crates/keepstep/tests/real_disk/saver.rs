@@ -1,7 +1,7 @@
 //! The process that is killed: it saves tiny checkpoints as fast as it can, and says when each is saved.
 
 use crate::support::{archive, retention, save};
-use keepstep::store::{Candidates, Disk, Source, Store, find};
+use keepstep::store::{Candidates, Disk, Store, find};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub fn num_elements(step: u64) -> usize {
 
 pub fn save_until_killed(folder: &Path) {
     let mut store = Store::open(folder, Arc::new(Disk)).expect("the folder");
-    let candidates = Candidates { folder, source: &Source::None, source_only: false };
+    let candidates = Candidates::new(folder);
     let found = find(&Disk, &candidates).expect("a valid checkpoint, or none");
     let start = found.map_or(0, |found| found.checkpoint.position.global_step);
     say("resumed", start);

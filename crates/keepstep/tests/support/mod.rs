@@ -1,8 +1,7 @@
-//! Tiny checkpoints, saved as a run saves them, and a storage in memory.
+//! Tiny checkpoints, saved as a run saves them.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part")]
 
-pub mod memory;
 pub mod random;
 
 use keepstep::cadence::Cadence;
@@ -27,7 +26,7 @@ pub fn checkpoint(global_step: u64, branch: u64, num_elements: usize) -> Checkpo
     let value = (global_step % 10_000 * 1000 + branch) as f32;
     let values: Vec<f32> = (0..num_elements).map(|index| value + index as f32).collect();
     model.insert("weight", Tensor::from_slice(&values, vec![num_elements]));
-    let best = Some(Best { position: position(global_step), value: 1.0 / (global_step + 1) as f64 });
+    let best = Some(Best::new(position(global_step), 1.0 / (global_step + 1) as f64));
     let state = State::of_training(model, Value::None, Value::None);
     let mut checkpoint = Checkpoint::new(Identity::new(branch), PLAN, position(global_step), state);
     checkpoint.metrics.best = best;
@@ -50,7 +49,7 @@ pub fn bytes(archive: &Archive) -> Vec<u8> {
 }
 
 pub fn retention(max_checkpoints: usize, save_steps: u64) -> Retention {
-    Retention { max_checkpoints, cadence: Cadence::new(save_steps, None), end: PLAN.total_steps }
+    Retention::new(max_checkpoints, Cadence::new(save_steps, None), PLAN.total_steps)
 }
 
 /// One save, in the order in which a run makes it: the best, the checkpoint, and only then what is no longer kept.
@@ -71,6 +70,6 @@ pub fn save(
     if global_step.is_multiple_of(retention.cadence.save_steps) || global_step == retention.end {
         store.rotate(retention, global_step)
     } else {
-        store.rotate(&Retention { max_checkpoints: usize::MAX, ..*retention }, global_step)
+        store.rotate(&Retention::new(usize::MAX, retention.cadence, retention.end), global_step)
     }
 }

@@ -1,6 +1,6 @@
 //! A storage in memory that records every operation, as a process and its kernel see them.
 
-use keepstep::store::{Lock, Metadata, Storage, StorageFile};
+use crate::store::{Lock, Metadata, Storage, StorageFile};
 use keepstep_pt::ReadAt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -8,37 +8,49 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-/// A file, whatever its names are: an inode.
+/// Identifies a file under all its names: an inode.
 pub type FileId = u64;
 
-/// What was asked of the storage, and done.
+/// An operation that the storage has done.
 #[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are those of the operation")]
 pub enum Operation {
+    /// Made a folder.
     CreateFolder { path: PathBuf },
+    /// Made an empty file.
     Create { path: PathBuf, file: FileId },
+    /// Wrote bytes at an offset.
     Write { file: FileId, offset: usize, bytes: Vec<u8> },
+    /// Made a file's content durable.
     Sync { file: FileId },
+    /// Gave a file another name.
     Rename { from: PathBuf, to: PathBuf, file: FileId },
+    /// Gave a file a second name.
     Link { path: PathBuf, file: FileId },
+    /// Removed a name.
     Remove { path: PathBuf },
+    /// Made the names of a folder durable.
     SyncFolder { path: PathBuf },
 }
 
 /// Folders and files.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
+    /// The folders.
     pub folders: BTreeSet<PathBuf>,
+    /// The names, and the files that they belong to.
     pub names: BTreeMap<PathBuf, FileId>,
+    /// What is in each file.
     pub contents: BTreeMap<FileId, Arc<Vec<u8>>>,
 }
 
 impl Tree {
-    /// The content under a name.
+    /// Returns the content under a name.
     pub fn content(&self, path: &Path) -> Option<&Arc<Vec<u8>>> {
         self.contents.get(self.names.get(path)?)
     }
 
-    /// Does what the operation says, as the kernel's own view of the files changes.
+    /// Changes the tree as the kernel's own view of the files changes.
     pub fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::CreateFolder { path } => {
@@ -54,7 +66,7 @@ impl Tree {
                 content[*offset..offset + bytes.len()].copy_from_slice(bytes);
             }
             Operation::Rename { from, to, file } => {
-                // Two names of one file: nothing happens, says POSIX.
+                // Two names of one file: POSIX does nothing.
                 if self.names.get(to) != Some(file) {
                     self.names.remove(from);
                     self.names.insert(to.clone(), *file);
@@ -71,7 +83,7 @@ impl Tree {
     }
 }
 
-/// What a test takes away from the storage, to see that it is missed.
+/// Guarantees that a test takes away, to check that their absence is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lies {
     /// Syncing a file does nothing.
@@ -80,7 +92,7 @@ pub struct Lies {
     pub no_sync_folder: bool,
 }
 
-/// The storage. Clones are the same one.
+/// A storage in memory. Clones share its files.
 #[derive(Debug, Clone, Default)]
 pub struct Memory(Arc<Mutex<Inner>>);
 
@@ -95,35 +107,35 @@ struct Inner {
 }
 
 impl Memory {
-    /// A storage that holds this; its operations are recorded from here on.
-    pub fn of(tree: Tree) -> Memory {
+    /// Makes a storage that holds this tree, and records its operations.
+    pub fn new(tree: Tree) -> Memory {
         let next = tree.contents.keys().next_back().map_or(1, |last| last + 1);
         Memory(Arc::new(Mutex::new(Inner { tree, next, ..Inner::default() })))
     }
 
-    /// The same, untrustworthy.
+    /// Takes guarantees away.
     pub fn lying(self, lies: Lies) -> Memory {
         self.inner().lies = lies;
         self
     }
 
-    /// The same, without hard links.
+    /// Takes hard links away.
     pub fn without_links(self) -> Memory {
         self.inner().has_no_links = true;
         self
     }
 
-    /// How many operations have been recorded.
+    /// Counts the recorded operations.
     pub fn num_operations(&self) -> usize {
         self.inner().log.len()
     }
 
-    /// The operations.
+    /// Returns the recorded operations.
     pub fn operations(&self) -> Vec<Operation> {
         self.inner().log.clone()
     }
 
-    /// What is there.
+    /// Returns the folders and files.
     pub fn tree(&self) -> Tree {
         self.inner().tree.clone()
     }
@@ -158,6 +170,7 @@ impl Inner {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl Storage for Memory {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner();
@@ -255,6 +268,10 @@ impl Storage for Memory {
     fn free_bytes(&self, _folder: &Path) -> Option<u64> {
         None
     }
+
+    fn free_files(&self, _folder: &Path) -> Option<u64> {
+        None
+    }
 }
 
 /// A file that is being written.
@@ -265,7 +282,7 @@ struct Open {
 }
 
 impl Write for Open {
-    /// In parts, each an operation, so that a crash can come between them.
+    /// Writes in parts, each an operation: a crash can come between them.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let part = &bytes[..bytes.len().min(1000)];
         let write = Operation::Write { file: self.file, offset: self.offset, bytes: part.to_vec() };
@@ -279,6 +296,7 @@ impl Write for Open {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl StorageFile for Open {
     fn sync(&mut self) -> io::Result<()> {
         self.memory.inner().record(Operation::Sync { file: self.file });
