@@ -26,7 +26,7 @@ from ._errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._session import Options
+    from ._options import Options
 
 __all__ = ["Proof", "apply", "main", "prove"]
 

@@ -17,7 +17,8 @@ from ._errors import UsageError
 from ._notebook import OpenRuns
 from ._prove import apply as apply_proof
 from ._rehearsal import RehearsalReport
-from ._session import Options, Session
+from ._options import Options
+from ._session import Session
 from ._settings import UNSET, Unset, parse_duration, split_config
 from ._track import state_of
 
@@ -346,9 +347,9 @@ class Run:
     @property
     def id(self) -> str:
         """Sixteen digits that stay the same over all sessions and machines: a hash of all that the result depends on."""
-        if self._session.id is None:
+        if self._session.core is None:
             raise UsageError("run.id is known once the run is open: call run.resume(), or ask in the loop")
-        return self._session.id
+        return self._session.core.id
 
     @property
     def output_dir(self) -> str:
@@ -432,8 +433,8 @@ class Run:
         numbers = session.last_numbers
         if numbers is not None and numbers.loss is not None:
             rows.append(("Loss", f"{numbers.loss:.4f}"))
-        if session.last_saved is not None:
-            rows.append(("Last checkpoint", os.path.basename(session.last_saved)))
+        if session.saver is not None and session.saver.last_saved is not None:
+            rows.append(("Last checkpoint", os.path.basename(session.saver.last_saved)))
         if session.closed is not None:
             rows.append(("State", session.closed))
         cells = "".join(f"<tr><th style='text-align:left'>{a}</th><td>{escape(b)}</td></tr>" for a, b in rows)

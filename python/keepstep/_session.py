@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from . import _core
 from ._banner import banner
 from ._bar import Bar
 from ._environment import Environment
-from ._errors import NotFiniteError, SaveError, UsageError
+from ._errors import NotFiniteError, UsageError
 from ._notebook import Interrupts, after_cell
+from ._opening import open_run
+from ._options import Options
 from ._random import Randomness
 from ._rehearsal import Rehearsal, RehearsalReport, updates_to_rehearse
-from ._save import Converter, Snapshot, Snapshots, storage_id
-from ._track import Tracked, frozen_digest, load, load_order, new_tensor, plain, state_of
+from ._saver import Saver
+from ._track import Tracked, load, load_order, new_tensor
 from ._window import Numbers, Pending, Steps, Window
 
 if TYPE_CHECKING:
     from ._data import Loader
     from ._plan import MicroBatch
 
-__all__ = ["Options", "Session"]
-
-@dataclass
-class Options:
-    """The settings of a run that are known before its data."""
-
-    folder: str
-    seed: int
-    config: dict[str, Any]
-    source: str | None
-    rewind: str | None
-    branch_from: str | None
-    save_steps: int
-    save_every: float | None
-    max_checkpoints: int
-    eval_steps: int | None
-    time_limit: float | None
-    metric: str
-    goal: str
-    frozen: str
-    num_threads: int | None
-    inputs: dict[str, str]
-    progress_bar: bool
-    rehearse: bool | int | None
-    quiet: bool
-    last_update: int | None = None
-    """The update after which a session ends, whatever the run's length."""
+__all__ = ["Session"]
 
 
 class Session:
@@ -63,14 +35,13 @@ class Session:
         self.started = time.monotonic()
         self.randomness = Randomness(options.seed)
         self.tracked_objects = Tracked()
-        self.snapshots = Snapshots()
         self.steps = Steps(self.tracked_objects, self._hold_back_update)
         self.interrupts = Interrupts()
         self.environment = Environment()
         self.core: Any = None
+        self.saver: Saver | None = None
         self.loader: Loader | None = None
         self.callbacks: list[Callable[[dict[str, Any]], None]] = []
-        self.id: str | None = None
         self.position: tuple[int, int, int] = (1, 0, 0)
         self.closed: str | None = None
         self.running = False
@@ -80,21 +51,17 @@ class Session:
         """Why the loop has ended before the run's end."""
         self.micro_batch: MicroBatch | None = None
         self.window: Window | None = None
-        self.last_saved: str | None = None
         self.last_numbers: Numbers | None = None
-        self.save_seconds = 0.0
         self._pending: Pending | None = None
         self._completed = False
         """The update that ends with this micro-batch is counted already, because it was evaluated."""
         self._evaluated = False
         self._ended = False
         """The end of the session is in the journal."""
-        self._snapshot: tuple[str, Snapshot] | None = None
         self._rehearsal: Rehearsal | None = None
         self._before_rehearsal: tuple[tuple[int, int, int], str | None] | None = None
         """Position and reason to stop for good at the start of a rehearsal's first pass, while that is under way."""
         self.stop_for_good: str | None = None
-        self._saved_at = self.started
         self._update_began = self.started
         self._longest_update = 0.0
         self._bar = Bar(False, 1)
@@ -126,22 +93,6 @@ class Session:
         if self.closed is not None:
             raise UsageError(f"this run {self.closed}")
 
-    def identity(self, loader: Loader) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-        """Returns the config and the inputs that the result depends on."""
-        options = self.options
-        own: dict[str, Any] = dict(loader.settings())
-        for key in ("steps_per_epoch", "gradient_accumulation_steps"):
-            own.pop(key, None)  # part of the plan
-        own["eval_steps"] = options.eval_steps
-        own["num_threads"] = options.num_threads
-        config = {**options.config, "keepstep": own}
-        inputs = [("dataset", loader.fingerprint()), *options.inputs.items()]
-        if options.frozen == "reference":
-            for name, target in self.tracked_objects.objects.items():
-                if isinstance(target, torch.nn.Module):
-                    inputs.append((f"frozen weights of {name}", frozen_digest(target)))
-        return config, [(name, value) for name, value in inputs if value]
-
     def begin(self, loader: Loader) -> tuple[int, int]:
         """Opens the run, loads what is tracked and prints where it goes on; a second loop goes on where the first ended."""
         self.check_open()
@@ -170,112 +121,19 @@ class Session:
             self._open(loader)
 
     def _open(self, loader: Loader) -> None:
-        options, objects = self.options, self.tracked_objects
-        if not objects.objects:
-            raise UsageError("nothing is tracked: call run.track(model=..., optimizer=...) before the loop")
-        if options.num_threads is None:
-            options.num_threads = torch.get_num_threads()
-            adopt_threads = True
-        else:
-            torch.set_num_threads(options.num_threads)
-            adopt_threads = False
-        config, inputs = self.identity(loader)
-        notes: list[str] = []
-        source, rewind = options.source, False
-        if options.rewind is not None:
-            source, rewind = options.rewind, True
-        foreign: str | None = None
-        if source is not None and not rewind:
-            source, foreign = self._find(source, config, inputs, notes)
-        sizes = {
-            "steps_per_epoch": loader.steps_per_epoch,
-            "gradient_accumulation_steps": loader.gradient_accumulation_steps,
-            "epochs": loader.epochs,
-        }
-
-        def look(source: str | None) -> Any:
-            return _core.look(
-                options.folder,
-                source=source,
-                rewind=rewind,
-                save_steps=options.save_steps,
-                max_checkpoints=options.max_checkpoints,
-                eval_steps=options.eval_steps,
-                metric=options.metric,
-                goal=options.goal,
-            )
-
-        opening = look(source)
-        if opening.path is None and (options.branch_from is not None or foreign is not None):
-            del opening
-            names = list(objects.objects)
-            arguments = (options.folder, options.seed, config, inputs, plain)
-            if options.branch_from is not None:
-                _core.branch(options.branch_from, *arguments, **sizes)
-                notes.append(f"This run branches from {options.branch_from}")
-            elif foreign is not None:
-                notes += _core.adopt(foreign, *arguments, names=names, **sizes)
-            opening = look(None)
-        path = opening.path
-        if path is not None:
-            objects.compare(path, opening.names())
-            saved = opening.config(new_tensor) or {}
-            threads = saved.get("keepstep", {}).get("num_threads")
-            if adopt_threads and isinstance(threads, int) and threads != options.num_threads:
-                notes.append(f"This session uses {threads} threads, as the first one did")
-                torch.set_num_threads(threads)
-                options.num_threads = config["keepstep"]["num_threads"] = threads
-        self._check_storable()
-        try:
-            core = opening.begin(options.seed, config, inputs, plain, **sizes)
-        except _core.MismatchError as error:
-            raise _core.MismatchError(self._with_branch_hint(str(error), path)) from None
-        self.core = core
-        self.id = core.id
-        self.position = core.position
-        for note in [*notes, *core.notes()]:
+        opened = open_run(self.options, self.tracked_objects, loader)
+        self.core = opened.core
+        self.saver = Saver(opened.core, self.tracked_objects, self.options.frozen)
+        self.position = opened.core.position
+        for note in opened.notes:
             self._say(note)
-        if path is not None:
-            self._load(path)
-            self.last_saved = path
-        self.environment.compare(options.folder, self._say)
-        for name, optimizer in objects.optimizers().items():
+        if opened.path is not None:
+            self._load(opened.path)
+            self.saver.last_saved = opened.path
+        self.environment.compare(self.options.folder, self._say)
+        for name, optimizer in self.tracked_objects.optimizers().items():
             self.steps.watch(name, optimizer)
         self._next_window()
-
-    def _find(
-        self, source: str, config: dict[str, Any], inputs: list[tuple[str, str]], notes: list[str]
-    ) -> tuple[str | None, str | None]:
-        """Returns the checkpoint of this run in a source, or a file that was saved before keepstep."""
-        if not os.path.exists(source):
-            raise UsageError(f"resume_from_checkpoint: {source} does not exist")
-        if not os.path.isdir(source):
-            return (source, None) if _core.is_checkpoint(source) else (None, source)
-        path, has_candidates, passed = _core.search_tree(source, self.options.seed, config, inputs, plain)
-        if path is not None:
-            notes += [f"Passed over {text}" for text in passed]
-            return path, None
-        if has_candidates:
-            list_ = "; ".join(passed)
-            raise _core.MismatchError(f"resume_from_checkpoint: {source} has no checkpoint of this run: {list_}")
-        raise UsageError(f"resume_from_checkpoint: {source} has no checkpoint of keepstep's names")
-
-    @staticmethod
-    def _with_branch_hint(text: str, path: str | None) -> str:
-        text = text.split("; set it back to go on")[0]
-        return f"{text}; set it back to go on, or make a new run from there with keepstep.Run(..., branch_from={str(path)!r})"
-
-    def _check_storable(self) -> None:
-        def convert(value: Any) -> Any:
-            return None if isinstance(value, torch.Tensor) and value.layout is not torch.strided else (
-                0 if isinstance(value, torch.Tensor) else plain(value)
-            )
-
-        _core.check_storable(self._parts(), convert)
-
-    def _parts(self) -> list[tuple[str, Any]]:
-        frozen = self.options.frozen
-        return [(name, state_of(it, frozen)) for name, it in self.tracked_objects.objects.items()]
 
     def _load(self, path: str) -> None:
         objects = self.tracked_objects.objects
@@ -340,8 +198,8 @@ class Session:
             self._next_window()
         if self._before_rehearsal is None:
             self._bar.begin(micro_batch.epoch, micro_batch.step)
-        if self._snapshot is not None and self._snapshot[1].is_ready:
-            self._submit()
+        if self.saver is not None:
+            self.saver.submit_if_ready()
 
     def after(self, micro_batch: MicroBatch) -> bool:
         """The body has run; at an update's end: counts, saves, stops."""
@@ -366,9 +224,9 @@ class Session:
         self._undo_cell()
         if self.core is None or self.closed is not None:
             return
-        if self.clean:
+        if self.clean and self.saver is not None:
             self._settle_pending()
-            self._wait_for_saves()
+            self.saver.wait()
         if self.reason is None and not self.core.is_complete:
             self.reason = "left by the loop" if self.clean else "left inside an update"
         self._end_session()
@@ -384,8 +242,8 @@ class Session:
         self._completed = self._evaluated = False
 
     def _hold_back_update(self) -> None:
-        if self._snapshot is not None:
-            self._snapshot[1].hold_back_update()
+        if self.saver is not None:
+            self.saver.hold_back_update()
 
     def _end_update(self, micro_batch: MicroBatch) -> None:
         """The window's update has been made: moves the position on; numbers on a device are read an update later."""
@@ -394,7 +252,9 @@ class Session:
         self.steps.check(micro_batch.window, bool(self.tracked_objects.scalers()), where)
         pending = self.window.close(self.steps.rate)
         self._settle_pending()
-        self._submit_now()
+        # The core's position moves on next, and the snapshot is of this one.
+        assert self.saver is not None
+        self.saver.submit()
         self._pending = pending
         epoch, _, global_step = self.position
         self.position = (micro_batch.epoch, micro_batch.step_after, global_step + 1)
@@ -499,7 +359,7 @@ class Session:
     def _at_boundary(self) -> bool:
         """Saves what is due; returns False to end the loop."""
         options, (_, _, global_step) = self.options, self.position
-        assert self.loader is not None
+        assert self.loader is not None and self.saver is not None
         stop = self._wish_to_stop()
         ends = global_step >= self.loader.total_steps or self.stop_for_good is not None
         ends_epoch = self.position[1] == self.loader.steps_per_epoch
@@ -516,20 +376,20 @@ class Session:
             self.core.stop(self.stop_for_good)
             self.reason = self.stop_for_good
         if self._pending is None and self.core.save_is_due:
-            self._save("save_if_due")
+            self.saver.save("save_if_due")
         elif self._pending is None:
             self.core.skip_save()
         if ends:
             return False
         if stop is None:
-            if options.save_every is not None and time.monotonic() - self._saved_at >= options.save_every:
+            if options.save_every is not None and time.monotonic() - self.saver.saved_at >= options.save_every:
                 self._settle_pending()
-                self._save("save_now")
-            self._poll()
+                self.saver.save("save_now")
+            self.saver.poll()
             return True
         if not scheduled:
-            self._save("save_now")
-        self._wait_for_saves()
+            self.saver.save("save_now")
+        self.saver.wait()
         self.reason = stop
         if stop == "SIGINT":
             self.interrupts.wish = None
@@ -543,69 +403,11 @@ class Session:
         if self.interrupts.wish is not None:
             return self.interrupts.wish
         limit = self.options.time_limit
-        if limit is not None:
-            reserve = self._longest_update + 1.5 * self.save_seconds + 1.0
+        if limit is not None and self.saver is not None:
+            reserve = self._longest_update + 1.5 * self.saver.seconds + 1.0
             if time.monotonic() - self.started + min(reserve, limit / 2) >= limit:
                 return "time limit"
         return None
-
-    def _save(self, how: str) -> None:
-        """Takes a snapshot and hands it to the writer as soon as it is on the host."""
-        self._submit_now()
-        self._saved_at = time.monotonic()
-        snapshot = self.snapshots.take(self._parts(), self._constant_storages())
-        self._snapshot = (how, snapshot)
-        if snapshot.is_ready:
-            self._submit()
-
-    def _constant_storages(self) -> set[int]:
-        """Returns the storages that only an optimizer's step changes."""
-        constant: set[int] = set()
-        for optimizer in self.tracked_objects.optimizers().values():
-            for group in optimizer.param_groups:
-                constant |= {storage_id(it) for it in group["params"] if it.device.type != "cpu"}
-            for state in optimizer.state.values():
-                if isinstance(state, dict):
-                    tensors = [it for it in state.values() if isinstance(it, torch.Tensor) and it.device.type != "cpu"]
-                    constant |= {storage_id(it) for it in tensors}
-        return constant
-
-    def _submit_now(self) -> None:
-        if self._snapshot is not None:
-            self._snapshot[1].wait()
-            self._submit()
-
-    def _submit(self) -> None:
-        """Hands the snapshot to the writer, after the save that is under way."""
-        assert self._snapshot is not None
-        how, snapshot = self._snapshot
-        self._snapshot = None
-        self._let_writer_finish()
-        getattr(self.core, how)(snapshot.parts, Converter())
-
-    def _let_writer_finish(self) -> None:
-        # Asleep in Python, so that an interrupt comes through.
-        while self.core.is_saving:
-            self._poll()
-            if self.core.is_saving:
-                time.sleep(0.002)
-
-    def _poll(self) -> None:
-        """Notes what has become of saves.
-
-        Raises:
-            SaveError: if one has failed.
-        """
-        files, failure = self.core.saved()
-        for path, seconds in files:
-            self.last_saved, self.save_seconds = path, max(self.save_seconds, seconds)
-        if failure is not None:
-            raise SaveError(failure)
-
-    def _wait_for_saves(self) -> None:
-        self._submit_now()
-        self._let_writer_finish()
-        self._poll()
 
     # -- the end
 
@@ -616,9 +418,9 @@ class Session:
             raise UsageError("run.finish() comes after the loop over run.data()")
         if self.running:
             raise UsageError("run.finish() comes after the loop over run.data(), not inside it")
-        if self.clean:
+        if self.clean and self.saver is not None:
             self._settle_pending()
-            self._wait_for_saves()
+            self.saver.wait()
         self._end_session()
         complete = bool(self.core.is_complete)
         self.close("has been finished")
@@ -643,8 +445,8 @@ class Session:
         self._bar.close()
         self.steps.unwatch()
         if self.core is not None:
-            if self._snapshot is not None and self.clean:
-                self._submit_now()
+            if self.saver is not None and self.clean:
+                self.saver.submit()
             self.core.close()
         self.closed = why
 

@@ -12,7 +12,7 @@ import torch
 from . import _core
 from ._errors import StateError, UsageError
 
-__all__ = ["Stateful", "Tracked", "as_state", "frozen_digest", "load_order", "new_tensor", "plain", "unwrap"]
+__all__ = ["Stateful", "Tracked", "as_state", "frozen_digest", "load_order", "new_tensor", "parts", "plain", "unwrap"]
 
 _RESERVED = {"keepstep", "config", "epoch", "step", "global_step", "train_loss", "val_loss", "best_val_loss", "state_dict"}
 
@@ -136,6 +136,11 @@ def state_of(target: Any, frozen: str) -> Any:
     left_out = frozen_names(target) if frozen == "reference" else set()
     named = ((plain_name(name), value) for name, value in state.items())
     return OrderedDict((name, value) for name, value in named if name not in left_out)
+
+
+def parts(tracked: Tracked, frozen: str) -> list[tuple[str, Any]]:
+    """Returns the names and the state dicts of everything tracked; tensors are not copied."""
+    return [(name, state_of(target, frozen)) for name, target in tracked.objects.items()]
 
 
 def plain_name(name: str) -> str:

@@ -125,7 +125,7 @@ def test_early_stopping_stays_stopped(tmp_path: Path) -> None:
 def test_branch_and_rewind(tmp_path: Path) -> None:
     Loop(tmp_path / "a", config={"lr": 0.1}).track().go().run.finish()
     path = tmp_path / "a" / "checkpoint_epoch1_step4_global2.pt"
-    with pytest.raises(keepstep.MismatchError, match=r"`lr` is 0.1 in the checkpoint and 0.2 .*branch_from="):
+    with pytest.raises(keepstep.MismatchError, match=r"`lr` is 0.1 in the checkpoint and 0.2 .*branch_from='.*pt'") as kept:
         Loop(tmp_path / "a", config={"lr": 0.2}).track().go()
     loop = Loop(tmp_path / "b", config={"lr": 0.2}, branch_from=path).track().go()
     assert loop.run.finish() and "checkpoint_epoch2_final_global6.pt" in names(tmp_path / "b")
@@ -134,6 +134,7 @@ def test_branch_and_rewind(tmp_path: Path) -> None:
     loop.run.resume()
     assert loop.run.global_step == 2
     assert "checkpoint_epoch2_final_global6.pt" in names(tmp_path / "a" / "superseded")
+    assert kept.tb is not None, "a traceback that is kept holds no lock"
 
 
 def test_adopting_a_checkpoint_from_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

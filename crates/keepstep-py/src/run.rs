@@ -151,6 +151,11 @@ impl Look {
         lock(&self.0).as_ref()?.checkpoint().map(|it| it.state.names().map(str::to_owned).collect())
     }
 
+    /// Lets go of the folder.
+    fn close(&self) {
+        drop(lock(&self.0).take());
+    }
+
     /// Compares the checkpoint with the loop, and begins the run. The look is used up.
     #[pyo3(signature = (seed, config, inputs, convert, *, steps_per_epoch, gradient_accumulation_steps, epochs))]
     #[expect(clippy::too_many_arguments, reason = "keywords of a Python function")]
