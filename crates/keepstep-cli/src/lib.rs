@@ -4,9 +4,14 @@
 //! it is a function here.
 
 mod arguments;
-mod banner;
+mod checkpoints;
 mod commands;
+mod continuation;
+mod failure;
+mod format;
+mod hints;
 mod invocation;
+mod output;
 mod progress;
 mod signals;
 mod table;
@@ -31,7 +36,7 @@ pub fn run(command_line: impl IntoIterator<Item = OsString>, program: Vec<OsStri
     match commands::run(arguments::Arguments::parse_from(command_line).command) {
         Ok(status) => status,
         Err(failure) => {
-            progress::say(&format!("keepstep: {failure}"));
+            output::say(&format!("keepstep: {failure}"));
             failure.status()
         }
     }

@@ -4,6 +4,7 @@
 //! ends the program at once; the others may be repeated, because batch systems and the kernel repeat them. SIGUSR1 asks
 //! for a checkpoint. SIGXFSZ does nothing: the write that it reports fails with an error of its own.
 
+use crate::failure::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 use signal_hook::iterator::Signals as Incoming;
 use signal_hook::low_level;
@@ -31,40 +32,9 @@ impl Signals {
     ///
     /// Signals that the parent process has set to be ignored stay ignored: SIGHUP under `nohup`, SIGINT in a script's
     /// background job.
-    pub(crate) fn install(announce: impl Fn(&'static str) + Send + 'static) -> io::Result<Signals> {
-        let signals = Signals::default();
-        let ignored = ignored();
-        let taken = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
-        let taken = taken.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
-        let mut incoming = Incoming::new(taken)?;
-        let Signals { stop, stopped_by, save } = signals.clone();
-        Builder::new().name("signals".to_owned()).spawn(move || {
-            let mut armed: Option<Instant> = None;
-            for signal in incoming.forever() {
-                if signal == SIGUSR1 {
-                    save.store(true, Ordering::SeqCst);
-                    continue;
-                }
-                let insists = matches!(signal, SIGINT | SIGTERM);
-                if armed.is_some_and(|first| first.elapsed() >= ECHO) && insists {
-                    // It does not return: the default is to end the program.
-                    let _ = low_level::emulate_default_handler(signal);
-                }
-                if armed.is_none() && insists {
-                    armed = Some(Instant::now());
-                }
-                if !stop.load(Ordering::SeqCst) {
-                    // In this order: whoever sees the stop sees its reason.
-                    stopped_by.store(signal, Ordering::SeqCst);
-                    stop.store(true, Ordering::SeqCst);
-                    announce(name(signal));
-                } else if signal == SIGINT {
-                    // Ctrl-C after another signal: a shell's loop must end with it.
-                    stopped_by.store(signal, Ordering::SeqCst);
-                }
-            }
-        })?;
-        Ok(signals)
+    pub(crate) fn install(announce: impl Fn(&'static str) + Send + 'static) -> Result<Signals, Failure> {
+        take_over(announce)
+            .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))
     }
 
     /// Set as soon as the run should stop.
@@ -112,6 +82,42 @@ impl Signals {
             let _ = low_level::emulate_default_handler(self.stopped_by.load(Ordering::SeqCst));
         }
     }
+}
+
+fn take_over(announce: impl Fn(&'static str) + Send + 'static) -> io::Result<Signals> {
+    let signals = Signals::default();
+    let ignored = ignored();
+    let taken = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
+    let taken = taken.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut incoming = Incoming::new(taken)?;
+    let Signals { stop, stopped_by, save } = signals.clone();
+    Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut armed: Option<Instant> = None;
+        for signal in incoming.forever() {
+            if signal == SIGUSR1 {
+                save.store(true, Ordering::SeqCst);
+                continue;
+            }
+            let insists = matches!(signal, SIGINT | SIGTERM);
+            if armed.is_some_and(|first| first.elapsed() >= ECHO) && insists {
+                // It does not return: the default is to end the program.
+                let _ = low_level::emulate_default_handler(signal);
+            }
+            if armed.is_none() && insists {
+                armed = Some(Instant::now());
+            }
+            if !stop.load(Ordering::SeqCst) {
+                // In this order: whoever sees the stop sees its reason.
+                stopped_by.store(signal, Ordering::SeqCst);
+                stop.store(true, Ordering::SeqCst);
+                announce(name(signal));
+            } else if signal == SIGINT {
+                // Ctrl-C after another signal: a shell's loop must end with it.
+                stopped_by.store(signal, Ordering::SeqCst);
+            }
+        }
+    })?;
+    Ok(signals)
 }
 
 /// Keeps SIGXFSZ from ending the program, so that a write beyond the limit on a file's size (`ulimit -f`) fails with

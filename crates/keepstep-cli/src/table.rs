@@ -79,12 +79,6 @@ impl Table {
     }
 }
 
-/// The width of the terminal on standard output; None where it is none.
-pub(crate) fn terminal_width() -> Option<usize> {
-    let (terminal_size::Width(width), _) = terminal_size::terminal_size_of(std::io::stdout())?;
-    Some(usize::from(width))
-}
-
 #[cfg(test)]
 mod tests {
     use super::Table;

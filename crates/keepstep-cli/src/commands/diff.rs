@@ -1,6 +1,8 @@
 //! `keepstep diff`: where two checkpoints differ, value by value.
 
-use super::{Failure, inspect::scalar};
+use crate::failure::Failure;
+use crate::format::scalar;
+use crate::output;
 use keepstep_pt::{Dict, Dtype, File, ReadError, Tensor, Value};
 use std::path::Path;
 
@@ -11,10 +13,10 @@ pub(crate) fn run(left: &Path, right: &Path) -> Result<bool, Failure> {
     let mut differences = Vec::new();
     compare(&mut differences, "", one.value(), other.value())?;
     for difference in &differences {
-        super::print(&format!("{difference}\n"))?;
+        output::print(&format!("{difference}\n"))?;
     }
     if differences.is_empty() {
-        super::print("no difference\n")?;
+        output::print("no difference\n")?;
     }
     Ok(differences.is_empty())
 }

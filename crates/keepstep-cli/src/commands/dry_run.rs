@@ -1,11 +1,13 @@
 //! `keepstep train --dry-run`: what a session would do, and nothing written.
 
-use super::hints::{LESS_MEMORY, disk_hint, notice_hint, with_hint};
-use super::{Failure, train};
+use super::train;
 use crate::arguments::TrainArguments;
-use crate::banner::banner;
-use crate::progress::{Progress, clock, megabytes, plan_json, resumed_json, sizes};
+use crate::failure::Failure;
+use crate::format::{clock, megabytes};
+use crate::hints::{LESS_MEMORY, disk_hint, notice_hint, with_hint};
+use crate::progress::{Progress, banner, plan_json, resumed_json, sizes};
 use crate::signals::Signals;
+use crate::{hints, output};
 use keepstep::run::Notice;
 use keepstep_lm::Config;
 use keepstep_lm::trainer::{DryRun, dry_run};
@@ -13,16 +15,15 @@ use serde_json::json;
 use std::fmt::Write;
 
 pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
-    let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
-    let signals = Signals::install(|_| {})
-        .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
+    let config = Config::load(&arguments.config, &arguments.set)?;
+    let signals = Signals::install(|_| {})?;
     let resume = train::resume(arguments, &config)?;
     let mut progress = Progress::new();
     let planned = dry_run(&config, resume, &mut progress, &|| signals.is_stopping());
     progress.finish();
     let planned = planned.map_err(|error| {
         signals.raise();
-        train::failure_with_hint(&error, &config)
+        hints::failure(&error, &config)
     })?;
     let notice = |notice: &Notice| with_hint(&notice.to_string(), notice_hint(notice));
     let mut notes: Vec<String> = planned.notices.iter().map(notice).collect();
@@ -40,9 +41,9 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
         ));
     }
     if arguments.json {
-        return super::print(&format!("{:#}\n", to_json(&planned, &notes)));
+        return output::print_json(&to_json(&planned, &notes));
     }
-    super::print(&text(&planned, &notes))
+    output::print(&text(&planned, &notes))
 }
 
 fn text(planned: &DryRun, notes: &[String]) -> String {

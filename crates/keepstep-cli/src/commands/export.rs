@@ -1,7 +1,9 @@
 //! `keepstep export`: a checkpoint's weights for other programs.
 
-use super::{Failure, generate::checkpoint};
 use crate::arguments::{ExportArguments, ExportFormat};
+use crate::checkpoints;
+use crate::failure::Failure;
+use crate::output;
 use keepstep_lm::hub::export::{Format, export};
 
 pub(crate) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
@@ -10,9 +12,9 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
         ExportFormat::Safetensors => Format::Safetensors,
     };
     let place = arguments.checkpoint.display().to_string();
-    let checkpoint = checkpoint(&arguments.checkpoint)?;
+    let checkpoint = checkpoints::load_path(&arguments.checkpoint)?;
     let written = export(&checkpoint, &place, format, &arguments.out)
         .map_err(|error| Failure::about(1, &place, &error))?;
     let list: String = written.iter().map(|path| format!("{}\n", path.display())).collect();
-    super::print(&list)
+    output::print(&list)
 }

@@ -1,14 +1,12 @@
 //! `keepstep generate`: write text with a trained model.
 
-use super::Failure;
 use crate::arguments::GenerateArguments;
+use crate::checkpoints;
+use crate::failure::Failure;
 use crate::signals::Signals;
-use keepstep::name::BEST_MODEL;
-use keepstep::store::{Candidates, Disk, find, load};
 use keepstep_lm::generate::{GenerateOptions, Generator};
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::path::Path;
 
 /// Text comes as it is written. Ctrl-C ends it after the token at hand, and the program as the signal does.
 pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
@@ -18,9 +16,8 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
             format!("--temperature is {}, and must be at least 0", arguments.temperature),
         ));
     }
-    let signals = Signals::install(|_| {})
-        .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
-    let checkpoint = checkpoint(&arguments.path)?;
+    let signals = Signals::install(|_| {})?;
+    let checkpoint = checkpoints::load_path(&arguments.path)?;
     let place = arguments.path.display().to_string();
     let unusable = |error| Failure::about(1, &place, &error);
     let generator = Generator::from_checkpoint(&checkpoint, &place).map_err(unusable)?;
@@ -71,20 +68,5 @@ impl Output {
                 self.failure = Some(Failure::new(1, format!("standard output cannot be written: {error}")));
             }
         }
-    }
-}
-
-/// A file is itself; a folder its best model, or else its newest valid checkpoint.
-pub(super) fn checkpoint(path: &Path) -> Result<keepstep::Checkpoint, Failure> {
-    if !path.is_dir() {
-        return load(path).map_err(|error| Failure::about(1, &path.display().to_string(), &error));
-    }
-    if let Ok(best) = load(&path.join(BEST_MODEL)) {
-        return Ok(best);
-    }
-    let candidates = Candidates::new(path);
-    match find(&Disk, &candidates).map_err(|error| Failure::of(1, &error))? {
-        Some(found) => Ok(found.checkpoint),
-        None => Err(Failure::new(1, format!("{}: there is no checkpoint in this folder", path.display()))),
     }
 }

@@ -1,8 +1,9 @@
 //! `keepstep history`: the sessions of a run as a timeline.
 
-use super::Failure;
-use crate::progress::clock;
-use crate::table::{Table, terminal_width};
+use crate::failure::Failure;
+use crate::format;
+use crate::output;
+use crate::table::Table;
 use keepstep::journal::sessions::{Session, sessions};
 use keepstep::position::Position;
 use serde_json::json;
@@ -15,12 +16,12 @@ pub(crate) fn run(folder: &Path, json: bool) -> Result<(), Failure> {
     })?;
     if json {
         let list: Vec<_> = sessions.iter().map(to_json).collect();
-        return super::print(&format!("{:#}\n", serde_json::Value::from(list)));
+        return output::print_json(&list.into());
     }
     if sessions.is_empty() {
         return Err(Failure::new(1, format!("{}: the journal has no session", folder.display())));
     }
-    super::print(&table(&sessions).render(terminal_width()))
+    output::print(&table(&sessions).render(output::terminal_width()))
 }
 
 fn table(sessions: &[Session]) -> Table {
@@ -48,8 +49,8 @@ fn table(sessions: &[Session]) -> Table {
         let span = |from: u64, to: u64| if from == to { to.to_string() } else { format!("{from} → {to}") };
         table.row(vec![
             (index + 1).to_string(),
-            utc(session.started),
-            clock(lasted),
+            format::utc(session.started),
+            format::clock(lasted),
             span(from.epoch, to.epoch),
             format!("{} → {}", from.step, to.step),
             format!("{} → {}", from.global_step, to.global_step),
@@ -83,20 +84,6 @@ fn to_json(session: &Session) -> serde_json::Value {
         "tokens_per_second": session.tokens_per_second(), "reason": session.reason, "host": session.host,
         "version": session.version, "running": session.is_running(),
     })
-}
-
-/// `2026-01-31 12:34:56`, by Hinnant's algorithm for civil dates.
-pub(super) fn utc(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
 #[cfg(test)]
@@ -142,12 +129,5 @@ SESSION  BEGAN (UTC)           LASTED  EPOCH  STEP      GLOBAL STEP  UPDATES  RE
         let narrow = table.render(Some(80));
         assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
         assert!(narrow.contains("\n  replayed     100\n"), "{narrow}");
-    }
-
-    #[test]
-    fn dates() {
-        assert_eq!(utc(0.0), "1970-01-01 00:00:00");
-        assert_eq!(utc(951_782_400.0), "2000-02-29 00:00:00");
-        assert_eq!(utc(1_700_000_000.5), "2023-11-14 22:13:20");
     }
 }

@@ -1,7 +1,9 @@
 //! `keepstep inspect`: what a checkpoint, or any `.pt` file, holds.
 
-use super::Failure;
-use keepstep_pt::{Checksums, Dict, File, Tensor, Value};
+use crate::failure::Failure;
+use crate::format::{num_bytes, scalar};
+use crate::output;
+use keepstep_pt::{Checksums, Dict, File, Value};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
@@ -17,7 +19,7 @@ pub(crate) fn run(path: &Path, json: bool) -> Result<(), Failure> {
         };
         let tree =
             json!({ "path": path.display().to_string(), "checksums": state, "root": to_json(file.value()) });
-        super::print(&format!("{tree:#}\n"))?;
+        output::print_json(&tree)?;
     } else {
         let mut text = format!("{}\nChecksums: ", path.display());
         text.push_str(match &checksums {
@@ -26,7 +28,7 @@ pub(crate) fn run(path: &Path, json: bool) -> Result<(), Failure> {
             Err(_) => "DAMAGED\n",
         });
         tree(&mut text, file.value(), 0);
-        super::print(&text)?;
+        output::print(&text)?;
     }
     checksums?;
     Ok(())
@@ -71,51 +73,6 @@ fn item(text: &mut String, value: &Value, depth: usize) {
 
 fn is_nested(value: &Value) -> bool {
     matches!(value, Value::Dict(_) | Value::OrderedDict(_) | Value::Tensor(_))
-}
-
-/// A value on one line; long strings are cut.
-pub(crate) fn scalar(value: &Value) -> String {
-    const LONGEST: usize = 80;
-    match value {
-        Value::None => "None".to_owned(),
-        Value::Bool(value) => if *value { "True" } else { "False" }.to_owned(),
-        Value::Int(value) => value.to_string(),
-        Value::Float(value) => format!("{value:?}"),
-        Value::Str(value) if value.chars().count() > LONGEST => {
-            let start: String = value.chars().take(LONGEST).collect();
-            format!("{start:?}… ({} bytes)", value.len())
-        }
-        Value::Str(value) => {
-            if value.chars().any(char::is_control) {
-                format!("{value:?}")
-            } else {
-                value.clone()
-            }
-        }
-        Value::List(items) => format!("[{}]", joined(items)),
-        Value::Tuple(items) => format!("({})", joined(items)),
-        Value::Tensor(tensor) => tensor_line(tensor),
-        other => format!("{other:?}"),
-    }
-}
-
-fn joined(items: &[Value]) -> String {
-    const MOST: usize = 16;
-    let mut parts: Vec<String> = items.iter().take(MOST).map(scalar).collect();
-    if items.len() > MOST {
-        parts.push(format!("… {} more", items.len() - MOST));
-    }
-    parts.join(", ")
-}
-
-fn tensor_line(tensor: &Tensor) -> String {
-    let shape: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
-    format!("{} [{}], {} bytes", tensor.dtype(), shape.join(", "), num_bytes(tensor))
-}
-
-/// Elements times their size; a view that repeats elements counts each.
-fn num_bytes(tensor: &Tensor) -> u64 {
-    tensor.shape().iter().map(|&size| size as u64).product::<u64>() * tensor.dtype().size() as u64
 }
 
 fn to_json(value: &Value) -> serde_json::Value {

@@ -1,13 +1,15 @@
 //! `keepstep train`: train, or continue training, the run that a config describes.
 
-use super::{Failure, continuation, status};
 use crate::arguments::TrainArguments;
+use crate::continuation;
+use crate::failure::{Failure, status};
 use crate::progress::{Console, JsonProgress, Progress, write_json};
 use crate::signals::Signals;
+use crate::{hints, output};
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
-use keepstep_lm::trainer::{Control, Observer, Outcome, StopReason, TrainError, train};
+use keepstep_lm::trainer::{Control, Observer, Outcome, StopReason, train};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,8 +22,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
     let signals = Signals::install({
         let console = console.clone();
         move |signal| console.stopping(signal)
-    })
-    .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
+    })?;
     let observer: &mut dyn Observer = if arguments.json_progress { &mut json } else { &mut progress };
     let outcome = session(arguments, &signals, started, observer);
     progress.finish();
@@ -41,7 +42,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
                 }
                 Some(Ok(text)) => {
                     console.say(&format!("Finished. The model continues {:?}:", config.sample.prompt));
-                    super::print(&format!("{text}\n"))?;
+                    output::print(&format!("{text}\n"))?;
                 }
                 Some(Err(message)) => console.say(&format!("Finished. No sample: {message}")),
                 None => console.say("Finished."),
@@ -80,8 +81,7 @@ fn session(
     started: Instant,
     observer: &mut dyn Observer,
 ) -> Result<(Config, Outcome), Failure> {
-    let mut config =
-        Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
+    let mut config = Config::load(&arguments.config, &arguments.set)?;
     config.session_time_limit = arguments.time_limit.or(config.session_time_limit);
     let control = Control {
         stop: signals.stop(),
@@ -92,7 +92,7 @@ fn session(
         resume: resume(arguments, &config)?,
         started: Some(started),
     };
-    let outcome = train(&config, &control, observer).map_err(|error| failure_with_hint(&error, &config))?;
+    let outcome = train(&config, &control, observer).map_err(|error| hints::failure(&error, &config))?;
     Ok((config, outcome))
 }
 
@@ -133,16 +133,4 @@ pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Opti
         Some(text) => path(text)?,
     };
     Ok(Some(if arguments.rewind { Resume::Rewind(source) } else { Resume::Newest(source) }))
-}
-
-/// The failure with what can be done about it.
-pub(super) fn failure_with_hint(error: &TrainError, config: &Config) -> Failure {
-    match super::hints::hint(error, config) {
-        Some(hint) => failure(error).with(&hint),
-        None => failure(error),
-    }
-}
-
-pub(super) fn failure(error: &TrainError) -> Failure {
-    Failure::of(if error.is_usage() { 2 } else { 1 }, error)
 }

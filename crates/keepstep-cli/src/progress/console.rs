@@ -1,14 +1,10 @@
 //! Lines on standard error, above the bar where there is one.
 
 use super::json;
+use crate::output::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsStr;
-use std::io::{self, IsTerminal, Write};
-
-/// Writes a line on standard error. A terminal that was closed, or a reader that has gone away, stops nothing.
-pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
-}
+use std::io::{self, IsTerminal};
 
 /// Whoever has something to say while a command runs, also from another thread.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Progress for other programs: one JSON object per line on standard output. docs/formats.md has the schema.
 
-use crate::commands::hints::{disk_hint, notice_hint, store_hint, with_hint};
+use crate::hints::{disk_hint, notice_hint, store_hint, with_hint};
 use keepstep::journal::{Evaluation, Event, Sample, Update};
 use keepstep::run::Notice;
 use keepstep::store::StoreError;

@@ -1,5 +1,6 @@
 //! The text of the progress bar, as a pure function of what is known.
 
+use crate::format::{clock, loss, scientific};
 use std::time::Duration;
 
 /// What one line of progress shows.
@@ -76,8 +77,8 @@ impl Line {
             write!(f, " {}/{}", self.step, self.steps_per_epoch)?;
         }
         write!(f, " [{}<{}]", clock(self.elapsed), self.remaining().map_or("?".to_owned(), clock))?;
-        if let Some(loss) = self.loss {
-            write!(f, " loss={loss:.4}")?;
+        if let Some(mean) = self.loss {
+            write!(f, " loss={}", loss(mean))?;
         }
         if parts.global_step {
             write!(f, " global_step={}", self.global_step)?;
@@ -113,29 +114,6 @@ fn bar(step: u64, total: u64, width: usize) -> String {
         text.extend(std::iter::repeat_n(' ', width - eighths / 8 - 1));
     }
     text
-}
-
-/// `mm:ss`, or `h:mm:ss` from an hour on.
-pub(crate) fn clock(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 {
-        format!("{hours}:{minutes:02}:{seconds:02}")
-    } else {
-        format!("{minutes:02}:{seconds:02}")
-    }
-}
-
-/// C's `%.2e`: at least two digits in the exponent.
-pub(crate) fn scientific(value: f64) -> String {
-    let text = format!("{value:.2e}");
-    match text.split_once('e') {
-        Some((mantissa, exponent)) => {
-            let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
-            format!("{mantissa}e{sign}{digits:0>2}")
-        }
-        None => text,
-    }
 }
 
 #[cfg(test)]
@@ -219,13 +197,5 @@ mod tests {
         assert_eq!(bar(7, 7, WIDTH), "██████████");
         assert_eq!(bar(0, 7, WIDTH).chars().count(), WIDTH);
         assert_eq!(share("Evaluating", 12, 40, |n| n.to_string()), "Evaluating:  30%|███       | 12/40");
-    }
-
-    #[test]
-    fn times_and_rates() {
-        assert_eq!(clock(Duration::from_secs(3_725)), "1:02:05");
-        assert_eq!(scientific(5e-4), "5.00e-04");
-        assert_eq!(scientific(0.0), "0.00e+00");
-        assert_eq!(scientific(1.5e-12), "1.50e-12");
     }
 }

@@ -1,20 +1,23 @@
 //! What `train` shows while it runs: a bar on a terminal, plain lines elsewhere. All of it goes to standard error.
 
+mod banner;
 mod console;
 mod json;
 mod line;
 
-pub(crate) use console::{Console, say};
+pub(crate) use banner::banner;
+pub(crate) use console::Console;
 pub(crate) use json::{JsonProgress, plan_json, resumed_json, write as write_json};
-pub(crate) use line::{clock, share};
 
-use crate::commands::hints::{disk_hint, notice_hint, store_hint, with_hint};
+use crate::format;
+use crate::hints::{disk_hint, notice_hint, store_hint, with_hint};
+use crate::output::{say, stderr_width};
 use indicatif::ProgressBar;
 use keepstep::journal::{Evaluation, Update};
 use keepstep::run::Notice;
 use keepstep::store::StoreError;
 use keepstep_lm::trainer::{DiskShortage, EpochReport, Observer, PlanReport, ResumeReport};
-use line::Line;
+use line::{Line, share};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -71,7 +74,7 @@ impl Progress {
         if let Some(bar) = self.bar() {
             bar.finish_and_clear();
             if let Some(line) = self.line.take() {
-                say(&line.fit(columns()));
+                say(&line.fit(stderr_width()));
             }
         }
     }
@@ -79,7 +82,7 @@ impl Progress {
     /// In the bar's place, or as a plain line every now and then.
     pub(crate) fn show(&mut self, text: impl FnOnce() -> String) {
         if let Some(bar) = self.bar() {
-            bar.set_message(text().chars().take(columns()).collect::<String>());
+            bar.set_message(text().chars().take(stderr_width()).collect::<String>());
         } else if self.last_plain.is_none_or(|last| last.elapsed() >= interval(self.started.elapsed())) {
             say(&text());
             self.last_plain = Some(Instant::now());
@@ -99,12 +102,6 @@ fn interval(elapsed: Duration) -> Duration {
     Duration::from_secs(if elapsed < Duration::from_secs(300) { 10 } else { 60 })
 }
 
-/// The terminal's width.
-fn columns() -> usize {
-    let size = terminal_size::terminal_size_of(std::io::stderr());
-    size.map_or(80, |(terminal_size::Width(width), _)| usize::from(width.max(1)))
-}
-
 impl Observer for Progress {
     fn listing(&mut self, num_files: u64) {
         // It is over before anyone could read it, unless there are very many or the disk is slow.
@@ -114,7 +111,7 @@ impl Observer for Progress {
     }
 
     fn reading(&mut self, done_bytes: u64, total_bytes: u64) {
-        self.show(|| share("Reading", done_bytes, total_bytes, megabytes));
+        self.show(|| share("Reading", done_bytes, total_bytes, format::megabytes));
     }
 
     fn training_tokenizer(&mut self, done_entries: u64, total_entries: u64) {
@@ -123,7 +120,7 @@ impl Observer for Progress {
     }
 
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {
-        self.show(|| share("Tokenizing", done_bytes, total_bytes, megabytes));
+        self.show(|| share("Tokenizing", done_bytes, total_bytes, format::megabytes));
     }
 
     fn note(&mut self, text: &str) {
@@ -150,7 +147,7 @@ impl Observer for Progress {
 
     fn resumed(&mut self, report: &ResumeReport) {
         self.start = Some((report.epoch, report.step));
-        self.say(&crate::banner::banner(report));
+        self.say(&banner(report));
     }
 
     fn updated(&mut self, report: &Update, epoch_report: &EpochReport) {
@@ -180,11 +177,11 @@ impl Observer for Progress {
         let ends = report.step == epoch_report.last_step;
         match (self.bar(), ends) {
             (Some(_), true) => {
-                self.say(&line.fit(columns()));
+                self.say(&line.fit(stderr_width()));
                 self.line = None;
             }
             (Some(_), false) => {
-                self.show(|| line.fit(columns()));
+                self.show(|| line.fit(stderr_width()));
                 self.line = Some(line);
             }
             (None, true) => self.say(&line.to_string()),
@@ -200,9 +197,9 @@ impl Observer for Progress {
     fn evaluated(&mut self, report: &Evaluation) {
         let best = if report.best { " (best so far)" } else { "" };
         self.say(&format!(
-            "Evaluation at global step {}: val_loss={:.4}{best}",
+            "Evaluation at global step {}: val_loss={}{best}",
             report.global_step,
-            report.val_loss.unwrap_or(f64::NAN)
+            format::loss(report.val_loss.unwrap_or(f64::NAN))
         ));
         self.ready = Instant::now();
     }
@@ -237,9 +234,4 @@ pub(crate) fn sizes(plan: &PlanReport) -> String {
         plan.steps_per_epoch,
         plan.total_steps,
     )
-}
-
-/// In millions of bytes.
-pub(crate) fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }

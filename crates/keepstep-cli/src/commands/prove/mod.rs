@@ -2,11 +2,13 @@
 
 mod session;
 
-use super::{Failure, quoted};
 use crate::arguments::ProveArguments;
+use crate::failure::Failure;
+use crate::format::quoted;
+use crate::output;
 use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::table::{Table, terminal_width};
+use crate::table::Table;
 use keepstep_lm::Config;
 use keepstep_lm::config::TokenizerSpec;
 use session::{Session, Told};
@@ -50,12 +52,11 @@ struct Proof<'a> {
 }
 
 pub(crate) fn run(arguments: &ProveArguments) -> Result<(), Failure> {
-    let config = Config::load(&arguments.config, &arguments.set).map_err(|error| Failure::of(2, &error))?;
+    let config = Config::load(&arguments.config, &arguments.set)?;
     if arguments.updates == 0 || arguments.kills == 0 {
         return Err(Failure::new(2, "--updates and --kills must be at least 1".to_owned()));
     }
-    let signals = Signals::install(|_| {})
-        .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))?;
+    let signals = Signals::install(|_| {})?;
     let scratch = std::env::temp_dir().join(format!("keepstep-prove-{}", std::process::id()));
     let mut proof = Proof {
         config: &config,
@@ -77,17 +78,17 @@ pub(crate) fn run(arguments: &ProveArguments) -> Result<(), Failure> {
         let removed = std::fs::remove_dir_all(&scratch);
         signals.raise();
         outcome.as_ref().map_err(|failure| Failure::new(failure.status(), failure.to_string()))?;
-        removed.map_err(|error| Failure::new(1, format!("{}: {error}", scratch.display())))?;
+        removed.map_err(|error| Failure::at(&scratch, &error))?;
     }
     let num_files = outcome?;
-    super::print(&proof.report(num_files))?;
+    output::print(&proof.report(num_files))?;
     proof.verdict()
 }
 
 impl Proof<'_> {
     /// Trains straight, and again with kills. Gives the number of checkpoints of the straight run.
     fn prove(&mut self, num_kills: u64) -> Result<usize, Failure> {
-        std::fs::create_dir_all(self.scratch).map_err(|error| unwritable(self.scratch, &error))?;
+        std::fs::create_dir_all(self.scratch).map_err(|error| Failure::at(self.scratch, &error))?;
         let straight = self.scratch.join("straight");
         let (mut path, mut began) = (self.write_config()?, Instant::now());
         let mut told = self.straight(&path, &straight)?;
@@ -95,7 +96,7 @@ impl Proof<'_> {
             self.progress
                 .say(&format!("The run has only {total} updates; they are all that is trained here"));
             self.updates = total;
-            std::fs::remove_dir_all(&straight).map_err(|error| unwritable(&straight, &error))?;
+            std::fs::remove_dir_all(&straight).map_err(|error| Failure::at(&straight, &error))?;
             (path, began) = (self.write_config()?, Instant::now());
             told = self.straight(&path, &straight)?;
         }
@@ -118,7 +119,7 @@ impl Proof<'_> {
                 }
             }
             if self.different.len() == before {
-                std::fs::remove_dir_all(&run).map_err(|error| unwritable(&run, &error))?;
+                std::fs::remove_dir_all(&run).map_err(|error| Failure::at(&run, &error))?;
             }
         }
         Ok(expected.len())
@@ -142,7 +143,7 @@ impl Proof<'_> {
             data.insert("tokenizer".to_owned(), path.clone().into());
         }
         let path = self.scratch.join("config.toml");
-        std::fs::write(&path, table.to_string()).map_err(|error| unwritable(&path, &error))?;
+        std::fs::write(&path, table.to_string()).map_err(|error| Failure::at(&path, &error))?;
         Ok(path)
     }
 
@@ -247,7 +248,7 @@ impl Proof<'_> {
         format!(
             "{}\nupdates              {}, saved every {}\nkills                {}\n  after a save       {}\n  while saving       \
              {while_saving}\nsessions             {}\n  that resumed       {}\ncheckpoints compared {} (of {} killed runs)\n",
-            table.render(terminal_width()),
+            table.render(output::terminal_width()),
             self.updates,
             self.save_steps,
             self.kills.len(),
@@ -285,7 +286,7 @@ impl Proof<'_> {
                 format!("no kill came after a save, so nothing is proved; {remedy}"),
             ));
         }
-        super::print("\nTHE SAME: every checkpoint has the bytes of the straight run's\n")
+        output::print("\nTHE SAME: every checkpoint has the bytes of the straight run's\n")
     }
 }
 
@@ -293,16 +294,12 @@ fn stopped() -> Failure {
     Failure::new(1, "stopped; nothing is proved".to_owned())
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(1, format!("{}: {error}", path.display()))
-}
-
 /// The `.pt` files of a folder. A folder that is not there has none.
 fn checkpoints(folder: &Path) -> Result<BTreeSet<String>, Failure> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(BTreeSet::new()) };
     let mut found = BTreeSet::new();
     for entry in entries {
-        let entry = entry.map_err(|error| unwritable(folder, &error))?;
+        let entry = entry.map_err(|error| Failure::at(folder, &error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         // A temporary file of a session that was killed is none of the run's.
         if name.ends_with(".pt") && !name.starts_with('.') {
@@ -319,13 +316,13 @@ fn has_temporary(folder: &Path) -> bool {
 }
 
 fn same_bytes(one: &Path, other: &Path) -> Result<bool, Failure> {
-    let open = |path: &Path| File::open(path).map_err(|error| unwritable(path, &error));
+    let open = |path: &Path| File::open(path).map_err(|error| Failure::at(path, &error));
     let (mut left, mut right) = (open(one)?, open(other)?);
     let (mut left_part, mut right_part) = (Vec::new(), Vec::new());
     loop {
         let read = |file: &mut File, part: &mut Vec<u8>, path: &Path| {
             part.clear();
-            file.take(1 << 20).read_to_end(part).map_err(|error| unwritable(path, &error))
+            file.take(1 << 20).read_to_end(part).map_err(|error| Failure::at(path, &error))
         };
         read(&mut left, &mut left_part, one)?;
         read(&mut right, &mut right_part, other)?;

@@ -1,6 +1,6 @@
 //! One session of a proof: this program, training in another process, and what it has told so far.
 
-use super::super::Failure;
+use crate::failure::Failure;
 use keepstep::name::Name;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};

@@ -1,5 +1,7 @@
 //! Text and numbers as they stand in the page.
 
+use crate::format;
+
 /// Text that is not the page's own. Characters that control something are shown, not obeyed.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -63,7 +65,7 @@ pub(super) fn rough(number: u64) -> String {
 }
 
 pub(super) fn loss(loss: Option<f64>) -> String {
-    loss.map_or_else(|| "–".to_owned(), |loss| format!("{loss:.4}"))
+    loss.map_or_else(|| "–".to_owned(), format::loss)
 }
 
 #[cfg(test)]

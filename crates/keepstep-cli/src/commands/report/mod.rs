@@ -8,7 +8,8 @@ mod run_data;
 mod svg;
 mod tables;
 
-use super::Failure;
+use crate::failure::Failure;
+use crate::output;
 use run_data::RunData;
 use std::path::Path;
 
@@ -18,5 +19,5 @@ pub(crate) fn run(folder: &Path, out: &Path) -> Result<(), Failure> {
     keepstep::store::write_whole(out, page.as_bytes()).map_err(|error| {
         Failure::new(1, format!("{}: the page cannot be written: {error}", out.display()))
     })?;
-    super::print(&format!("{}\n", out.display()))
+    output::print(&format!("{}\n", out.display()))
 }

@@ -4,7 +4,7 @@ use super::chart::{Chart, MOST_COLUMNS, ink};
 use super::html::{escape, loss, thousands};
 use super::run_data::{Curves, RunData};
 use super::tables;
-use crate::progress::clock;
+use crate::format::clock;
 use keepstep::journal::Sample;
 use keepstep::journal::sessions::Session;
 use std::fmt::Write;

@@ -1,8 +1,8 @@
 //! What a page says of a run, read from its journal and its checkpoints. Nothing is written.
 
-use super::super::Failure;
-use super::super::list::{Entry, entries};
 use super::curve::Curve;
+use crate::checkpoints::{Entry, entries};
+use crate::failure::Failure;
 use keepstep::Checkpoint;
 use keepstep::journal::curve::Series;
 use keepstep::journal::sessions::{Session, sessions};

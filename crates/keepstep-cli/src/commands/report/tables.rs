@@ -1,10 +1,8 @@
 //! The page's tables.
 
-use super::super::history::utc;
-use super::super::inspect::scalar;
 use super::html::{escape, loss, thousands};
 use super::run_data::RunData;
-use crate::progress::clock;
+use crate::format::{clock, megabytes, scalar, utc};
 use keepstep::Checkpoint;
 use keepstep::identity::{TOKENIZER, differences};
 use keepstep_pt::{Dict, Value};
@@ -48,7 +46,7 @@ pub(super) fn checkpoints(data: &RunData) -> String {
                 }
                 Err(_) => row.extend((0..5).map(|_| "–".to_owned())),
             }
-            row.push(format!("{:.1} MB", entry.size as f64 / 1e6));
+            row.push(megabytes(entry.size));
             row.push(match &entry.content {
                 Ok(_) => escape(&entry.state()),
                 Err(reason) => format!("<strong class=\"bad\">damaged</strong>: {}", escape(reason)),

@@ -1,5 +1,6 @@
 //! What `train` prints when it continues a run.
 
+use crate::format;
 use keepstep_lm::trainer::ResumeReport;
 use std::fmt::Write;
 
@@ -24,7 +25,7 @@ pub(crate) fn banner(report: &ResumeReport) -> String {
     place(&mut text, report.epoch, report.step);
     for (name, loss) in [("Train loss", report.train_loss), ("Val loss", report.val_loss)] {
         if let Some(loss) = loss {
-            let _ = writeln!(text, "  {name}: {loss:.4}");
+            let _ = writeln!(text, "  {name}: {}", format::loss(loss));
         }
     }
     if report.complete {

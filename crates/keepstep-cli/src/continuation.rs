@@ -1,14 +1,14 @@
 //! The command that goes on with a run that was stopped.
 
-use super::quoted;
+use crate::format::quoted;
 
 /// The command line of this process without what would begin anew, go back again or stop again.
-pub(super) fn command() -> String {
+pub(crate) fn command() -> String {
     of(crate::invocation::command_line().into_iter())
 }
 
 /// The same without a source to resume from: for a new run.
-pub(super) fn command_without_resume() -> String {
+pub(crate) fn command_without_resume() -> String {
     let mut drop_value = false;
     let arguments = std::env::args().filter(|argument| {
         let drop = std::mem::take(&mut drop_value);

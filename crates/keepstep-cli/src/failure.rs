@@ -1,7 +1,23 @@
-//! What ends a command: a message for people and an exit status.
+//! Why a command ends early: a message for people and an exit status.
 
+use keepstep_lm::config::ConfigError;
+use keepstep_lm::trainer::TrainError;
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// The exit statuses that are not a failure's.
+pub(crate) mod status {
+    /// Done.
+    pub(crate) const DONE: u8 = 0;
+    /// `diff` found a difference.
+    pub(crate) const DIFFERENT: u8 = 1;
+    /// Stopped early, and the same command goes on: EX_TEMPFAIL of sysexits.h.
+    pub(crate) const RESUMABLE: u8 = 75;
+    /// Stopped by Ctrl-C where the signal cannot be raised again.
+    pub(crate) const INTERRUPTED: u8 = 130;
+}
 
 /// A failure, already in words.
 #[derive(Debug)]
@@ -29,6 +45,11 @@ impl Failure {
             cause = error.source();
         }
         Failure { status, message }
+    }
+
+    /// A file or a folder that cannot be read or written.
+    pub(crate) fn at(path: &Path, error: &io::Error) -> Failure {
+        Failure::new(1, format!("{}: {error}", path.display()))
     }
 
     /// The failure with a further sentence.
@@ -69,6 +90,18 @@ fn append(message: &mut String, text: &str) {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+impl From<&TrainError> for Failure {
+    fn from(error: &TrainError) -> Failure {
+        Failure::of(if error.is_usage() { 2 } else { 1 }, error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::of(2, &error)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What people can do about an error: commands that can be pasted into a shell.
 
-use super::{continuation, quoted};
+use crate::continuation;
+use crate::failure::Failure;
+use crate::format::quoted;
 use keepstep::branch::BranchError;
 use keepstep::identity::Difference;
 use keepstep::name::Name;
@@ -13,13 +15,22 @@ use keepstep_lm::trainer::{DiskShortage, TrainError, branch_keeps};
 use std::path::Path;
 
 /// How a run gets by with less memory.
-pub(super) const LESS_MEMORY: &str =
+pub(crate) const LESS_MEMORY: &str =
     "lower batch_size (and raise gradient_accumulation_steps), or set recompute_activations = true";
 
 const EMULATE: &str = "set emulate_bf16 = true, which computes the same bytes more slowly";
 
+/// The failure that an error of training becomes, with what can be done about it.
+pub(crate) fn failure(error: &TrainError, config: &Config) -> Failure {
+    let failure = Failure::from(error);
+    match hint(error, config) {
+        Some(hint) => failure.with(&hint),
+        None => failure,
+    }
+}
+
 /// A sentence that follows the error's own.
-pub(super) fn hint(error: &TrainError, config: &Config) -> Option<String> {
+fn hint(error: &TrainError, config: &Config) -> Option<String> {
     match error {
         TrainError::Run(RunError::Config { path, differences }) => {
             Some(other_config(path, differences, config))
@@ -103,7 +114,7 @@ pub(crate) fn notice_hint(notice: &Notice) -> Option<&'static str> {
 }
 
 /// What people can do about a checkpoint that cannot be branched from.
-pub(super) fn branch_hint(error: &TrainError) -> Option<&'static str> {
+pub(crate) fn branch_hint(error: &TrainError) -> Option<&'static str> {
     match error {
         TrainError::Branch { source: BranchError::Pending, .. } => {
             Some("continue its run first, or branch from another checkpoint")
