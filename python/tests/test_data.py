@@ -33,6 +33,9 @@ def test_each_sample_comes_once_an_epoch() -> None:
     first, second = samples_of(seen[:6]), samples_of(seen[6:])
     assert sorted(first) == sorted(second) == list(range(24))
     assert first != second and first != list(range(24))
+    for draw in (1, 2, 3):
+        draws = [number for batch in seen for number in batch[draw:20:5].tolist()]
+        assert len(set(draws)) == len(draws) == 48, "each sample of each epoch has draws of its own"
 
 
 @pytest.mark.parametrize("dataset", [Noisy(), NoisyBatched()])
