@@ -1,4 +1,4 @@
-//! The command line as it is typed.
+//! The command line: commands, flags and their help.
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -15,27 +15,27 @@ pub(crate) struct Arguments {
 const EXIT_STATUS: &str = "\
 Exit status:
   0    done
-  1    anything that went wrong, except
+  1    an error other than the following
   2    unusable arguments or config
-  75   stopped early and resumable (SIGTERM, SIGHUP, SIGUSR2, SIGXCPU or time limit): run the
-       same command again
-  130  stopped by Ctrl-C, after saving
+  75   stopped early (SIGTERM, SIGHUP, SIGUSR2, SIGXCPU or time limit): run the same command
+       again to continue
+  130  stopped by Ctrl-C, with a checkpoint
 
-A second Ctrl-C or SIGTERM ends training at once, and loses what was done since the last checkpoint. SIGUSR1 makes
-a checkpoint and goes on.";
+A second Ctrl-C or SIGTERM ends training at once and loses the updates since the last checkpoint. SIGUSR1 saves a
+checkpoint without stopping.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train, or continue training, the run that CONFIG describes
     Train(TrainArguments),
-    /// Make a new run that starts from a checkpoint, with changed keys
+    /// Make a new run from a checkpoint, with changed config keys
     Branch(BranchArguments),
-    /// Make a run of a checkpoint that a PyTorch loop saved
+    /// Make a run from a checkpoint of a PyTorch training loop
     Import(ImportArguments),
     #[cfg(feature = "hub")]
-    /// Write a checkpoint's weights for other programs
+    /// Write a checkpoint's weights for transformers and other programs
     Export(ExportArguments),
-    /// Write text with a trained model
+    /// Generate text with a trained model
     Generate(GenerateArguments),
     /// List the checkpoints of a run
     List {
@@ -45,7 +45,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the sessions of a run: when, from where to where, replayed, lost, why they ended
+    /// Show the sessions of a run: start, progress, replayed and lost updates, and why each ended
     History {
         /// The run's folder (`output_dir`)
         run: PathBuf,
@@ -53,17 +53,17 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Write a run as one HTML page: curves, sessions, checkpoints, config, texts
+    /// Write a report of a run as one HTML page: curves, sessions, checkpoints, config, samples
     Report {
         /// The run's folder (`output_dir`)
         run: PathBuf,
-        /// The page's file; nothing else is written
+        /// The HTML file to write
         #[arg(long, value_name = "FILE.html")]
         out: PathBuf,
     },
-    /// Prove on your own config that a killed run ends in the same bytes
+    /// Check with your own config that a killed run ends in the same bytes
     Prove(ProveArguments),
-    /// Show what a checkpoint, or any .pt file, holds
+    /// Show the contents of a checkpoint or any other .pt file
     Inspect {
         /// A .pt file
         checkpoint: PathBuf,
@@ -71,16 +71,16 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check every checksum of a checkpoint, or of all checkpoints of a run
+    /// Compare the checksums of a checkpoint, or of all checkpoints of a run
     Verify {
         /// A run's folder or a .pt file
         path: PathBuf,
     },
-    /// Compare two checkpoints, value by value; exit status 1 if they differ
+    /// Compare two checkpoints value by value (exit status 1 if they differ)
     Diff {
-        /// The one
+        /// The first .pt file
         left: PathBuf,
-        /// The other
+        /// The second .pt file
         right: PathBuf,
     },
 }
@@ -92,41 +92,41 @@ pub(crate) struct TrainArguments {
     /// Set one key of the config, for example `--set optimizer.learning_rate=1e-4`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Where to resume from: `auto` finds the newest valid checkpoint, `never` insists on a new run, or a .pt file or
+    /// Where to resume from: `auto` takes the newest valid checkpoint, `never` requires a new run, PATH is a .pt file or
     /// a folder of them
     #[arg(long, value_name = "auto|never|PATH")]
     pub(crate) resume: Option<String>,
-    /// Allow starting below the newest checkpoint of the folder: later ones are moved to superseded/
+    /// Allow resuming from a checkpoint that is not the newest: later ones move to superseded/
     #[arg(long)]
     pub(crate) rewind: bool,
-    /// Write progress as JSON lines on standard output, for other programs
+    /// Print progress as JSON lines on standard output, for other programs
     #[arg(long)]
     pub(crate) json_progress: bool,
-    /// Print the plan (sizes, memory, disk, time, and what it would resume from) and do nothing: no file is written
+    /// Print the plan (sizes, memory, disk, time, the checkpoint to resume from) without writing a file
     #[arg(long, conflicts_with = "json_progress")]
     pub(crate) dry_run: bool,
     /// With --dry-run, print JSON
     #[arg(long, requires = "dry_run")]
     pub(crate) json: bool,
-    /// Stop, with a checkpoint, before this much time has passed, for example 11h30m (session_time_limit)
+    /// Save and stop before this much time has passed, for example 11h30m (overrides session_time_limit)
     #[arg(long, value_name = "TIME")]
     pub(crate) time_limit: Option<keepstep_lm::config::TimeSpan>,
-    /// Stop after N updates of this session, as SIGTERM would (exit status 75)
+    /// Save and stop after N updates of this session (exit status 75)
     #[arg(long, value_name = "N")]
     pub(crate) stop_after: Option<u64>,
-    /// Stop at global step G, likewise
+    /// Save and stop at global step G (exit status 75)
     #[arg(long, value_name = "G")]
     pub(crate) stop_at: Option<u64>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ProveArguments {
-    /// The run's config; nothing is written to its output_dir
+    /// The run's config (TOML); its output_dir is not touched
     pub(crate) config: PathBuf,
-    /// How many updates are trained, straight and again with kills
+    /// Number of updates to train, once uninterrupted and again with kills
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub(crate) updates: u64,
-    /// How often the second run is killed (SIGKILL)
+    /// Number of times to kill the second run (SIGKILL)
     #[arg(long, value_name = "K", default_value_t = 8)]
     pub(crate) kills: u64,
     /// Set one key of the config
@@ -148,9 +148,9 @@ pub(crate) struct BranchArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// The notebook's checkpoint: a dict with epoch, step, global_step, model_state_dict and optimizer_state_dict
+    /// The loop's checkpoint: a dict with epoch, step, global_step, model_state_dict and optimizer_state_dict
     pub(crate) file: PathBuf,
-    /// The config that the run goes on with
+    /// The config to continue with (TOML)
     #[arg(long, value_name = "CONFIG")]
     pub(crate) config: PathBuf,
     /// The new run's folder
@@ -159,13 +159,13 @@ pub(crate) struct ImportArguments {
     /// Set one key of the config
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// The number of the notebook's first epoch, where its numbers do not tell
+    /// Number of the loop's first epoch, if the checkpoint leaves it open
     #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(u8).range(0..=1))]
     pub(crate) epoch_base: Option<u8>,
-    /// Whether the notebook's step counts completed micro-batches or is the index of the last one
+    /// Meaning of the loop's step: the number of completed micro-batches, or the index of the last one
     #[arg(long, value_enum, value_name = "count|index")]
     pub(crate) step_is: Option<StepIs>,
-    /// Inside an accumulation window, go back to the last boundary
+    /// If the checkpoint is inside an accumulation window, go back to the window's start
     #[arg(long)]
     pub(crate) round_down: bool,
 }
@@ -179,9 +179,9 @@ pub(crate) enum StepIs {
 #[cfg(feature = "hub")]
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// A run's folder (its best model is used, or else its newest checkpoint) or a .pt file
+    /// A .pt file, or a run's folder: its best model, or its newest checkpoint if it has no best model
     pub(crate) checkpoint: PathBuf,
-    /// `hf` is a folder for transformers' from_pretrained, `safetensors` the weights alone
+    /// `hf` writes a folder for transformers' from_pretrained, `safetensors` only the weights
     #[arg(long, value_enum, value_name = "hf|safetensors")]
     pub(crate) format: ExportFormat,
     /// The folder to write to
@@ -198,21 +198,21 @@ pub(crate) enum ExportFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArguments {
-    /// A run's folder (its best model is used, or else its newest checkpoint) or a .pt file
+    /// A .pt file, or a run's folder: its best model, or its newest checkpoint if it has no best model
     pub(crate) path: PathBuf,
     /// The text to continue
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: String,
-    /// How many tokens to write
+    /// Number of tokens to generate
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_new_tokens: usize,
-    /// 0 takes the likeliest token each time; higher is wilder
+    /// Sampling temperature; 0 always takes the most likely token
     #[arg(long, value_name = "T", default_value_t = 0.8)]
     pub(crate) temperature: f64,
-    /// Choose among the K likeliest tokens only (0: among all)
+    /// Sample from the K most likely tokens (0: from all)
     #[arg(long, value_name = "K", default_value_t = 50)]
     pub(crate) top_k: usize,
-    /// The same seed writes the same text
+    /// Seed of the sampling: the same seed gives the same text
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
 }

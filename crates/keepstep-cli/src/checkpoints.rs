@@ -8,20 +8,20 @@ use keepstep::store::{Candidates, Disk, chain, find, load};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A file and what it holds, or why it does not hold.
+/// A checkpoint file: its contents, or why it cannot be read.
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) size: u64,
     pub(crate) age: Option<Duration>,
     pub(crate) content: Result<Checkpoint, String>,
-    /// Whether it was saved on schedule, where the journal knows it.
+    /// Whether it was saved on schedule, if the journal records it.
     pub(crate) is_scheduled: Option<bool>,
-    /// Whether it is the best of all that any of the files knows.
+    /// Whether it has the best validation result of all.
     pub(crate) is_best: bool,
 }
 
 impl Entry {
-    /// Whether it holds, and what it is.
+    /// The state of the file: valid with its marks, or damaged.
     pub(crate) fn state(&self) -> String {
         match &self.content {
             Ok(_) => {
@@ -32,7 +32,7 @@ impl Entry {
         }
     }
 
-    /// What there is to know beside its numbers.
+    /// Properties that the numbers do not show.
     fn marks(&self) -> Vec<&'static str> {
         let Ok(checkpoint) = &self.content else { return Vec::new() };
         let marks = [
@@ -54,7 +54,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
         match Name::parse(&name) {
             Some(parsed) => paths.push((parsed.global_step, name, path)),
-            // The best comes last, after all others.
+            // The best model comes last.
             None if name == BEST_MODEL => paths.push((u64::MAX, name, path)),
             None => {}
         }
@@ -91,7 +91,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
     Ok(entries)
 }
 
-/// A file is itself; a folder its best model, or else its newest valid checkpoint.
+/// Loads the checkpoint that a path names: a file, or a folder's best model or newest valid checkpoint.
 pub(crate) fn load_path(path: &Path) -> Result<Checkpoint, Failure> {
     if !path.is_dir() {
         return load(path).map_err(|error| Failure::about(1, &path.display().to_string(), &error));

@@ -1,13 +1,13 @@
-//! The command that goes on with a run that was stopped.
+//! The command that continues a stopped run.
 
 use crate::format::quoted;
 
-/// The command line of this process without what would begin anew, go back again or stop again.
+/// This process's command line without the flags that would start anew, rewind again or stop again.
 pub(crate) fn command() -> String {
     of(crate::invocation::command_line().into_iter())
 }
 
-/// The same without a source to resume from: for a new run.
+/// This process's command line without a checkpoint to resume from: the command of a new run.
 pub(crate) fn command_without_resume() -> String {
     let mut drop_value = false;
     let arguments = std::env::args().filter(|argument| {
@@ -38,7 +38,7 @@ fn of(arguments: impl Iterator<Item = String>) -> String {
         match drop {
             Some(1) if value.is_none() => drop_next(&mut arguments),
             Some(_) => {}
-            // However it was found: as people type it.
+            // The program's name without its folder, as people type it.
             None if index == 0 => kept.push(quoted(argument.rsplit('/').next().unwrap_or(&argument))),
             None => kept.push(quoted(&argument)),
         }

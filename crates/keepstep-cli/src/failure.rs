@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// The exit statuses that are not a failure's.
+/// The exit statuses of commands that did not fail.
 pub(crate) mod status {
     /// Done.
     pub(crate) const DONE: u8 = 0;
@@ -19,7 +19,7 @@ pub(crate) mod status {
     pub(crate) const INTERRUPTED: u8 = 130;
 }
 
-/// A failure, already in words.
+/// An error that ends a command, already in words.
 #[derive(Debug)]
 pub(crate) struct Failure {
     status: u8,
@@ -31,12 +31,12 @@ impl Failure {
         Failure { status, message }
     }
 
-    /// The error and its chain of causes, each name once.
+    /// An error and its chain of causes, without repetition.
     pub(crate) fn of(status: u8, error: &dyn Error) -> Failure {
         Failure::about(status, "", error)
     }
 
-    /// The same, after the name of what it is about.
+    /// An error and its chain of causes, after the path or key that they concern.
     pub(crate) fn about(status: u8, place: &str, error: &dyn Error) -> Failure {
         let mut message = place.to_owned();
         let mut cause = Some(error);
@@ -52,7 +52,7 @@ impl Failure {
         Failure::new(1, format!("{}: {error}", path.display()))
     }
 
-    /// The failure with a further sentence.
+    /// Appends a hint.
     pub(crate) fn with(mut self, sentence: &str) -> Failure {
         self.message.push_str("; ");
         self.message.push_str(sentence);
@@ -64,8 +64,8 @@ impl Failure {
     }
 }
 
-/// Appends a cause without repeating what has been said: some libraries repeat their cause, and a cause often begins with
-/// the path that has just been named.
+/// Appends a cause without repetition. Some libraries repeat their cause, and a cause often begins with the path that the
+/// message just named.
 fn append(message: &mut String, text: &str) {
     if message.is_empty() || message.contains(text) {
         if message.is_empty() {
@@ -116,7 +116,7 @@ mod tests {
     use super::append;
 
     #[test]
-    fn each_name_is_said_once() {
+    fn each_name_appears_once() {
         let joined = |parts: &[&str]| {
             let mut message = String::new();
             parts.iter().for_each(|part| append(&mut message, part));

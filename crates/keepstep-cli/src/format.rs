@@ -49,7 +49,7 @@ pub(crate) fn utc(seconds: f64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
-/// C's `%.2e`: at least two digits in the exponent.
+/// Scientific notation like C's `%.2e`, with at least two digits in the exponent.
 pub(crate) fn scientific(value: f64) -> String {
     let text = format!("{value:.2e}");
     match text.split_once('e') {
@@ -61,13 +61,13 @@ pub(crate) fn scientific(value: f64) -> String {
     }
 }
 
-/// As a shell takes it for one word.
+/// Quotes a text for the shell if it needs quotes.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "=./_-,:+@%".contains(c);
     if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// A value on one line; long strings are cut.
+/// A value on one line. Long strings are cut.
 pub(crate) fn scalar(value: &Value) -> String {
     const LONGEST: usize = 80;
     match value {

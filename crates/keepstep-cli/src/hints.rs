@@ -152,7 +152,7 @@ fn other_config(path: &Path, differences: &[Difference], config: &Config) -> Str
         .iter()
         .map(|difference| Some((difference.key.clone(), config.value_of(&difference.key)?)))
         .collect();
-    // What is no longer set, a branch cannot take back.
+    // A branch can set keys, but not unset them.
     let Some(mut set) = values else { return format!("{BACK}or {}", anew()) };
     let is_pending = |checkpoint: keepstep::Checkpoint| checkpoint.pending;
     if keepstep::store::load(path).is_ok_and(is_pending) {

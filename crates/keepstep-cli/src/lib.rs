@@ -1,7 +1,7 @@
 //! The `keepstep` program: reads the command line, calls the libraries, prints.
 //!
-//! Results go to standard output, everything else to standard error. The Python package carries the program as well, so
-//! it is a function here.
+//! Results go to standard output, everything else to standard error. The program is a library function because the Python
+//! package runs it too.
 
 mod arguments;
 mod checkpoints;
@@ -31,7 +31,7 @@ pub fn main(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
 pub fn run(command_line: impl IntoIterator<Item = OsString>, program: Vec<OsString>) -> u8 {
     let command_line: Vec<OsString> = command_line.into_iter().collect();
     invocation::set(command_line.clone(), program);
-    // Where the handler cannot be installed, the system's default stays.
+    // Without the handler, the system's default applies: the signal ends the program.
     let _ = signals::report_large_files_as_errors();
     match commands::run(arguments::Arguments::parse_from(command_line).command) {
         Ok(status) => status,

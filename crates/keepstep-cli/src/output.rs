@@ -1,9 +1,9 @@
-//! What the program writes: results on standard output, everything else on standard error.
+//! Writes results to standard output and everything else to standard error.
 
 use crate::failure::Failure;
 use std::io::{self, Write};
 
-/// Writes a result to standard output. A reader that has gone away (`| head`) is no failure.
+/// Writes a result to standard output. A reader that stops reading (`| head`) is not an error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -18,18 +18,18 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&format!("{value:#}\n"))
 }
 
-/// Writes a line on standard error. A terminal that was closed, or a reader that has gone away, stops nothing.
+/// Writes a line to standard error. Errors are ignored: a closed terminal must not stop training.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// The width of the terminal on standard output; None where it is none.
+/// The width of the terminal on standard output, or None if it is not a terminal.
 pub(crate) fn terminal_width() -> Option<usize> {
     let (terminal_size::Width(width), _) = terminal_size::terminal_size_of(std::io::stdout())?;
     Some(usize::from(width))
 }
 
-/// The width of the terminal on standard error; 80 if it is no terminal.
+/// The width of the terminal on standard error, or 80 if it is not a terminal.
 pub(crate) fn stderr_width() -> usize {
     let size = terminal_size::terminal_size_of(io::stderr());
     size.map_or(80, |(terminal_size::Width(width), _)| usize::from(width.max(1)))

@@ -1,8 +1,8 @@
-//! What signals ask of a run.
+//! Turns signals into requests to a run.
 //!
 //! SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU ask for a stop at the next update boundary. A second SIGINT or SIGTERM
 //! ends the program at once; the others may be repeated, because batch systems and the kernel repeat them. SIGUSR1 asks
-//! for a checkpoint. SIGXFSZ does nothing: the write that it reports fails with an error of its own.
+//! for a checkpoint. SIGXFSZ is ignored: the write that caused it fails with EFBIG.
 
 use crate::failure::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// process and to its whole group. Two presses of a key are further apart.
 const ECHO: Duration = Duration::from_millis(200);
 
-/// What the signals have asked for so far.
+/// The requests that signals have made so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Signals {
     stop: Arc<AtomicBool>,
@@ -27,8 +27,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. `announce` is called once, in a thread of its own, with the name of the signal that asks
-    /// for the stop.
+    /// Installs the handlers. A separate thread calls `announce` once, with the name of the signal that requests the
+    /// stop.
     ///
     /// Signals that the parent process has set to be ignored stay ignored: SIGHUP under `nohup`, SIGINT in a script's
     /// background job.
@@ -37,38 +37,37 @@ impl Signals {
             .map_err(|error| Failure::new(1, format!("the signal handlers cannot be installed: {error}")))
     }
 
-    /// Set as soon as the run should stop.
+    /// A flag that is set when the run should stop.
     pub(crate) fn stop(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }
 
-    /// The number of the signal that asked for it; 0 before.
+    /// The number of the signal that requested the stop, or 0.
     pub(crate) fn stopped_by(&self) -> Arc<AtomicI32> {
         Arc::clone(&self.stopped_by)
     }
 
-    /// Set when a checkpoint is wanted now; whoever makes it clears the flag.
+    /// A flag that requests a checkpoint now. The saver clears it.
     pub(crate) fn save(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.save)
     }
 
-    /// Whether a stop was asked for.
+    /// Whether a signal requested a stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Whether Ctrl-C is what asked for the stop.
+    /// Whether Ctrl-C requested the stop.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.stopped_by.load(Ordering::SeqCst) == SIGINT
     }
 
-    /// The name of the signal that asked for the stop.
+    /// The name of the signal that requested the stop.
     pub(crate) fn name(&self) -> Option<&'static str> {
         self.is_stopping().then(|| name(self.stopped_by.load(Ordering::SeqCst)))
     }
 
-    /// Ends the program as the default action of SIGINT does, if that is what stopped it, so that a shell's loop ends
-    /// with it.
+    /// If Ctrl-C stopped the run, ends the program by SIGINT's default action. A shell's loop then ends too.
     pub(crate) fn raise_interrupt(&self) {
         if self.is_interrupted() {
             // It does not return for a signal whose default is to end the program.
@@ -76,7 +75,7 @@ impl Signals {
         }
     }
 
-    /// Ends the program by the signal that asked for the stop, as if it had never been taken over.
+    /// Ends the program by the default action of the signal that requested the stop.
     pub(crate) fn raise(&self) {
         if self.is_stopping() {
             let _ = low_level::emulate_default_handler(self.stopped_by.load(Ordering::SeqCst));
@@ -120,8 +119,7 @@ fn take_over(announce: impl Fn(&'static str) + Send + 'static) -> io::Result<Sig
     Ok(signals)
 }
 
-/// Keeps SIGXFSZ from ending the program, so that a write beyond the limit on a file's size (`ulimit -f`) fails with
-/// EFBIG, like any other failed write.
+/// Keeps SIGXFSZ from ending the program. A write beyond the limit on a file's size (`ulimit -f`) then fails with EFBIG.
 ///
 /// A handler that does nothing does the same as ignoring the signal, and programs that this one starts do not inherit it.
 pub(crate) fn report_large_files_as_errors() -> io::Result<()> {
@@ -139,8 +137,8 @@ fn name(signal: i32) -> &'static str {
     }
 }
 
-/// The signals that this process was told to ignore, as a set of bits. Where the system does not say, SIGHUP is left
-/// alone.
+/// The signals that the parent process set to be ignored, as a set of bits. SIGHUP alone if the system does not report
+/// them.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -16,18 +16,18 @@ struct Column {
 }
 
 impl Table {
-    /// Columns by their titles; numbers stand to the right.
+    /// A table with these columns: a title, and whether the cells are numbers (aligned to the right).
     pub(crate) fn new(columns: &[(&'static str, bool)]) -> Table {
         let columns = columns.iter().map(|&(title, is_number)| Column { title, is_number }).collect();
         Table { columns, rows: Vec::new() }
     }
 
-    /// Adds a row, of as many cells as there are columns.
+    /// Adds a row with one cell for each column.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
-    /// The table for so many columns of a terminal; None is any width.
+    /// The table as text for a terminal of `width` columns, or of any width for None.
     pub(crate) fn render(&self, width: Option<usize>) -> String {
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|index| {
@@ -61,7 +61,7 @@ impl Table {
         text
     }
 
-    /// The first cell as a headline, the others below it; those with nothing to say are left out.
+    /// Each row as a block: the first cell as a headline, the others below it, without empty ones.
     fn blocks(&self) -> String {
         let width = self.columns.iter().map(|column| column.title.len()).max().unwrap_or(0);
         let mut text = String::new();

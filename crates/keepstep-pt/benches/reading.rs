@@ -1,4 +1,4 @@
-//! Reading a large file as resuming does: known whole first, then every tensor into a buffer of its own; `cargo xtask
+//! Reads a large file as a resuming run does: it verifies the file, then reads every tensor into one buffer. `cargo xtask
 //! bench` calls it.
 //!
 //! Arguments: `write FILE MIB`, or `read FILE`, which prints `what number` lines: milliseconds, and the most memory that

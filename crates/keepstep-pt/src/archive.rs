@@ -1,4 +1,4 @@
-//! An archive that is about to be written: its size is known, and it is written in one pass.
+//! Writes a `.pt` file in one pass, with a size that is known in advance.
 
 use crate::pickle_writer::{Pickle, pickle};
 use crate::zip_writer::{Entry, directory, directory_len};
@@ -10,7 +10,7 @@ use std::io::{self, Write};
 const ROOT: &str = "archive";
 const ID_DIGITS: u64 = 40;
 
-/// A planned `.pt` file. Its bytes depend on its values alone.
+/// A `.pt` file that is ready to be written. Equal values give equal bytes.
 pub struct Archive {
     entries: Vec<Entry>,
     payloads: Vec<Payload>,
@@ -25,9 +25,10 @@ enum Payload {
 }
 
 impl Archive {
-    /// Plans the archive of a value. Storages are referred to, not copied.
+    /// Plans the archive of a value. Storages are shared, not copied.
     ///
-    /// Equal strings become one object. What [`Value`] calls read only is written as the nearest plain value.
+    /// Equal strings become one object. A value of a kind that can only be read becomes the nearest plain value;
+    /// [`Value::check_storable`] finds such values.
     pub fn new(value: &Value) -> Archive {
         let Pickle { bytes, storages } = pickle(value);
         let text = |text: &str| Payload::Bytes(text.as_bytes().to_vec());
@@ -56,18 +57,18 @@ impl Archive {
         Archive { entries, payloads, end: offset }
     }
 
-    /// The exact size of the file.
+    /// The exact size of the file in bytes.
     pub fn len_bytes(&self) -> u64 {
         self.end + directory_len(&self.entries)
     }
 
-    /// Writes the file. Tensors in memory are handed to `out` as they lie.
+    /// Writes the file. Tensors in memory go to `out` without a copy.
     ///
     /// # Errors
-    /// Those of `out`, or a storage of another file can no longer be read.
+    /// `out` fails, or a storage that lies in another file can no longer be read.
     ///
     /// # Durability
-    /// None: making it durable is the caller's.
+    /// None. The caller must flush and sync the file.
     pub fn write_to(&self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let mut crcs = Vec::with_capacity(self.entries.len());
         let mut id = Sha256::new();
@@ -92,7 +93,7 @@ impl Archive {
 }
 
 fn write_all(bytes: &[u8], out: &mut (impl Write + ?Sized)) -> io::Result<u32> {
-    // In parts that stay in the cache between checksum and copy.
+    // Small parts stay in the cache between checksum and copy.
     let mut hasher = crc32fast::Hasher::new();
     for part in bytes.chunks(1 << 18) {
         hasher.update(part);

@@ -1,15 +1,15 @@
-//! A limit on what parsing may allocate, so that no file makes memory grow beyond twice its size plus 16 MB.
+//! Limits what parsing may allocate: no file makes memory grow beyond twice its size plus 16 MB.
 
 use crate::error::{Flaw, unsupported};
 
-/// What is still allowed, in bytes.
+/// The number of bytes that may still be allocated.
 #[derive(Debug)]
 pub(crate) struct Budget {
     left: u64,
 }
 
 impl Budget {
-    /// Twice the file's size plus 12 MB; the rest of the promise is for buffers.
+    /// Twice the file's size plus 12 MB. The other 4 MB are for buffers.
     pub(crate) fn for_file(len_bytes: u64) -> Budget {
         Budget { left: len_bytes.saturating_mul(2).saturating_add(12 << 20) }
     }
@@ -25,7 +25,7 @@ impl Budget {
         }
     }
 
-    /// Makes room for `more` items in a vector: what it holds is charged, and while it moves, both places are.
+    /// Makes room for `more` items in a vector. Counts its capacity, and both copies while the vector moves.
     pub(crate) fn reserve<T>(&mut self, items: &mut Vec<T>, more: usize) -> Result<(), Flaw> {
         let (held, needed) = (items.capacity(), items.len() + more);
         if needed > held {
@@ -37,12 +37,12 @@ impl Budget {
         Ok(())
     }
 
-    /// What may still be taken.
+    /// The bytes that may still be taken.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
 
-    /// Gives back what was freed.
+    /// Returns bytes that were freed.
     pub(crate) fn give_back(&mut self, bytes: usize) {
         self.left = self.left.saturating_add(bytes as u64);
     }

@@ -4,15 +4,15 @@ use crate::Value;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Keys and values in the order of insertion. Keys are any values.
+/// Keys and values in the order of insertion. A key may be any value that Python can hash.
 #[derive(Debug, Clone, Default)]
 pub struct Dict {
     entries: Vec<(Value, Value)>,
-    /// Hash and index of every key; kept only where a scan would be slow.
+    /// Hash and index of every key. Empty while a scan is fast enough.
     index: BTreeSet<(u64, usize)>,
 }
 
-/// Up to this many entries are scanned.
+/// Lookups scan dicts of up to this many entries.
 const SCANNED: usize = 16;
 
 impl Dict {
@@ -21,7 +21,7 @@ impl Dict {
         Dict::default()
     }
 
-    /// Sets the value of a key: in its place if the key is there, at the end if not.
+    /// Sets the value of a key. A known key keeps its place; a new one goes to the end.
     pub fn insert(&mut self, key: impl Into<Value>, value: impl Into<Value>) {
         let key = key.into();
         match self.position(&key) {
@@ -55,7 +55,7 @@ impl Dict {
         self.get_key(&Value::Str(key.to_owned()))
     }
 
-    /// The value of any key.
+    /// The value of a key of any kind.
     pub fn get_key(&self, key: &Value) -> Option<&Value> {
         self.position(key).map(|at| &self.entries[at].1)
     }
@@ -70,7 +70,7 @@ impl Dict {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether the dict has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -91,7 +91,7 @@ impl PartialEq for Dict {
     }
 }
 
-/// Whether Python takes them for one key: `1`, `1.0` and `True` are.
+/// Whether two keys are equal in Python, as `1`, `1.0` and `True` are.
 fn same_key(one: &Value, other: &Value) -> bool {
     match (number(one), number(other)) {
         (Some(one), Some(other)) => one == other,
@@ -105,7 +105,7 @@ fn same_key(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// The whole number that a key is equal to.
+/// The whole number that a key equals, if any.
 fn number(value: &Value) -> Option<i64> {
     match value {
         Value::Bool(value) => Some(i64::from(*value)),

@@ -5,7 +5,7 @@ use std::fmt;
 
 macro_rules! dtypes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $size:literal $storage:expr;)*) => {
-        /// The type of a tensor's elements, as PyTorch has them.
+        /// The type of a tensor's elements, as in `torch.dtype`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Dtype { $($(#[$doc])* $variant,)* }
@@ -93,9 +93,9 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A Rust type that is a tensor's element.
+/// A Rust type that tensors can hold.
 pub trait Element: Pod + Send + Sync + sealed::Sealed {
-    /// The tensor's type.
+    /// The type of such a tensor.
     const DTYPE: Dtype;
 }
 

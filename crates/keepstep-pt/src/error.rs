@@ -8,42 +8,42 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("{path}: there is no such file")]
     NotFound {
         /// The path.
         path: PathBuf,
     },
-    /// The file is damaged: what it says cannot be.
+    /// The file is damaged: it contradicts itself or the format.
     #[error("{path}: the file is damaged: {reason}")]
     Corrupt {
         /// The path.
         path: PathBuf,
-        /// What is wrong.
+        /// Which part is wrong.
         reason: String,
     },
-    /// The file may be sound, but is of a kind that is not read.
+    /// The file is of a kind that this crate does not read.
     #[error("{path}: {what}")]
     Unsupported {
         /// The path.
         path: PathBuf,
-        /// What it is, and what is read instead.
+        /// What the file is, and what to do instead.
         what: String,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{path}: the file cannot be read")]
     Io {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A tensor is asked for as something that it is not.
-    #[error("the tensor holds {found} of {num_elements} elements, and {expected} was asked for")]
+    /// The caller asked for another element type or number of elements than the tensor has.
+    #[error("the tensor has {num_elements} elements of {found}, but the caller asked for {expected}")]
     Element {
-        /// What it holds.
+        /// The tensor's element type.
         found: crate::Dtype,
-        /// How many.
+        /// The tensor's number of elements.
         num_elements: usize,
         /// What was asked for.
         expected: String,
@@ -51,7 +51,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// What it means for a `.pt` file that its source gives this error.
+    /// Turns an error of the file's source into an error about the `.pt` file.
     pub fn io(path: &Path, source: io::Error) -> ReadError {
         Flaw::from(source).at(path)
     }
@@ -77,7 +77,7 @@ impl From<io::Error> for Flaw {
     fn from(error: io::Error) -> Flaw {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Flaw::Corrupt("it ends too early".to_owned()),
-            // What `open_regular` says; the system's own have no text inside.
+            // From `open_regular`: errors of the system itself carry no text.
             io::ErrorKind::Unsupported if error.get_ref().is_some() => Flaw::Unsupported(error.to_string()),
             _ => Flaw::Io(error),
         }

@@ -8,17 +8,17 @@ use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild, shar
 use std::path::Path;
 use std::sync::Arc;
 
-/// Whether a file's checksums hold.
+/// The result of checking a file's checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Checksums {
-    /// Every one does.
+    /// Every checksum matches.
     Verified,
-    /// The file was written without: nothing can be said about it.
+    /// The file was written without checksums, so damage cannot be detected.
     NotChecksummed,
 }
 
-/// An open `.pt` file. The values are parsed; tensors are read from the file when they are asked for.
+/// An open `.pt` file. Values are parsed when it opens; tensors are read from the file on request.
 #[derive(Debug)]
 pub struct File {
     bytes: Bytes,
@@ -30,50 +30,50 @@ impl File {
     /// Opens a file and parses everything but the tensors' bytes.
     ///
     /// # Errors
-    /// See [`ReadError`]. Memory stays below twice the file's size plus 16 MB whatever the file says.
+    /// See [`ReadError`]. Whatever the file contains, memory stays below twice its size plus 16 MB.
     pub fn open(path: impl AsRef<Path>) -> Result<File, ReadError> {
         let path = path.as_ref();
         let file = open_regular(path).map_err(|error| ReadError::io(path, error))?;
         File::from_source(path, Arc::new(file))
     }
 
-    /// As [`File::open`], from any source. The path is what errors call it.
+    /// Opens a file that is read from any source. Errors name it by `path`.
     ///
     /// # Errors
-    /// As [`File::open`].
+    /// The same errors as [`File::open`].
     pub fn from_source(path: impl AsRef<Path>, source: Arc<dyn ReadAt>) -> Result<File, ReadError> {
         let path = path.as_ref();
         open(path, source).map_err(|flaw| flaw.at(path))
     }
 
-    /// The root.
+    /// The value at the file's root, usually a dict.
     pub fn value(&self) -> &Value {
         &self.value
     }
 
-    /// Where it is.
+    /// The path that errors name.
     pub fn path(&self) -> &Path {
         self.bytes.path()
     }
 
-    /// Bytes.
+    /// The file's size in bytes.
     pub fn len_bytes(&self) -> u64 {
         self.bytes.len
     }
 
-    /// Reads the whole file and checks every checksum, on this thread alone. Together with what [`File::open`] has
-    /// checked, no change of a single bit that could change what is loaded goes unnoticed.
+    /// Reads the whole file on this thread and compares every checksum. Together, this and [`File::open`] detect every
+    /// changed bit that could change what is loaded.
     ///
     /// # Errors
-    /// [`ReadError::Corrupt`], naming the entry, if a checksum does not hold.
+    /// [`ReadError::Corrupt`] with the entry's name if a checksum does not match.
     pub fn verify(&self) -> Result<Checksums, ReadError> {
         self.check(1)
     }
 
-    /// As [`File::verify`]; a large file is shared among a few threads, for a caller that has nothing else to do.
+    /// Does the same as [`File::verify`], with up to four threads for a large file.
     ///
     /// # Errors
-    /// As [`File::verify`].
+    /// The same errors as [`File::verify`].
     pub fn verify_at_once(&self) -> Result<Checksums, ReadError> {
         self.check(share::num_threads())
     }
@@ -126,7 +126,7 @@ fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
     Ok(File { bytes, directory, value })
 }
 
-/// The version of PyTorch's archives, which `torch.load` wants too.
+/// Checks the version of the archive, as `torch.load` does.
 fn check_version(bytes: &Bytes, directory: &Directory) -> Result<(), Flaw> {
     let Some(entry) = directory.find("version").or_else(|| directory.find(".data/version")) else {
         return unsupported("it is a zip archive, but not one of PyTorch's: it has no version");

@@ -1,9 +1,15 @@
 //! PyTorch's `.pt` files: a strict reader and a streaming writer whose bytes are those of `torch.save`.
 //!
 //! A file is a zip archive of stored entries: a pickle of the values (`data.pkl`) and one entry for each storage.
-//! [`Archive`] plans one from a [`Value`] and writes it in one pass, without a copy of any tensor; [`File`] opens one,
-//! reads tensors when they are asked for, and checks every checksum (which PyTorch itself does not).
-//! Nothing that a file names is ever executed or imported.
+//!
+//! - [`Archive`] writes a [`Value`] in one pass, without copying a tensor.
+//! - [`File`] opens a file, reads tensors on request and checks every checksum, which PyTorch itself does not.
+//! - [`Value`], [`Dict`], [`Tensor`] and [`Storage`] are the contents.
+//! - [`ReadAt`] is the source: a file, memory, or a type of your own.
+//!
+//! The reader never runs or imports anything that a file names.
+//!
+//! # Example
 //!
 //! ```
 //! use keepstep_pt::{Archive, Checksums, Dict, File, Tensor, Value};

@@ -1,5 +1,4 @@
-//! The restricted unpickler: a stack machine over plain data. It looks nothing up and runs nothing; what a pickle names
-//! is a name.
+//! The restricted unpickler: a stack machine over plain data. It never imports or runs what a pickle names.
 
 use crate::budget::Budget;
 use crate::error::{Flaw, corrupt, unsupported};
@@ -10,15 +9,15 @@ use std::collections::BTreeMap;
 /// An index into [`Graph::nodes`].
 pub(crate) type Id = u32;
 
-/// What a pickle builds, before anything is made of it. Nodes refer to each other by index, so that sharing costs
-/// nothing and no nesting can overflow the stack when it is dropped.
+/// A value as the pickle builds it. Nodes refer to each other by index: sharing costs nothing, and dropping deeply
+/// nested values cannot overflow the stack.
 #[derive(Debug)]
 #[expect(clippy::box_collection, reason = "a third less memory for each of what may be millions of nodes")]
 pub(crate) enum Node<'a> {
     None,
     Bool(bool),
     Int(i64),
-    /// Two's complement, little-endian, as few bytes as hold the sign, and more than 8.
+    /// More than 8 bytes of two's complement, little-endian, without bytes that only repeat the sign.
     BigInt(&'a [u8]),
     Float(f64),
     Str(&'a str),
@@ -26,7 +25,7 @@ pub(crate) enum Node<'a> {
     Global(String),
     List(Box<Vec<Id>>),
     Tuple(Box<[Id]>),
-    /// Keys and values in turn.
+    /// Keys and values alternate.
     Dict(Box<Vec<Id>>),
     Call(Box<Call>),
     Persistent(Id),
@@ -46,7 +45,7 @@ pub(crate) struct Graph<'a> {
     pub(crate) root: Id,
 }
 
-/// The names that have a meaning here. Any other is refused where it is met, even if nothing would be made of it.
+/// The names that the reader knows. It refuses any other, even one that no value uses.
 fn is_known(name: &str) -> bool {
     const NAMES: [&str; 21] = [
         "__builtin__.bytearray",
@@ -94,7 +93,7 @@ pub(crate) fn parse<'a>(bytes: &'a [u8], budget: &mut Budget) -> Result<Graph<'a
     };
     let root = machine.run()?;
     if machine.at != bytes.len() {
-        return corrupt("there is something after the end of the pickle");
+        return corrupt("the pickle goes on after its end");
     }
     Ok(Graph { root, nodes: machine.nodes })
 }
@@ -104,7 +103,7 @@ struct Machine<'a, 'b> {
     at: usize,
     budget: &'b mut Budget,
     nodes: Vec<Node<'a>>,
-    /// Which nodes an argument of a call holds: Python has made something of them by then, so they change no more.
+    /// The nodes that were passed to a call. Python has already consumed them, so later opcodes may not modify them.
     frozen: Vec<bool>,
     stack: Vec<Id>,
     marks: Vec<usize>,
@@ -168,7 +167,7 @@ impl<'a> Machine<'a, '_> {
                 let Ok(text) = std::str::from_utf8(text) else { return corrupt("a string is not UTF-8") };
                 self.push(Node::Str(text))
             }
-            // Of Python 2. `torch.load` takes it for UTF-8 as well.
+            // Written by Python 2. `torch.load` decodes it as UTF-8 too.
             SHORT_BINSTRING => {
                 let [len] = self.array()?;
                 let text = self.take(len.into())?;
@@ -181,7 +180,8 @@ impl<'a> Machine<'a, '_> {
                 let name = format!("{module}.{name}");
                 if !is_known(&name) {
                     return unsupported(format!(
-                        "it names `{name}`, which is more than data; only plain values are read"
+                        "it refers to the class or function `{name}`, and only plain values and tensors are read; save the \
+                         state_dict instead of the object"
                     ));
                 }
                 self.push(Node::Global(name))
@@ -247,7 +247,7 @@ impl<'a> Machine<'a, '_> {
             REDUCE => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
                 if !matches!(self.nodes[callable as usize], Node::Global(_)) {
-                    return corrupt("the pickle calls something that is no name");
+                    return corrupt("the pickle calls something other than a name");
                 }
                 self.freeze(arguments)?;
                 self.budget.take(size_of::<Call>())?;
@@ -315,7 +315,7 @@ impl<'a> Machine<'a, '_> {
 
     fn pop(&mut self) -> Result<Id, Flaw> {
         if self.stack.len() <= self.floor() {
-            return corrupt("the pickle takes more from its stack than there is");
+            return corrupt("the pickle takes more values from its stack than it holds");
         }
         self.stack.pop().map_or_else(|| corrupt("the pickle's stack is empty"), Ok)
     }
@@ -330,14 +330,14 @@ impl<'a> Machine<'a, '_> {
     fn pop_many(&mut self, count: usize) -> Result<Vec<Id>, Flaw> {
         match self.stack.len().checked_sub(count) {
             Some(start) if start >= self.floor() => self.split_off(start),
-            _ => corrupt("the pickle takes more from its stack than there is"),
+            _ => corrupt("the pickle takes more values from its stack than it holds"),
         }
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Id>, Flaw> {
         match self.marks.pop() {
             Some(mark) => self.split_off(mark),
-            None => corrupt("the pickle closes a mark that it has not set"),
+            None => corrupt("the pickle closes a mark that it never set"),
         }
     }
 
@@ -352,13 +352,13 @@ impl<'a> Machine<'a, '_> {
     fn top_to_change(&self) -> Result<Id, Flaw> {
         let top = self.top()?;
         if self.frozen[top as usize] {
-            return unsupported("it changes a list or a dict after something was made of it");
+            return unsupported("it changes a list or a dict after passing it to a constructor");
         }
         Ok(top)
     }
 
-    /// State given to an object. An OrderedDict's is its attributes, which are no part of its value; whatever else has
-    /// state is not read.
+    /// Sets an object's state. The state of an OrderedDict is its attributes, which the reader ignores. It refuses other
+    /// objects with state.
     fn build(&self) -> Result<(), Flaw> {
         if let Node::Call(call) = &self.nodes[self.top()? as usize]
             && let Node::Global(name) = &self.nodes[call.callable as usize]
@@ -369,7 +369,7 @@ impl<'a> Machine<'a, '_> {
         unsupported("it gives state to something other than an OrderedDict")
     }
 
-    /// Everything that the arguments of a call hold stays as it is from here on.
+    /// Forbids later opcodes to modify anything that the arguments of a call hold.
     fn freeze(&mut self, arguments: Id) -> Result<(), Flaw> {
         let mut reached = vec![arguments];
         while let Some(id) = reached.pop() {
@@ -399,7 +399,7 @@ impl<'a> Machine<'a, '_> {
     fn get(&mut self, at: u32) -> Result<(), Flaw> {
         match self.memo.get(&at) {
             Some(&id) => self.push_id(id),
-            None => corrupt("the pickle refers to something that it has not stored"),
+            None => corrupt("the pickle refers to a value that it never stored"),
         }
     }
 
@@ -407,7 +407,7 @@ impl<'a> Machine<'a, '_> {
         let top = self.top_to_change()?;
         match &mut self.nodes[top as usize] {
             Node::List(items) => extend(self.budget, items, new),
-            _ => corrupt("the pickle appends to something that is no list"),
+            _ => corrupt("the pickle appends to something other than a list"),
         }
     }
 
@@ -419,12 +419,12 @@ impl<'a> Machine<'a, '_> {
         match &mut self.nodes[top as usize] {
             Node::Dict(items) => extend(self.budget, items, new),
             Node::Call(call) => extend(self.budget, &mut call.items, new),
-            _ => corrupt("the pickle sets items of something that is no dict"),
+            _ => corrupt("the pickle sets items of something other than a dict"),
         }
     }
 }
 
-/// Adds items that are charged already.
+/// Adds items whose memory the budget already counts.
 fn extend(budget: &mut Budget, items: &mut Vec<Id>, new: Vec<Id>) -> Result<(), Flaw> {
     if items.is_empty() {
         budget.give_back(items.capacity() * size_of::<Id>());
@@ -437,7 +437,7 @@ fn extend(budget: &mut Budget, items: &mut Vec<Id>, new: Vec<Id>) -> Result<(), 
     Ok(())
 }
 
-/// Two's complement, little-endian; empty is 0.
+/// An int from two's complement, little-endian. No bytes mean 0.
 fn long(bytes: &[u8]) -> Node<'_> {
     let bytes = shortest_int(bytes);
     if bytes.len() > 8 {

@@ -9,7 +9,7 @@ use crate::value::shortest_int;
 use crate::{Dict, Storage, Tensor, Value};
 use std::collections::BTreeMap;
 
-/// How many items go between a mark and its opcode.
+/// The most items between a mark and the opcode that takes them.
 const BATCH: usize = 1000;
 
 /// A pickle and the storages that it refers to, in the order of their keys.
@@ -18,7 +18,7 @@ pub(crate) struct Pickle {
     pub(crate) storages: Vec<Storage>,
 }
 
-/// What has been written and can be referred to.
+/// A value that was written and can be referred to.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Memo {
     Str(String),
@@ -48,7 +48,7 @@ struct Writer {
     storages: Vec<Storage>,
     /// The index of each storage, by identity.
     keys: BTreeMap<usize, usize>,
-    /// Every tensor that the memo knows by its address, so that no other can come to lie there.
+    /// Every tensor in the memo, which knows them by address: a tensor that is kept alive keeps its address.
     tensors: Vec<Tensor>,
 }
 
@@ -86,7 +86,7 @@ impl Writer {
                 self.ordered_dict_items(dict);
             }
             Value::Tensor(tensor) => self.tensor(tensor),
-            // What is only ever read is written as the nearest thing that every reader takes.
+            // Kinds that can only be read become the nearest plain value.
             Value::Bytes(bytes) => self.tensor(&Tensor::from_slice(bytes, vec![bytes.len()])),
             Value::Global(name) => self.string(name),
             Value::Object { arguments, .. } => self.value(&Value::Tuple(arguments.clone())),
@@ -107,13 +107,13 @@ impl Writer {
         }
     }
 
-    /// Two's complement in as few bytes as hold the sign.
+    /// Writes two's complement without bytes that only repeat the sign.
     fn long(&mut self, bytes: &[u8]) {
         let mut bytes = shortest_int(bytes);
         if bytes == [0] {
             bytes = &[];
         }
-        // Longer ones do not come from this crate's reader.
+        // This crate's reader gives no longer ones.
         let bytes = &bytes[..bytes.len().min(255)];
         self.out.extend([LONG1, bytes.len() as u8]);
         self.out.extend(bytes);
@@ -199,7 +199,7 @@ impl Writer {
         self.value(value);
     }
 
-    /// As CPython's `batch_dict_exact`, which closes a full batch with an empty one where nothing follows.
+    /// Follows CPython's `batch_dict_exact`, which ends with an empty batch if the last one is full.
     fn dict_items(&mut self, dict: &Dict) {
         if dict.len() <= 1 {
             for entry in dict.iter() {
@@ -223,7 +223,7 @@ impl Writer {
         }
     }
 
-    /// As CPython's `batch_dict`, which works from an iterator.
+    /// Follows CPython's `batch_dict`, which works from an iterator.
     fn ordered_dict_items(&mut self, dict: &Dict) {
         let entries: Vec<_> = dict.iter().collect();
         for batch in entries.chunks(BATCH) {

@@ -1,22 +1,22 @@
-//! What a `.pt` file is read from.
+//! The source that a `.pt` file is read from.
 
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Bytes that can be read at any place, by many at once: a file, memory, an object far away.
+/// Bytes that several threads can read at any offset: a file, memory, or a remote object.
 pub trait ReadAt: Debug + Send + Sync {
-    /// How many bytes there are.
+    /// The number of bytes.
     ///
     /// # Errors
-    /// The source's.
+    /// The source reports an error.
     fn len_bytes(&self) -> io::Result<u64>;
 
-    /// Fills `out` from `offset` on.
+    /// Fills `out` with the bytes that begin at `offset`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] where there are fewer bytes; else the source's.
+    /// [`io::ErrorKind::UnexpectedEof`] if the source has fewer bytes, or an error of the source.
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
@@ -52,18 +52,18 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-/// Opens a regular file, and nothing else: to open a FIFO would wait for its writer.
+/// Opens a regular file and refuses anything else: opening a FIFO would wait for its writer.
 ///
 /// # Errors
-/// The system's, or [`io::ErrorKind::Unsupported`] for another kind of file, saying which.
+/// An error of the system, or [`io::ErrorKind::Unsupported`] if the path is not a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let metadata = std::fs::metadata(path)?;
     let other = |what| Err(io::Error::new(io::ErrorKind::Unsupported, what));
     if metadata.is_dir() {
-        return other("this is a folder, and a .pt file was expected");
+        return other("this is a folder; give the path of a .pt file");
     }
     if !metadata.is_file() {
-        return other("this is no regular file, and a .pt file was expected");
+        return other("this is not a regular file; give the path of a .pt file");
     }
     File::open(path)
 }

@@ -1,4 +1,4 @@
-//! Makes values of what a pickle built: the few constructors that PyTorch's files use, by name.
+//! Turns the nodes of a pickle into values. It knows the few constructors that PyTorch's files use.
 
 use crate::budget::Budget;
 use crate::bytes::Bytes;
@@ -7,16 +7,16 @@ use crate::pickle_reader::{Graph, Id, Node, ORDERED_DICT, UNTYPED_STORAGE};
 use crate::{Dict, Dtype, Storage, Tensor, Value};
 use std::collections::BTreeMap;
 
-/// Deeper nesting than any real file has; it also ends the walk where a value contains itself.
+/// The deepest nesting that is read. The limit also ends the walk if a value contains itself.
 pub(crate) const DEEPEST: usize = 200;
 
-/// What an entry of a dict takes, its place in the index included.
+/// The memory of a dict's entry, including its place in the index.
 const ENTRY_BYTES: usize = 2 * size_of::<Value>() + 48;
 
-/// From here on a float may equal an int of more than 64 bits.
+/// A float of this size or more may equal an int of more than 64 bits.
 const LARGE: f64 = 9_223_372_036_854_775_808.0;
 
-/// The types that `_rebuild_from_type_v2` may make of a tensor and that change no value.
+/// The subclasses of tensor that have the same values as the tensor.
 const TENSOR_TYPES: [&str; 2] = ["torch.Tensor", "torch.nn.parameter.Parameter"];
 
 /// Finds the bytes of a storage's entry.
@@ -64,7 +64,9 @@ impl<'a> Builder<'a> {
             Node::Dict(items) => Value::Dict(self.dict(items, depth)?),
             Node::Call(call) => self.call(id, call.callable, call.arguments, &call.items, depth)?,
             Node::Persistent(_) => {
-                return unsupported("it holds a storage outside a tensor, which is not read");
+                return unsupported(
+                    "it holds a storage outside a tensor, which cannot be read; save a tensor instead",
+                );
             }
         })
     }
@@ -99,7 +101,9 @@ impl<'a> Builder<'a> {
     fn global(&self, name: &str) -> Result<Value, Flaw> {
         match name.strip_prefix("torch.") {
             Some(dtype) if Dtype::by_name(dtype).is_some() => Ok(Value::Global(name.to_owned())),
-            _ => unsupported(format!("it holds `{name}` itself, which is no plain value")),
+            _ => unsupported(format!(
+                "it holds the class or function `{name}`, and only plain values and tensors are read"
+            )),
         }
     }
 
@@ -115,7 +119,7 @@ impl<'a> Builder<'a> {
             return corrupt("the pickle calls something that is no name");
         };
         let Node::Tuple(arguments) = self.node(arguments) else {
-            return corrupt(format!("`{name}` is called with something that is no tuple"));
+            return corrupt(format!("the arguments of `{name}` are not a tuple"));
         };
         if !items.is_empty() && !matches!(name.as_str(), ORDERED_DICT | "collections.Counter") {
             return corrupt(format!("items are set on what `{name}` makes"));
@@ -136,7 +140,7 @@ impl<'a> Builder<'a> {
             ) if metadata.len() <= 1 => {
                 self.check_metadata(metadata)?;
                 let Node::Global(dtype) = self.node(*dtype) else {
-                    return corrupt("a tensor's dtype is no name");
+                    return corrupt("a tensor's dtype is not a name");
                 };
                 let Some(dtype) = dtype.strip_prefix("torch.").and_then(Dtype::by_name) else {
                     return unsupported(format!("it holds a tensor of `{dtype}`, which is not read"));
@@ -154,7 +158,9 @@ impl<'a> Builder<'a> {
                         let data = self.call(id, *function, *arguments, &[], depth + 1)?;
                         self.a_tensor(data)
                     }
-                    _ => unsupported("it holds a tensor of a type of its own, which is not read"),
+                    _ => unsupported(
+                        "it holds a tensor of a custom class, which cannot be read; save a plain tensor instead",
+                    ),
                 }
             }
             ("_codecs.encode", [text, encoding]) => match (self.node(*text), self.node(*encoding)) {
@@ -209,16 +215,19 @@ impl<'a> Builder<'a> {
     fn a_tensor(&self, value: Value) -> Result<Value, Flaw> {
         match value {
             Value::Tensor(_) => Ok(value),
-            _ => corrupt("a parameter is made of something else than a tensor"),
+            _ => corrupt("a parameter is made from something other than a tensor"),
         }
     }
 
-    /// Bits that say that a tensor's values are the conjugates or negatives of what is stored.
+    /// Refuses metadata by which a tensor's values are the conjugates or negatives of the stored ones.
     fn check_metadata(&self, metadata: &[Id]) -> Result<(), Flaw> {
         match metadata.first().map(|&id| self.node(id)) {
             None | Some(Node::None) => Ok(()),
             Some(Node::Dict(items)) if items.is_empty() => Ok(()),
-            _ => unsupported("it holds a tensor that is stored conjugated or negated, which is not read"),
+            _ => unsupported(
+                "it holds a tensor that is stored conjugated or negated, which cannot be read; save \
+                 `tensor.resolve_conj().resolve_neg()` instead",
+            ),
         }
     }
 
@@ -227,7 +236,7 @@ impl<'a> Builder<'a> {
             None => Dict::new(),
             Some(&counts) => match self.value(counts, depth + 1)? {
                 Value::Dict(dict) => dict,
-                _ => return unsupported("it holds a Counter of something else than a dict"),
+                _ => return unsupported("it holds a Counter that is made from something other than a dict"),
             },
         };
         self.insert(&mut all, items, depth)?;
@@ -236,7 +245,7 @@ impl<'a> Builder<'a> {
 
     fn ordered_pairs(&mut self, pairs: Id, items: &[Id], depth: usize) -> Result<Value, Flaw> {
         let Node::List(pairs) = self.node(pairs) else {
-            return corrupt("an OrderedDict is made of something else than a list");
+            return corrupt("an OrderedDict is made from something other than a list");
         };
         let mut flat = Vec::new();
         for &pair in pairs.iter() {
@@ -245,7 +254,7 @@ impl<'a> Builder<'a> {
                     self.budget.reserve(&mut flat, 2)?;
                     flat.extend(pair);
                 }
-                _ => return corrupt("an OrderedDict is made of something else than pairs"),
+                _ => return corrupt("an OrderedDict is made from something other than pairs"),
             }
         }
         self.budget.reserve(&mut flat, items.len())?;
@@ -259,7 +268,7 @@ impl<'a> Builder<'a> {
         }
         let [storage, offset, shape, strides] = parts;
         let storage = self.storage(storage, dtype)?;
-        let Node::Int(offset) = *self.node(offset) else { return corrupt("a tensor's offset is no int") };
+        let Node::Int(offset) = *self.node(offset) else { return corrupt("a tensor's offset is not an int") };
         let Ok(offset) = u64::try_from(offset) else { return corrupt("a tensor's offset is negative") };
         let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
         // A dimension of size 1 or 0 may have any stride.
@@ -286,27 +295,27 @@ impl<'a> Builder<'a> {
                 (Node::Global(name), Node::Tuple(arguments)) if name == "torch.Size" => {
                     match arguments.first().map(|&first| self.node(first)) {
                         Some(Node::Tuple(items)) => items,
-                        _ => return corrupt("a tensor's shape is no tuple"),
+                        _ => return corrupt("a tensor's shape is not a tuple"),
                     }
                 }
-                _ => return corrupt("a tensor's shape is no tuple"),
+                _ => return corrupt("a tensor's shape is not a tuple"),
             },
-            _ => return corrupt("a tensor's shape is no tuple"),
+            _ => return corrupt("a tensor's shape is not a tuple"),
         };
         self.budget.take(items.len() * size_of::<usize>())?;
         let size = |&id: &Id| match self.node(id) {
             Node::Int(size) => usize::try_from(*size).or_else(|_| corrupt("a tensor's size is negative")),
-            _ => corrupt("a tensor's size is no int"),
+            _ => corrupt("a tensor's size is not an int"),
         };
         items.iter().map(size).collect()
     }
 
     /// `('storage', torch.FloatStorage, 'KEY', 'cpu', numel)`.
     fn storage(&mut self, id: Id, untyped_as: Option<Dtype>) -> Result<Storage, Flaw> {
-        let Node::Persistent(id) = *self.node(id) else { return corrupt("a tensor's storage is none") };
-        let Node::Tuple(parts) = self.node(id) else { return corrupt("a storage's id is no tuple") };
+        let Node::Persistent(id) = *self.node(id) else { return corrupt("a tensor has no storage") };
+        let Node::Tuple(parts) = self.node(id) else { return corrupt("a storage's id is not a tuple") };
         let &[tag, kind, key, location, len] = &parts[..] else {
-            return corrupt("a storage's id has not five parts");
+            return corrupt("a storage's id does not have five parts");
         };
         let (Node::Str(tag), Node::Global(kind), Node::Str(key), Node::Str(location), Node::Int(len)) =
             (self.node(tag), self.node(kind), self.node(key), self.node(location), self.node(len))
@@ -324,7 +333,11 @@ impl<'a> Builder<'a> {
             (Some(dtype), None) => (dtype, dtype.size()),
             (None, Some(dtype)) if kind == UNTYPED_STORAGE => (dtype, 1),
             (Some(typed), Some(dtype)) => (dtype, typed.size()),
-            _ => return unsupported(format!("it holds a storage of the kind `{kind}`, which is not read")),
+            _ => {
+                return unsupported(format!(
+                    "it holds a storage of the kind `{kind}`, which is not supported"
+                ));
+            }
         };
         let Some(bytes) = (self.find)(key) else {
             return corrupt(format!("the storage `data/{key}` is missing"));
@@ -332,7 +345,7 @@ impl<'a> Builder<'a> {
         let stated = u64::try_from(*len).ok().and_then(|len| len.checked_mul(unit as u64));
         if stated != Some(bytes.len) || bytes.len % dtype.size() as u64 != 0 {
             return corrupt(format!(
-                "the storage `data/{key}` has {} bytes, and {len} elements are stated",
+                "the storage `data/{key}` has {} bytes, but its tensors expect {len} elements",
                 bytes.len
             ));
         }
@@ -346,15 +359,15 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Python's dict takes only what has a hash, and two keys for one that are equal: `1`, `1.0` and `True`. Kinds whose
-/// equality is not plain are refused.
+/// Refuses keys that Python cannot hash, and those whose equality is not obvious. Equal keys (`1`, `1.0` and `True`) are
+/// one key.
 pub(crate) fn check_key(key: &Value) -> Result<(), Flaw> {
     match key {
         Value::List(_) | Value::Dict(_) | Value::OrderedDict(_) => {
-            corrupt("a dict or a set has a key that cannot be one")
+            corrupt("a dict or a set has a list or a dict as a key")
         }
         Value::Tensor(_) | Value::Object { .. } => {
-            unsupported("a dict or a set has a key that is no plain value")
+            unsupported("a dict or a set has a key that is not a plain value")
         }
         Value::Float(value) if value.is_nan() || (value.is_finite() && value.abs() >= LARGE) => {
             unsupported("a dict or a set has a float as a key that may be equal to another")
@@ -364,7 +377,7 @@ pub(crate) fn check_key(key: &Value) -> Result<(), Flaw> {
     }
 }
 
-/// Bytes that Python's protocol 2 hides in a string of the same code points.
+/// Decodes bytes that pickle protocol 2 stores as a string with one code point for each byte.
 fn latin1(text: &str) -> Result<Value, Flaw> {
     let bytes: Option<Vec<u8>> = text.chars().map(|char| u8::try_from(u32::from(char)).ok()).collect();
     bytes.map_or_else(|| corrupt("encoded bytes have code points above 255"), |bytes| Ok(Value::Bytes(bytes)))

@@ -1,5 +1,4 @@
-//! Checking and reading what is large, shared among threads: the work is cut into parts of one size, which threads take in
-//! turn.
+//! Reads and checks large files with several threads, which take parts of equal size in turn.
 
 use crate::bytes::Bytes;
 use crate::error::{Flaw, corrupt};
@@ -8,22 +7,22 @@ use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
-/// Bytes of a part. A part in the making is read through [`BUFFER`].
+/// Bytes of a part. Checksums read it through a buffer of [`BUFFER`] bytes.
 const PART: usize = 2 << 20;
-/// Bytes that stay in a processor's cache between reading and checksum.
+/// Few enough bytes to stay in the processor's cache between reading and checksum.
 const BUFFER: usize = 1 << 18;
-/// From here on, starting threads is worth it.
+/// From this size on, starting threads is worth it.
 const LARGE: usize = 8 << 20;
 /// More threads than this do not read memory faster.
 const MOST_THREADS: usize = 4;
 
-/// The threads that a large file is shared among.
+/// The number of threads that read a large file.
 pub(crate) fn num_threads() -> usize {
     available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
 }
 
-/// Reads bytes from `offset` on. Memory that is touched for the first time costs more than the reading, and a thread can do
-/// only one page at a time.
+/// Fills `out` with the bytes that begin at `offset`. Touching new memory costs more than reading the file, one page at a
+/// time for each thread, so several threads are faster.
 pub(crate) fn read(file: &Bytes, out: &mut [u8], offset: u64) -> Result<(), Flaw> {
     if out.len() < LARGE {
         return file.read_exact_at(out, offset);
@@ -38,7 +37,7 @@ pub(crate) fn read(file: &Bytes, out: &mut [u8], offset: u64) -> Result<(), Flaw
     share(num_threads(), work).into_iter().collect()
 }
 
-/// Compares every entry's checksum with its bytes.
+/// Compares every entry's checksum with its bytes. Fails with the first entry that differs.
 pub(crate) fn check(file: &Bytes, entries: &[Entry], threads: usize) -> Result<(), Flaw> {
     let total: u64 = entries.iter().map(|entry| entry.size).sum();
     let threads = if total < LARGE as u64 { 1 } else { threads };
@@ -100,11 +99,11 @@ fn compare(entry: &Entry, hash: crc32fast::Hasher) -> Result<(), Flaw> {
     if hash.finalize() == entry.crc {
         Ok(())
     } else {
-        corrupt(format!("the checksum of its entry `{}` does not hold", entry.name))
+        corrupt(format!("the checksum of its entry `{}` does not match", entry.name))
     }
 }
 
-/// Runs `work` on so many threads, this one among them, and gives what each returned.
+/// Runs `work` on `threads` threads, including this one, and gives all results.
 fn share<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();

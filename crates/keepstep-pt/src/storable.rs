@@ -1,4 +1,4 @@
-//! Values that can be written but would not come back as they were.
+//! Finds values that would not be read back as they were written.
 
 use crate::Value;
 use crate::rebuild::{DEEPEST, check_key};
@@ -13,18 +13,18 @@ const LONGEST_INT: usize = 255;
 #[error("`{path}` is {what}, which a .pt file cannot hold")]
 #[non_exhaustive]
 pub struct NotStorable {
-    /// Where the value is, such as `state.0.foo`.
+    /// The value's path in the root, such as `state.0.foo`.
     pub path: String,
-    /// What it is.
+    /// A description of the value.
     pub what: &'static str,
 }
 
 impl Value {
-    /// Checks that a file with this value can be read again, and holds an equal value then.
+    /// Checks that a file with this value can be read again and gives an equal value.
     ///
     /// # Errors
-    /// Something in it has no form of its own in a file (`bytes`, a name, a `torch.device`), is nested too deep, or is
-    /// a key that no dict can have. The error names the first such place.
+    /// The value contains something that the writer cannot represent (`bytes`, a name, a `torch.device`), that is nested
+    /// too deep, or that is not a valid key. The error names the first such place.
     pub fn check_storable(&self) -> Result<(), NotStorable> {
         check(self, &mut Vec::new()).map_err(|(path, what)| NotStorable { path: path.join("."), what })
     }

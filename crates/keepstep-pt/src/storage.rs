@@ -1,4 +1,4 @@
-//! The bytes that tensors are views of.
+//! The storage that tensors are views of, as `torch.UntypedStorage`.
 
 use crate::bytes::Bytes;
 use crate::error::Flaw;
@@ -9,7 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A run of elements in memory or in a file. Clones are the same storage: it is written once.
+/// Consecutive elements in memory or in a file. Clones are the same storage: a file holds it once.
 #[derive(Clone)]
 pub struct Storage(Arc<Inner>);
 
@@ -33,7 +33,7 @@ impl<T: Element> AsRef<[u8]> for Typed<T> {
 }
 
 impl Storage {
-    /// Takes over a vector.
+    /// Makes a storage from a vector, without a copy.
     pub fn from_vec<T: Element>(values: Vec<T>) -> Storage {
         let range = 0..size_of_val(values.as_slice());
         Storage(Arc::new(Inner {
@@ -42,16 +42,16 @@ impl Storage {
         }))
     }
 
-    /// A part of bytes that someone else holds too; nothing is copied.
+    /// Makes a storage from a range of shared bytes, without a copy.
     ///
     /// # Panics
-    /// If the range lies outside the bytes, or is no whole number of elements.
+    /// If the range lies outside the bytes, or its length is not a multiple of the element size.
     pub fn shared(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>, dtype: Dtype) -> Storage {
         assert!(
             range.start <= range.end && range.end <= (*bytes).as_ref().len(),
             "a range outside the bytes"
         );
-        assert!(range.len().is_multiple_of(dtype.size()), "no whole number of elements");
+        assert!(range.len().is_multiple_of(dtype.size()), "the range is not a whole number of elements");
         Storage(Arc::new(Inner { data: Data::Memory { bytes, range }, dtype }))
     }
 
@@ -64,7 +64,7 @@ impl Storage {
         self.0.dtype
     }
 
-    /// Bytes.
+    /// The size in bytes.
     pub fn byte_len(&self) -> u64 {
         match &self.0.data {
             Data::Memory { range, .. } => range.len() as u64,
@@ -72,7 +72,7 @@ impl Storage {
         }
     }
 
-    /// Elements.
+    /// The number of elements.
     pub fn len(&self) -> u64 {
         self.byte_len() / self.0.dtype.size() as u64
     }
@@ -82,12 +82,12 @@ impl Storage {
         self.len() == 0
     }
 
-    /// What tells one storage from another while both live.
+    /// Distinguishes storages that are alive at the same time.
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
     }
 
-    /// The bytes, where they are in memory.
+    /// The bytes, if they are in memory.
     pub(crate) fn memory(&self) -> Option<&[u8]> {
         match &self.0.data {
             Data::Memory { bytes, range } => Some(&(**bytes).as_ref()[range.clone()]),
@@ -95,7 +95,7 @@ impl Storage {
         }
     }
 
-    /// Reads bytes from `offset` on; the caller has checked that they are there.
+    /// Fills `out` with the bytes that begin at `offset`.
     pub(crate) fn read_exact_at(
         &self,
         out: &mut [u8],
@@ -114,7 +114,7 @@ impl Storage {
         }
     }
 
-    /// The most bytes that copying a view may take: what repeats elements endlessly is refused.
+    /// The most bytes that a copy of a view may take. A view can repeat elements without end.
     pub(crate) fn spare_bytes(&self) -> u64 {
         match &self.0.data {
             Data::Memory { .. } => u64::MAX,

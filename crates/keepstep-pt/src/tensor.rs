@@ -21,7 +21,7 @@ struct Inner {
 /// A view that reaches outside its storage.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a view of shape {shape:?} with strides {strides:?} from {offset} on reaches outside a storage of {len} elements"
+    "a view of shape {shape:?} with strides {strides:?} from element {offset} on reaches outside a storage of {len} elements"
 )]
 pub struct ViewError {
     shape: Vec<usize>,
@@ -31,7 +31,7 @@ pub struct ViewError {
 }
 
 impl Tensor {
-    /// A contiguous view from the storage's start on.
+    /// A contiguous view that begins at the storage's first element.
     ///
     /// # Panics
     /// If the storage has fewer elements than the shape.
@@ -43,10 +43,10 @@ impl Tensor {
         }
     }
 
-    /// Any view; offset and strides in elements.
+    /// A view with any strides. Offset and strides count elements.
     ///
     /// # Errors
-    /// It reaches outside the storage.
+    /// The view reaches outside the storage.
     pub fn strided(
         storage: Storage,
         offset: u64,
@@ -61,7 +61,7 @@ impl Tensor {
         }
     }
 
-    /// A copy of values.
+    /// A contiguous tensor with a copy of the values.
     ///
     /// # Panics
     /// If there are fewer values than the shape has elements.
@@ -79,12 +79,12 @@ impl Tensor {
         &self.0.shape
     }
 
-    /// Elements from one index to the next, per dimension.
+    /// The distance between neighbours in each dimension, in elements.
     pub fn strides(&self) -> &[usize] {
         &self.0.strides
     }
 
-    /// The first element in the storage.
+    /// The index of the first element in the storage.
     pub fn offset(&self) -> u64 {
         self.0.offset
     }
@@ -94,12 +94,12 @@ impl Tensor {
         self.0.storage.dtype()
     }
 
-    /// What it is a view of.
+    /// The storage that this tensor is a view of.
     pub fn storage(&self) -> &Storage {
         &self.0.storage
     }
 
-    /// How many elements it has; a view may have more than its storage.
+    /// The number of elements. A view may have more than its storage.
     pub fn num_elements(&self) -> usize {
         self.0.num_elements
     }
@@ -111,7 +111,7 @@ impl Tensor {
     /// Reads the elements in row-major order.
     ///
     /// # Errors
-    /// Another type or number of elements than asked for, or the file cannot be read or has become shorter.
+    /// `T` or the length of `out` differs from the tensor, or the file cannot be read or was cut short.
     pub fn read_into<T: Element>(&self, out: &mut [T]) -> Result<(), ReadError> {
         if T::DTYPE != self.dtype() || out.len() != self.0.num_elements {
             return Err(ReadError::Element {
@@ -126,7 +126,8 @@ impl Tensor {
     /// The elements in row-major order.
     ///
     /// # Errors
-    /// As [`Tensor::read_into`]; also a view that repeats elements until it is much larger than its file.
+    /// The same errors as [`Tensor::read_into`]. Also refuses a view that repeats elements until it is much larger than
+    /// its file.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, ReadError> {
         self.check_copy()?;
         let mut values = vec![T::zeroed(); self.0.num_elements];
@@ -137,7 +138,7 @@ impl Tensor {
     /// The bytes of the elements in row-major order, little-endian.
     ///
     /// # Errors
-    /// As [`Tensor::to_vec`].
+    /// The same errors as [`Tensor::to_vec`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, ReadError> {
         self.check_copy()?;
         let mut bytes = vec![0; self.0.num_elements * self.dtype().size()];
@@ -148,7 +149,7 @@ impl Tensor {
     /// Reads the bytes of the elements in row-major order, little-endian.
     ///
     /// # Errors
-    /// `out` has another length, or the file cannot be read or has become shorter.
+    /// `out` has another length, or the file cannot be read or was cut short.
     pub fn read_bytes_into(&self, out: &mut [u8]) -> Result<(), ReadError> {
         if out.len() != self.0.num_elements * self.dtype().size() {
             return Err(ReadError::Element {
@@ -179,7 +180,7 @@ impl Tensor {
         self.0.strides == contiguous(&self.0.shape)
     }
 
-    /// From its first to its last element in the storage.
+    /// The number of elements from the first to the last in the storage.
     fn span_elements(&self) -> usize {
         if self.0.num_elements == 0 {
             return 0;
@@ -198,7 +199,7 @@ impl Tensor {
         if self.is_contiguous() {
             return read(storage, out, offset * size as u64);
         }
-        // The part of the storage that the view touches, then element by element.
+        // Read the part of the storage that the view touches, then copy element by element.
         let mut span = vec![0; self.span_elements() * size];
         read(storage, &mut span, offset * size as u64)?;
         let mut index = vec![0; shape.len()];
@@ -218,7 +219,7 @@ impl Tensor {
 }
 
 impl PartialEq for Tensor {
-    /// Same type, shape and bytes. A tensor that cannot be read equals none.
+    /// Compares type, shape and bytes. A tensor that cannot be read equals no tensor.
     fn eq(&self, other: &Tensor) -> bool {
         self.dtype() == other.dtype()
             && self.shape() == other.shape()

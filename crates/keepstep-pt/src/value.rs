@@ -2,7 +2,7 @@
 
 use crate::{Dict, Tensor};
 
-/// A value of Python's that PyTorch's restricted unpickler knows.
+/// A Python value that `torch.load(weights_only=True)` accepts.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Value {
@@ -22,17 +22,17 @@ pub enum Value {
     List(Vec<Value>),
     /// A tuple.
     Tuple(Vec<Value>),
-    /// A dict; it keeps its order.
+    /// A dict, in the order of insertion.
     Dict(Dict),
     /// `collections.OrderedDict`.
     OrderedDict(Dict),
     /// A tensor.
     Tensor(Tensor),
-    /// `bytes` or `bytearray`: read, never written.
+    /// `bytes` or `bytearray`. Can be read but not written.
     Bytes(Vec<u8>),
-    /// A name such as `torch.float32`: read, never written.
+    /// A name such as `torch.float32`. Can be read but not written.
     Global(String),
-    /// What a known constructor makes of its arguments, such as `torch.device("cpu")`: read, never written.
+    /// A call of a known constructor, such as `torch.device("cpu")`. Can be read but not written.
     Object {
         /// The constructor.
         name: String,
@@ -57,7 +57,7 @@ impl Value {
         if let Value::Int(value) = self { Some(*value) } else { None }
     }
 
-    /// The int, if it is one from 0 to 2^64 - 1.
+    /// The int, if it is one between 0 and 2^64 - 1.
     pub fn as_u64(&self) -> Option<u64> {
         match self {
             Value::Int(value) => u64::try_from(*value).ok(),

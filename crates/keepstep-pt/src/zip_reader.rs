@@ -28,7 +28,7 @@ pub(crate) struct Entry {
     pub(crate) size: u64,
     flags: u16,
     header: u64,
-    /// Where the payload begins.
+    /// The payload's offset in the file.
     pub(crate) payload: u64,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw>
     let mut bytes = vec![0; size as usize];
     file.read_exact_at(&mut bytes, start)?;
     let mut fields = Fields { bytes: &bytes };
-    // With two lists of indices.
+    // Each entry also stands in two lists of indices.
     budget.take(count as usize * (size_of::<Entry>() + 2 * size_of::<u32>()))?;
     let mut entries = Vec::with_capacity(count as usize);
     for _ in 0..count {
@@ -87,9 +87,9 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw>
     let twice =
         by_name.windows(2).find(|pair| entries[pair[0] as usize].name == entries[pair[1] as usize].name);
     if let Some(pair) = twice {
-        return corrupt(format!("the entry `{}` is there twice", entries[pair[0] as usize].name));
+        return corrupt(format!("two entries have the name `{}`", entries[pair[0] as usize].name));
     }
-    // In the order in which they lie: each ends before the next begins, and so is read only once.
+    // In the order of their offsets: each must end before the next begins, so no byte is read twice.
     let mut by_place: Vec<u32> = (0..num_entries).collect();
     by_place.sort_unstable_by_key(|&at| entries[at as usize].header);
     for (nth, &at) in by_place.iter().enumerate() {
@@ -207,7 +207,7 @@ fn central(fields: &mut Fields<'_>) -> Result<Entry, Flaw> {
     Ok(entry)
 }
 
-/// Takes the values that do not fit into 32 bits from the extra field; gives the compressed size.
+/// Reads the values that do not fit into 32 bits from the extra field. Gives the compressed size.
 fn zip64(entry: &mut Entry, compressed: u64, extra: &[u8]) -> Result<u64, Flaw> {
     let mut compressed = compressed;
     let mut fields = Fields { bytes: extra };
@@ -234,7 +234,7 @@ fn local(file: &Bytes, entry: &mut Entry, limit: u64) -> Result<(), Flaw> {
     file.read_exact_at(&mut bytes, entry.header)?;
     let mut fields = Fields { bytes: &bytes };
     if fields.u32()? != LOCAL {
-        return disagree("there is no header");
+        return disagree("its header is missing");
     }
     fields.take(2)?;
     let (flags, method) = (fields.u16()?, fields.u16()?);

@@ -4,11 +4,11 @@ use crate::zip_reader::{
     ALIGNMENT, CENTRAL, DESCRIPTOR, END, FLAGS, HAS_DESCRIPTOR, LOCAL, LOCATOR, MAX32, ZIP64_END,
 };
 
-/// An entry whose place is known.
+/// An entry with a known offset.
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) size: u64,
-    /// Where its local header begins.
+    /// The offset of its local header.
     pub(crate) offset: u64,
 }
 
@@ -44,7 +44,7 @@ impl Entry {
         header.extend(LOCAL.to_le_bytes());
         header.extend(0_u16.to_le_bytes());
         header.extend(self.flags().to_le_bytes());
-        // Method, time, date, CRC, sizes: the real ones follow the payload.
+        // Method, time, date, CRC and sizes: the descriptor after the payload holds the real ones.
         header.extend([0; 18]);
         header.extend((self.name.len() as u16).to_le_bytes());
         header.extend((extra.len() as u16).to_le_bytes());
@@ -53,7 +53,7 @@ impl Entry {
         header
     }
 
-    /// An empty entry has no descriptor, and does not announce one.
+    /// The flags of the entry. An empty entry has no descriptor and announces none.
     fn flags(&self) -> u16 {
         if self.size == 0 { FLAGS & !HAS_DESCRIPTOR } else { FLAGS }
     }

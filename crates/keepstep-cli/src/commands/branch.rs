@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &BranchArguments) -> Result<(), Failure> {
         .collect();
     let out = quoted(&format!("output_dir={}", arguments.out.display()));
     output::print(&format!(
-        "Made {}\nGo on with the config of the old run:\n  keepstep train CONFIG.toml --set {out}{}\n",
+        "Made {}\nTo continue, use the config of the old run:\n  keepstep train CONFIG.toml --set {out}{}\n",
         path.display(),
         set.concat()
     ))

@@ -1,4 +1,4 @@
-//! `keepstep train --dry-run`: what a session would do, and nothing written.
+//! `keepstep train --dry-run`: print what a session would do, without writing a file.
 
 use super::train;
 use crate::arguments::TrainArguments;
@@ -70,7 +70,7 @@ fn text(planned: &DryRun, notes: &[String]) -> String {
     );
     let _ = writeln!(
         text,
-        "Disk: at most {} checkpoints of {}, {} more than there is now{}",
+        "Disk: at most {} checkpoints of {}, {} more than now{}",
         disk.files,
         megabytes(disk.checkpoint_bytes),
         megabytes(disk.needed_bytes),
@@ -85,7 +85,7 @@ fn text(planned: &DryRun, notes: &[String]) -> String {
             estimate.update.as_secs_f64(),
             estimate.evaluation.as_secs_f64(),
         ),
-        None => writeln!(text, "Time: not measured, there is not enough memory"),
+        None => writeln!(text, "Time: not measured, because the memory is too small"),
     };
     for note in notes {
         let _ = writeln!(text, "{note}");

@@ -1,4 +1,4 @@
-//! `keepstep export`: a checkpoint's weights for other programs.
+//! `keepstep export`: write a checkpoint's weights for other programs.
 
 use crate::arguments::{ExportArguments, ExportFormat};
 use crate::checkpoints;

@@ -1,4 +1,4 @@
-//! `keepstep generate`: write text with a trained model.
+//! `keepstep generate`: generate text with a trained model.
 
 use crate::arguments::GenerateArguments;
 use crate::checkpoints;
@@ -8,12 +8,12 @@ use keepstep_lm::generate::{GenerateOptions, Generator};
 use std::cell::RefCell;
 use std::io::{self, Write};
 
-/// Text comes as it is written. Ctrl-C ends it after the token at hand, and the program as the signal does.
+/// Prints each token as it is generated. Ctrl-C stops after the current token and ends the program like the signal.
 pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
     if !(arguments.temperature >= 0.0 && arguments.temperature.is_finite()) {
         return Err(Failure::new(
             2,
-            format!("--temperature is {}, and must be at least 0", arguments.temperature),
+            format!("--temperature is {}, but must be a number of at least 0", arguments.temperature),
         ));
     }
     let signals = Signals::install(|_| {})?;
@@ -44,12 +44,12 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
     text.map_err(|error| Failure::of(2, &error))?;
     let mut out = out.into_inner();
     out.write("\n");
-    // What was written so far stands there; now the signal does what it does to any program.
+    // The text so far is printed. Now the signal takes its default action.
     signals.raise();
     out.failure.map_or(Ok(()), Err)
 }
 
-/// Standard output, as far as someone reads it.
+/// Standard output, until its reader stops reading.
 struct Output {
     begun: bool,
     closed: bool,

@@ -66,7 +66,7 @@ fn table(sessions: &[Session]) -> Table {
     table
 }
 
-/// A session that has no last line was killed, or is still there.
+/// Why a session ended. Without a last line in the journal, it was killed or is still running.
 fn ended_by(session: &Session) -> &str {
     match &session.reason {
         Some(reason) => reason,

@@ -1,4 +1,4 @@
-//! `keepstep import`: make a run of a checkpoint that a PyTorch loop saved.
+//! `keepstep import`: make a run from a checkpoint of a PyTorch training loop.
 
 use crate::arguments::{ImportArguments, StepIs};
 use crate::failure::Failure;
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<(), Failure> {
     progress.finish();
     let made = made.map_err(|error| hints::failure(&error, &config))?;
     output::print(&format!(
-        "Made {}\nGo on with:\n  keepstep train {} --set {}\n",
+        "Made {}\nTo continue:\n  keepstep train {} --set {}\n",
         made.display(),
         quoted(&arguments.config.display().to_string()),
         quoted(&format!("output_dir={}", arguments.out.display())),

@@ -1,4 +1,4 @@
-//! `keepstep inspect`: what a checkpoint, or any `.pt` file, holds.
+//! `keepstep inspect`: show the contents of a checkpoint or any other `.pt` file.
 
 use crate::failure::Failure;
 use crate::format::{num_bytes, scalar};
@@ -23,8 +23,8 @@ pub(crate) fn run(path: &Path, json: bool) -> Result<(), Failure> {
     } else {
         let mut text = format!("{}\nChecksums: ", path.display());
         text.push_str(match &checksums {
-            Ok(Checksums::Verified) => "all hold\n",
-            Ok(_) => "none in this file, nothing can be checked\n",
+            Ok(Checksums::Verified) => "all match\n",
+            Ok(_) => "none in this file, so damage cannot be detected\n",
             Err(_) => "DAMAGED\n",
         });
         tree(&mut text, file.value(), 0);

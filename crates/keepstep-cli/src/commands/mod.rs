@@ -1,4 +1,4 @@
-//! Runs the command that was asked for. Each command has a file or a folder of its own.
+//! Dispatches to the commands. Each is one file or one folder.
 
 mod branch;
 mod diff;

@@ -53,8 +53,8 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
             let command = continuation::command();
             if !has_progress && config.session_time_limit.is_some() {
                 console.say(
-                    "NOTHING WAS DONE in this session: before the first update or evaluation was complete, it was \
-                     stopped. If it was the time limit, it needs to be longer",
+                    "NOTHING WAS DONE in this session: it stopped before the first update or evaluation was complete. \
+                     If the time limit stopped it, set a longer one",
                 );
             }
             let place = match global_step {
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
     Ok(status_of(&outcome, &signals))
 }
 
-/// Everything up to the end of the session.
+/// Loads the config and trains until the session ends.
 fn session(
     arguments: &TrainArguments,
     signals: &Signals,
@@ -96,7 +96,7 @@ fn session(
     Ok((config, outcome))
 }
 
-/// Who asked for the stop.
+/// The reason of the stop, in words.
 fn reason_text(reason: StopReason, signals: &Signals, config: &Config) -> String {
     match (reason, &config.session_time_limit) {
         (StopReason::Signal, _) => signals.name().unwrap_or("a signal").to_owned(),
@@ -106,8 +106,8 @@ fn reason_text(reason: StopReason, signals: &Signals, config: &Config) -> String
     }
 }
 
-/// After Ctrl-C it does not return: the signal is raised again, so that a shell's loop ends with it, also where the run
-/// has just come to its end.
+/// The exit status. After Ctrl-C this function raises the signal again and does not return, even if the run has just
+/// finished: a shell's loop then ends too.
 fn status_of(outcome: &Outcome, signals: &Signals) -> u8 {
     signals.raise_interrupt();
     match outcome {
@@ -117,7 +117,7 @@ fn status_of(outcome: &Outcome, signals: &Signals) -> u8 {
     }
 }
 
-/// What the arguments say about resuming; None leaves it to the config.
+/// Where to resume from according to the arguments; None if the config decides.
 pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Option<Resume>, Failure> {
     let path = |text: &str| {
         let expanded = keepstep::settings::expand(text).map_err(|error| Failure::of(2, &error))?;
@@ -127,7 +127,10 @@ pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Opti
     let source = match arguments.resume.as_deref() {
         None | Some("auto") => configured()?,
         Some("never") if arguments.rewind => {
-            return Err(Failure::new(2, "--rewind and --resume never contradict each other".to_owned()));
+            return Err(Failure::new(
+                2,
+                "--rewind and --resume never contradict each other; leave one of them out".to_owned(),
+            ));
         }
         Some("never") => return Ok(Some(Resume::Never)),
         Some(text) => path(text)?,

@@ -1,4 +1,4 @@
-//! `keepstep verify`: check every checksum of a checkpoint, or of all the checkpoints of a run.
+//! `keepstep verify`: compare the checksums of a checkpoint, or of all checkpoints of a run.
 
 use crate::checkpoints::pt_files;
 use crate::failure::Failure;
@@ -16,9 +16,10 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         let found = File::open(file).and_then(|file| file.verify());
         match found {
             Ok(Checksums::Verified) => output::print(&format!("{}: valid\n", file.display()))?,
-            Ok(_) => {
-                output::print(&format!("{}: not checksummed, nothing can be checked\n", file.display()))?
-            }
+            Ok(_) => output::print(&format!(
+                "{}: the file has no checksums, so damage cannot be detected\n",
+                file.display()
+            ))?,
             Err(error) => {
                 damaged += 1;
                 let failure = Failure::of(1, &error);

@@ -1,4 +1,4 @@
-//! What `train` prints when it continues a run.
+//! The banner that `train` prints when it resumes a run.
 
 use crate::format;
 use keepstep_lm::trainer::ResumeReport;

@@ -1,4 +1,4 @@
-//! Lines on standard error, above the bar where there is one.
+//! Prints lines on standard error, above the progress bar if there is one.
 
 use super::json;
 use crate::output::say;
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 
-/// Whoever has something to say while a command runs, also from another thread.
+/// Prints messages while a command runs, from any thread.
 #[derive(Debug, Clone)]
 pub(crate) enum Console {
     /// Plain lines.
@@ -18,8 +18,8 @@ pub(crate) enum Console {
 }
 
 impl Console {
-    /// A bar where standard error is a terminal that can move its cursor, plain lines elsewhere. The output cell of a
-    /// notebook poses as a terminal and cannot.
+    /// Chooses a bar if standard error is a terminal that can move its cursor, and plain lines otherwise. A notebook's
+    /// output claims to be a terminal but cannot move the cursor.
     pub(crate) fn new() -> Console {
         let variable = |name: &str| std::env::var_os(name);
         let is_cell = variable("JPY_PARENT_PID").is_some();
@@ -34,7 +34,7 @@ impl Console {
         Console::Bar(bar)
     }
 
-    /// Says something that stays.
+    /// Prints a line that stays.
     pub(crate) fn say(&self, text: &str) {
         match self {
             Console::Lines => say(text),
@@ -43,12 +43,12 @@ impl Console {
         }
     }
 
-    /// Says that a signal was heard.
+    /// Announces that a signal requested a stop.
     pub(crate) fn stopping(&self, signal: &str) {
         match self {
             Console::Json => json::write(&json::stopping(signal)),
             _ => self.say(&format!(
-                "{signal}: stopping at the next update boundary, with a checkpoint (once more ends it at once)"
+                "{signal}: saving and stopping at the next update boundary (send it again to end at once, without saving)"
             )),
         }
     }

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Between two lines about something that is under way.
+/// The shortest time between two lines about work in progress.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Writes each event as a line.
@@ -19,13 +19,13 @@ pub(crate) struct JsonProgress {
     last: Option<Instant>,
 }
 
-/// Writes one line. A reader that has gone away stops nothing.
+/// Writes one line. Errors are ignored: a reader that stops reading must not stop training.
 pub(crate) fn write(line: &Value) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// An event as the journal has it, without the time.
+/// An event in the journal's form, without the time.
 fn event(event: Event) -> Value {
     serde_json::to_value(event).unwrap_or_default()
 }
@@ -39,7 +39,7 @@ pub(super) fn stopping(signal: &str) -> Value {
 }
 
 impl JsonProgress {
-    /// What is under way is told now and then, and its end always.
+    /// Reports work in progress at intervals, and its end always.
     fn now_and_then(&mut self, is_end: bool, line: &Value) {
         if is_end || self.last.is_none_or(|last| last.elapsed() >= INTERVAL) {
             self.last = Some(Instant::now());

@@ -1,9 +1,9 @@
-//! The text of the progress bar, as a pure function of what is known.
+//! The text of the progress bar, a pure function of the progress.
 
 use crate::format::{clock, loss, scientific};
 use std::time::Duration;
 
-/// What one line of progress shows.
+/// The numbers in a line of progress.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) epoch: u64,
@@ -13,18 +13,18 @@ pub(crate) struct Line {
     /// The step at which this epoch, or the run, ends.
     pub(crate) last_step: u64,
     pub(crate) global_step: u64,
-    /// Mean over the epoch so far, all sessions included.
+    /// The mean loss over the epoch so far, across sessions.
     pub(crate) loss: Option<f64>,
     pub(crate) learning_rate: Option<f64>,
     /// Time that this process has spent in this epoch.
     pub(crate) elapsed: Duration,
     /// Steps that this process has done, over all epochs.
     pub(crate) steps_here: u64,
-    /// Time that it has spent on them alone: neither on evaluations nor on saving.
+    /// Time spent on those steps, without evaluations and saves.
     pub(crate) training: Duration,
 }
 
-/// What a line shows where there is little room.
+/// The parts that a line shows.
 #[derive(Clone, Copy)]
 struct Parts {
     bar: usize,
@@ -34,7 +34,7 @@ struct Parts {
 }
 
 const WHOLE: Parts = Parts { bar: WIDTH, count: true, global_step: true, learning_rate: true };
-/// What is left out first, and what next.
+/// Narrower and narrower lines: what they leave out, in order.
 const PARTS: [Parts; 6] = [
     WHOLE,
     Parts { learning_rate: false, ..WHOLE },
@@ -54,7 +54,7 @@ impl std::fmt::Display for Line {
 }
 
 impl Line {
-    /// The line, with as much as `width` columns have room for.
+    /// The line with as many parts as fit into `width` columns.
     pub(crate) fn fit(&self, width: usize) -> String {
         let texts = PARTS.map(|parts| {
             let mut text = String::new();
@@ -89,7 +89,7 @@ impl Line {
         Ok(())
     }
 
-    /// The time left in this epoch, or the run, at the rate of this process; what earlier sessions did counts for nothing.
+    /// The time left in this epoch or run, at the rate of this process.
     fn remaining(&self) -> Option<Duration> {
         if self.steps_here == 0 {
             return None;
@@ -105,7 +105,7 @@ pub(crate) fn share(what: &str, done: u64, total: u64, unit: impl Fn(u64) -> Str
     format!("{what}: {percent:3}%|{}| {}/{}", bar(done, total.max(1), WIDTH), unit(done), unit(total))
 }
 
-/// So many characters that fill from the left, by eighths.
+/// A bar of `width` characters that fills from the left in eighths.
 fn bar(step: u64, total: u64, width: usize) -> String {
     let eighths = (u128::from(step.min(total)) * (width as u128) * 8 / u128::from(total)) as usize;
     let mut text: String = std::iter::repeat_n('█', eighths / 8).collect();
@@ -144,7 +144,7 @@ mod tests {
         );
     }
 
-    /// An evaluation of an hour before the first step of a session is no time that steps take.
+    /// An evaluation of an hour before a session's first step does not change the estimate.
     #[test]
     fn the_time_left_is_that_of_steps() {
         let line = Line {

@@ -1,4 +1,4 @@
-//! What `train` shows while it runs: a bar on a terminal, plain lines elsewhere. All of it goes to standard error.
+//! Shows progress on standard error: a bar on a terminal, plain lines elsewhere.
 
 mod banner;
 mod console;
@@ -28,7 +28,7 @@ pub(crate) struct Progress {
     last_plain: Option<Instant>,
     epoch: Option<EpochClock>,
     line: Option<Line>,
-    /// When the next update could begin: evaluations and saves are not the time of a step.
+    /// When the next update could begin. Evaluations and saves do not count as training time.
     ready: Instant,
     /// The epoch and step that this process starts from.
     start: Option<(u64, u64)>,
@@ -36,7 +36,7 @@ pub(crate) struct Progress {
     training: Duration,
 }
 
-/// Where this process has come to in one epoch.
+/// The progress of this process in one epoch.
 struct EpochClock {
     epoch: u64,
     step: u64,
@@ -59,7 +59,7 @@ impl Progress {
         }
     }
 
-    /// For those who say something from another thread.
+    /// A handle for other threads that print lines.
     pub(crate) fn console(&self) -> Console {
         self.console.clone()
     }
@@ -79,7 +79,7 @@ impl Progress {
         }
     }
 
-    /// In the bar's place, or as a plain line every now and then.
+    /// Shows a text in the bar, or as a plain line at intervals.
     pub(crate) fn show(&mut self, text: impl FnOnce() -> String) {
         if let Some(bar) = self.bar() {
             bar.set_message(text().chars().take(stderr_width()).collect::<String>());
@@ -97,7 +97,7 @@ impl Progress {
     }
 }
 
-/// Between two plain lines: an output cell of eleven hours must stay one that can be read.
+/// The interval of plain lines. A notebook's output must stay readable after eleven hours.
 fn interval(elapsed: Duration) -> Duration {
     Duration::from_secs(if elapsed < Duration::from_secs(300) { 10 } else { 60 })
 }

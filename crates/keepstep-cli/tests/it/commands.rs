@@ -38,7 +38,7 @@ fn inspect_verify_and_diff() {
     let file = |name: &str| lab.path("run").join(name);
     let last = file("checkpoint_epoch3_final_global12.pt");
     let tree = output(program().arg("inspect").arg(&last), 0);
-    for word in ["all hold", "global_step: 12", "transformer.h.1.mlp.c_fc.weight", "float32", "weight_decay"]
+    for word in ["all match", "global_step: 12", "transformer.h.1.mlp.c_fc.weight", "float32", "weight_decay"]
     {
         assert!(tree.contains(word), "{word}:\n{tree}");
     }

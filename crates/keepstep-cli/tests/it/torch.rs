@@ -514,7 +514,7 @@ torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), 'script.pt')
     let inspect =
         |name: &str, status: i32| expect(support::program().arg("inspect").arg(lab.path(name)), status);
     let shown = String::from_utf8(inspect("zip.pt", 0).stdout).expect("text");
-    for word in ["all hold", "epoch: 3", "float16", "[2, 3]", "12 bytes", "float32", "[5]", "hello"] {
+    for word in ["all match", "epoch: 3", "float16", "[2, 3]", "12 bytes", "float32", "[5]", "hello"] {
         assert!(shown.contains(word), "{word}:\n{shown}");
     }
     assert!(said(&inspect("legacy.pt", 1)).contains("legacy"));

@@ -1,6 +1,6 @@
-//! Against `torch.load`, on generated files: what is accepted has the values that PyTorch finds in it, bit by bit.
+//! Compares the reader with `torch.load` on generated files: if it accepts a file, all values are equal bit by bit.
 //!
-//! KEEPSTEP_DIFFERENTIAL_FILES says how many files; `cargo xtask differential` takes ten thousand.
+//! KEEPSTEP_DIFFERENTIAL_FILES sets the number of files; `cargo xtask differential` takes ten thousand.
 
 use keepstep_pt::{File, ReadError, Tensor, Value};
 use std::collections::BTreeMap;

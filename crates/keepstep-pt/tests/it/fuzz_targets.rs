@@ -1,4 +1,5 @@
-//! What is fuzzed, and what must hold of every input. The fuzz targets in `fuzz/` and the tests call the same functions.
+//! The functions that are fuzzed, and what must hold for every input. The fuzz targets in `fuzz/` and the tests call
+//! them.
 //!
 //! The program that includes this has [`Counting`] as its allocator.
 
@@ -131,7 +132,7 @@ fn check_writing(file: &File) {
     match open(first.clone()) {
         Ok(again) => {
             again.verify().expect("our own checksums hold");
-            assert!(written(again.value()) == first, "what is written from what was read is another file");
+            assert!(written(again.value()) == first, "writing the values that were read gives another file");
         }
         // Values that were shared are written out, so a file may be too large for what it holds.
         Err(ReadError::Unsupported { what, .. }) => assert!(what.contains("memory"), "{what}"),

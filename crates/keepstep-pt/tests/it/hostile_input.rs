@@ -1,4 +1,4 @@
-//! Damaged and hostile files: noticed, refused, never a panic, never much memory.
+//! Damaged and hostile files are refused without a panic and without much memory.
 
 use super::raw_zip::{RawEntry, archive, with_pickle};
 use keepstep_pt::{Archive, Dict, File, ReadError, Tensor, Value};

@@ -1,4 +1,4 @@
-//! Archives made by hand: every field of every record can be set, so that records can lie.
+//! Archives made by hand: every field of every record can be set, also to a wrong value.
 
 // Each test that includes this uses a part of it.
 #![allow(dead_code)]

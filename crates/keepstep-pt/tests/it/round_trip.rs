@@ -1,4 +1,4 @@
-//! What is written is read back, whatever it is.
+//! Any value that is written is read back equal.
 
 use keepstep_pt::{Archive, Checksums, Dict, File, Storage, Tensor, Value};
 use proptest::prelude::*;

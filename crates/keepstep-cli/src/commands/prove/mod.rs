@@ -1,4 +1,4 @@
-//! `keepstep prove`: on the user's own config and corpus, train straight and again with kills, and compare every byte.
+//! `keepstep prove`: train a user's config once uninterrupted and again with kills, and compare every byte.
 
 mod session;
 
@@ -11,31 +11,31 @@ use crate::signals::Signals;
 use crate::table::Table;
 use keepstep_lm::Config;
 use keepstep_lm::config::TokenizerSpec;
-use session::{Session, Told};
+use session::{Session, SessionReport};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Sessions after which the proof is given up.
+/// The proof fails after this many sessions.
 const MAX_SESSIONS: u64 = 10_000;
-/// Saves that a straight run makes at least, where it has so many updates.
+/// The fewest saves of an uninterrupted run, if it has as many updates.
 const SAVES: u64 = 8;
-/// How often a session is looked at.
+/// The interval at which a session is checked.
 const GLANCE: Duration = Duration::from_millis(2);
 
 /// One SIGKILL.
 struct Kill {
     run: u64,
     after: Duration,
-    told: Told,
-    /// The highest global step that this run had reported as saved by then.
+    report: SessionReport,
+    /// The highest global step that this run had reported as saved before the kill.
     saved: Option<u64>,
     while_saving: bool,
 }
 
-/// What is proved, on what.
+/// A proof in progress.
 struct Proof<'a> {
     config: &'a Config,
     scratch: &'a Path,
@@ -47,7 +47,7 @@ struct Proof<'a> {
     sessions: u64,
     resumes: u64,
     runs: u64,
-    /// Files that are not those of the straight run.
+    /// Files that differ from those of the uninterrupted run.
     different: Vec<PathBuf>,
 }
 
@@ -86,23 +86,23 @@ pub(crate) fn run(arguments: &ProveArguments) -> Result<(), Failure> {
 }
 
 impl Proof<'_> {
-    /// Trains straight, and again with kills. Gives the number of checkpoints of the straight run.
+    /// Trains once uninterrupted and again with kills. Gives the number of checkpoints of the uninterrupted run.
     fn prove(&mut self, num_kills: u64) -> Result<usize, Failure> {
         std::fs::create_dir_all(self.scratch).map_err(|error| Failure::at(self.scratch, &error))?;
         let straight = self.scratch.join("straight");
         let (mut path, mut began) = (self.write_config()?, Instant::now());
-        let mut told = self.straight(&path, &straight)?;
-        if let Some(total) = told.total_steps.filter(|&total| total < self.updates) {
-            self.progress
-                .say(&format!("The run has only {total} updates; they are all that is trained here"));
+        let mut report = self.straight(&path, &straight)?;
+        if let Some(total) = report.total_steps.filter(|&total| total < self.updates) {
+            self.progress.say(&format!("The run has only {total} updates, so the proof trains {total}"));
             self.updates = total;
             std::fs::remove_dir_all(&straight).map_err(|error| Failure::at(&straight, &error))?;
             (path, began) = (self.write_config()?, Instant::now());
-            told = self.straight(&path, &straight)?;
+            report = self.straight(&path, &straight)?;
         }
         let lasted = began.elapsed();
-        if told.reached.is_none() {
-            return Err(Failure::new(1, "the run has no update, so there is nothing to prove".to_owned()));
+        if report.reached.is_none() {
+            return Err(Failure::new(1, "the config gives a run without updates, so nothing can be proved; use more text or more epochs"
+.to_owned()));
         }
         let expected = checkpoints(&straight)?;
         let mut random = Random::new();
@@ -125,7 +125,8 @@ impl Proof<'_> {
         Ok(expected.len())
     }
 
-    /// The user's config with no result key changed: it saves often, keeps all files, and begins anew.
+    /// Writes the user's config with other runtime keys: frequent saves, all files kept, a new run. No key that affects
+    /// results changes.
     fn write_config(&mut self) -> Result<PathBuf, Failure> {
         let mut config = self.config.clone();
         config.save_steps = (self.updates / SAVES).clamp(1, config.save_steps);
@@ -136,7 +137,7 @@ impl Proof<'_> {
         config.session_time_limit = None;
         config.sample.max_new_tokens = 0;
         let mut table = config.to_table();
-        // Checkpoints do not say where a tokenizer lies; this config must.
+        // `to_table` leaves out the tokenizer's path, which this config needs.
         if let (TokenizerSpec::File(path), Some(data)) =
             (&config.data.tokenizer, table.get_mut("data").and_then(|data| data.as_table_mut()))
         {
@@ -147,22 +148,22 @@ impl Proof<'_> {
         Ok(path)
     }
 
-    fn straight(&mut self, config: &Path, run: &Path) -> Result<Told, Failure> {
-        self.progress.say(&format!("Training {} updates straight …", self.updates));
+    fn straight(&mut self, config: &Path, run: &Path) -> Result<SessionReport, Failure> {
+        self.progress.say(&format!("Training {} updates without interruption …", self.updates));
         let mut session = Session::start(config, run, self.updates)?;
         while session.ended().is_none() {
             if self.signals.is_stopping() {
                 session.kill();
                 return Err(stopped());
             }
-            let (reached, updates) = (session.told().reached.unwrap_or(0), self.updates);
-            self.progress.show(|| format!("Straight: {reached}/{updates} updates"));
+            let (reached, updates) = (session.report().reached.unwrap_or(0), self.updates);
+            self.progress.show(|| format!("Uninterrupted: {reached}/{updates} updates"));
             std::thread::sleep(GLANCE);
         }
         session.finish()
     }
 
-    /// Trains up to the last update through as many kills as are left, or until a session gets to the end before its kill.
+    /// Trains up to the last update with as many kills as are left, or until a session finishes before its kill.
     fn killed_run(
         &mut self,
         config: &Path,
@@ -174,21 +175,24 @@ impl Proof<'_> {
         let mut saved = None;
         loop {
             let is_last = self.kills.len() as u64 >= num_kills;
-            // Anywhere in what a whole run takes, so that some sessions reach a save and some do not.
+            // Anywhere in the time of a whole run: some sessions reach a save and some do not.
             let instant = random.below(lasted);
             let began = Instant::now();
             let mut session = Session::start(config, run, self.updates)?;
             self.sessions += 1;
             if self.sessions > MAX_SESSIONS {
                 session.kill();
-                return Err(Failure::new(1, "the killed run does not come to its end".to_owned()));
+                return Err(Failure::new(
+                    1,
+                    format!("the killed run did not finish within {MAX_SESSIONS} sessions"),
+                ));
             }
             while (is_last || began.elapsed() < instant) && session.ended().is_none() {
                 if self.signals.is_stopping() {
                     session.kill();
                     return Err(stopped());
                 }
-                let (reached, updates) = (session.told().reached.unwrap_or(0), self.updates);
+                let (reached, updates) = (session.report().reached.unwrap_or(0), self.updates);
                 let (run, kill) = (self.runs, self.kills.len());
                 self.progress
                     .show(|| format!("Run {run}: {reached}/{updates} updates, {kill}/{num_kills} kills"));
@@ -196,28 +200,28 @@ impl Proof<'_> {
                 std::thread::sleep(if is_last { GLANCE } else { left.min(GLANCE) });
             }
             let is_over = session.ended().is_some();
-            let told = if is_over { session.finish()? } else { session.kill() };
-            self.resumes += u64::from(told.resumed_at.is_some());
-            let is_told = told.reached.is_some() || told.total_steps.is_some();
-            if is_told && told.resumed_at < saved {
-                let (saved, at) = (saved.unwrap_or(0), told.resumed_at.unwrap_or(0));
+            let report = if is_over { session.finish()? } else { session.kill() };
+            self.resumes += u64::from(report.resumed_at.is_some());
+            let has_reported = report.reached.is_some() || report.total_steps.is_some();
+            if has_reported && report.resumed_at < saved {
+                let (saved, at) = (saved.unwrap_or(0), report.resumed_at.unwrap_or(0));
                 return Err(Failure::new(
                     1,
                     format!(
-                        "a checkpoint was reported as saved at global step {saved}, and the next session began at {at}"
+                        "a session reported a checkpoint at global step {saved}, but the next session began at {at}"
                     ),
                 ));
             }
-            saved = saved.max(told.saved).max(told.resumed_at);
+            saved = saved.max(report.saved).max(report.resumed_at);
             if is_over {
                 return Ok(());
             }
             let while_saving = has_temporary(run);
-            self.kills.push(Kill { run: self.runs, after: began.elapsed(), told, saved, while_saving });
+            self.kills.push(Kill { run: self.runs, after: began.elapsed(), report, saved, while_saving });
         }
     }
 
-    /// Those after which something was left to do: after the last save, a session only sees that the run has ended.
+    /// The kills after a save that left updates to do. After the last save, a session only finds the run finished.
     fn num_kills_after_a_save(&self) -> usize {
         self.kills.iter().filter(|kill| kill.saved.is_some_and(|saved| saved < self.updates)).count()
     }
@@ -238,8 +242,8 @@ impl Proof<'_> {
                 (index + 1).to_string(),
                 kill.run.to_string(),
                 format!("{:.3} s", kill.after.as_secs_f64()),
-                step(kill.told.resumed_at),
-                step(kill.told.reached),
+                step(kill.report.resumed_at),
+                step(kill.report.reached),
                 step(kill.saved),
                 if kill.while_saving { "yes" } else { "no" }.to_owned(),
             ]);
@@ -286,22 +290,22 @@ impl Proof<'_> {
                 format!("no kill came after a save, so nothing is proved; {remedy}"),
             ));
         }
-        output::print("\nTHE SAME: every checkpoint has the bytes of the straight run's\n")
+        output::print("\nTHE SAME: every checkpoint has the bytes of the uninterrupted run\n")
     }
 }
 
 fn stopped() -> Failure {
-    Failure::new(1, "stopped; nothing is proved".to_owned())
+    Failure::new(1, "stopped before the proof was complete; nothing is proved".to_owned())
 }
 
-/// The `.pt` files of a folder. A folder that is not there has none.
+/// The names of a folder's `.pt` files. A missing folder has none.
 fn checkpoints(folder: &Path) -> Result<BTreeSet<String>, Failure> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(BTreeSet::new()) };
     let mut found = BTreeSet::new();
     for entry in entries {
         let entry = entry.map_err(|error| Failure::at(folder, &error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // A temporary file of a session that was killed is none of the run's.
+        // Skip temporary files of killed sessions.
         if name.ends_with(".pt") && !name.starts_with('.') {
             found.insert(name);
         }
@@ -309,7 +313,7 @@ fn checkpoints(folder: &Path) -> Result<BTreeSet<String>, Failure> {
     Ok(found)
 }
 
-/// Whether a save was under way when the last session was killed.
+/// Whether the last session was killed during a save.
 fn has_temporary(folder: &Path) -> bool {
     let Ok(mut entries) = std::fs::read_dir(folder) else { return false };
     entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().ends_with(".pt.tmp")))
@@ -335,7 +339,7 @@ fn same_bytes(one: &Path, other: &Path) -> Result<bool, Failure> {
     }
 }
 
-/// Instants need no more than this.
+/// A small generator: the times of kills need no better one.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! One session of a proof: this program, training in another process, and what it has told so far.
+//! One session of a proof: this program training in another process, and its reports so far.
 
 use crate::failure::Failure;
 use keepstep::name::Name;
@@ -12,19 +12,19 @@ use std::thread::JoinHandle;
 /// A process that trains, and the threads that listen to it.
 pub(super) struct Session {
     child: Child,
-    told: Arc<Mutex<Told>>,
+    report: Arc<Mutex<SessionReport>>,
     listener: Option<JoinHandle<()>>,
     errors: Option<JoinHandle<String>>,
 }
 
-/// What a session has told.
+/// The reports of a session so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct SessionReport {
     /// Updates of the whole run.
     pub(super) total_steps: Option<u64>,
     /// The global step that it continued from.
     pub(super) resumed_at: Option<u64>,
-    /// The global step that it has come to.
+    /// The global step that it has reached.
     pub(super) reached: Option<u64>,
     /// The last global step that it reported as saved.
     pub(super) saved: Option<u64>,
@@ -33,24 +33,25 @@ pub(super) struct Told {
 impl Session {
     /// Starts to train `config` into the folder `run`, up to the global step `stop_at`.
     pub(super) fn start(config: &Path, run: &Path, stop_at: u64) -> Result<Session, Failure> {
-        let mut command = crate::invocation::program()
-            .map_err(|error| Failure::new(1, format!("this program's own file is not known: {error}")))?;
+        let mut command = crate::invocation::program().map_err(|error| {
+            Failure::new(1, format!("the path of the keepstep program cannot be found: {error}"))
+        })?;
         command.arg("train").arg(config).arg("--set").arg(format!("output_dir={}", run.display()));
         command.args(["--json-progress", "--stop-at", &stop_at.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A Ctrl-C is this process's to hear.
+        // Only this process handles Ctrl-C.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(|error| {
             Failure::new(1, format!("{} does not start: {error}", command.get_program().display()))
         })?;
-        let told = Arc::new(Mutex::new(Told::default()));
+        let report = Arc::new(Mutex::new(SessionReport::default()));
         let listener = child.stdout.take().map(|output| {
-            let told = Arc::clone(&told);
+            let report = Arc::clone(&report);
             std::thread::spawn(move || {
                 for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                     if let Ok(line) = serde_json::from_slice(&line) {
-                        told.lock().unwrap_or_else(PoisonError::into_inner).hear(&line);
+                        report.lock().unwrap_or_else(PoisonError::into_inner).update(&line);
                     }
                 }
             })
@@ -62,34 +63,34 @@ impl Session {
                 text
             })
         });
-        Ok(Session { child, told, listener, errors })
+        Ok(Session { child, report, listener, errors })
     }
 
-    /// What it has told so far.
-    pub(super) fn told(&self) -> Told {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The reports so far.
+    pub(super) fn report(&self) -> SessionReport {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the process has ended.
     pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// SIGKILL, at once. Gives all that it had told, down to the last whole line.
-    pub(super) fn kill(mut self) -> Told {
+    /// Kills the process by SIGKILL. Gives its reports up to the last complete line.
+    pub(super) fn kill(mut self) -> SessionReport {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.listen_to_the_end();
-        self.told()
+        self.report()
     }
 
-    /// Waits for its own end: at the wanted update, or with the run.
-    pub(super) fn finish(mut self) -> Result<Told, Failure> {
+    /// Waits until the process ends: at the wanted update, or with the run.
+    pub(super) fn finish(mut self) -> Result<SessionReport, Failure> {
         self.listen_to_the_end();
         let status = self.child.wait().map_err(|error| Failure::new(1, error.to_string()))?;
         let said = self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default();
         match status.code() {
-            Some(0 | 75) => Ok(self.told()),
+            Some(0 | 75) => Ok(self.report()),
             code => {
                 let last = said.lines().last().unwrap_or_default().trim_start_matches("keepstep: ");
                 let last = if last.is_empty() { format!("it ended with {status}") } else { last.to_owned() };
@@ -105,8 +106,8 @@ impl Session {
     }
 }
 
-impl Told {
-    fn hear(&mut self, line: &Value) {
+impl SessionReport {
+    fn update(&mut self, line: &Value) {
         let step = || line["global_step"].as_u64();
         match line["event"].as_str() {
             Some("plan") => self.total_steps = line["total_steps"].as_u64(),

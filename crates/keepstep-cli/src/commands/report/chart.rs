@@ -1,4 +1,4 @@
-//! The charts: axes and lines by plotters, each drawn for a wide and for a narrow page.
+//! Draws the charts with plotters, each for a wide and for a narrow page.
 
 use super::curve::{Column, Curve};
 use super::html::{short, thousands};
@@ -24,7 +24,7 @@ pub(super) struct Chart<'a> {
     pub(super) name: &'a str,
     pub(super) curve: &'a Curve,
     pub(super) color: u8,
-    /// Points that are joined by a line: validation losses.
+    /// Validation losses, drawn as points and a line.
     pub(super) points: &'a [(u64, f64)],
     /// Where sessions begin.
     pub(super) sessions: &'a [u64],
@@ -36,7 +36,7 @@ pub(super) struct Chart<'a> {
 
 const NARROW: (i32, i32) = (340, 230);
 const FONT: i32 = 12;
-/// Columns of one mean each that a wide chart has at most: about one for two pixels.
+/// The most columns of a wide chart: about one for two pixels. Each shows one mean.
 pub(super) const MOST_COLUMNS: usize = 480;
 const MOST_TOOLTIPS: usize = 160;
 
@@ -45,7 +45,7 @@ fn color(class: u8) -> RGBColor {
 }
 
 impl Chart<'_> {
-    /// Both drawings; the page shows the one that fits.
+    /// Both drawings. The page shows the one that fits.
     pub(super) fn svg(&self) -> String {
         let mut out = String::new();
         for (class, size) in [("wide", self.size), ("narrow", NARROW)] {

@@ -1,7 +1,6 @@
-//! A curve of any length in little memory: how many values a stretch of steps has, their sum, their least and their
-//! greatest.
+//! Holds a curve of any length in little memory: count, sum, minimum and maximum for each range of steps.
 
-/// What is known of the values of one stretch of steps.
+/// Summarizes the values of one range of steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Column {
     pub(super) first_step: u64,
@@ -17,7 +16,7 @@ impl Column {
         self.sum / self.count as f64
     }
 
-    /// Where it is drawn.
+    /// The step at which the column is drawn.
     pub(super) fn step(&self) -> u64 {
         self.first_step + (self.last_step - self.first_step) / 2
     }
@@ -31,15 +30,15 @@ impl Column {
     }
 }
 
-/// Values by rising step. Where there are too many, the stretches become twice as long.
+/// Values by rising step. If there are too many columns, the ranges become twice as long.
 #[derive(Debug, Clone)]
 pub(super) struct Curve {
-    /// Steps of a stretch.
+    /// The steps of a range.
     width: u64,
     columns: Vec<Column>,
 }
 
-/// Twice as many are held at most.
+/// A curve holds at most twice as many columns.
 const COLUMNS: usize = 1024;
 
 impl Curve {
@@ -47,7 +46,7 @@ impl Curve {
         Curve { width: 1, columns: Vec::new() }
     }
 
-    /// Values that are not finite are left out.
+    /// Adds a value, unless it is not finite.
     pub(super) fn push(&mut self, step: u64, value: f64) {
         if !value.is_finite() {
             return;
@@ -89,7 +88,7 @@ impl Curve {
         self.columns.is_empty()
     }
 
-    /// Steps that one column stands for.
+    /// The most updates that one column summarizes.
     pub(super) fn width(&self, most: usize) -> u64 {
         self.columns(most).iter().map(|column| column.count).max().unwrap_or(1)
     }

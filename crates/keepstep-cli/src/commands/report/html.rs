@@ -1,8 +1,8 @@
-//! Text and numbers as they stand in the page.
+//! Formats text and numbers for the page.
 
 use crate::format;
 
-/// Text that is not the page's own. Characters that control something are shown, not obeyed.
+/// Escapes text from outside the page. Control characters become visible.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -54,7 +54,7 @@ pub(super) fn short(value: f64) -> String {
     }
 }
 
-/// Three digits of a large number: `87.2k`.
+/// A large number with about three digits: `87.2k`.
 pub(super) fn rough(number: u64) -> String {
     match number {
         0..1_000 => number.to_string(),
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_text_is_obeyed() {
+    fn markup_and_control_characters_are_escaped() {
         assert_eq!(escape("<b a=\"'\">&\u{0}\u{202e}\n"), "&lt;b a=&quot;&#39;&quot;&gt;&amp;␀\u{fffd}\n");
     }
 

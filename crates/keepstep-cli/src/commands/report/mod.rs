@@ -1,4 +1,4 @@
-//! `keepstep report`: a run as one page that needs nothing beside it.
+//! `keepstep report`: write a run as one HTML page that needs no other file.
 
 mod chart;
 mod curve;

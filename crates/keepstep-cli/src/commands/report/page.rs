@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const STYLE: &str = include_str!("style.css");
 
-/// Texts that a page has at most; of more, evenly spaced ones and the last.
+/// The most samples on a page. Of more, the page shows evenly spaced ones, including the last.
 const MOST_SAMPLES: usize = 60;
 const OPEN_SAMPLES: usize = 3;
 
@@ -41,7 +41,7 @@ pub(super) fn page(data: &RunData) -> String {
     }
     if let Some(checkpoint) = data.newest() {
         section(&mut out, "lineage", "Lineage", &tables::lineage(checkpoint));
-        let note = "<p class=\"note\">What the result depends on, from the newest valid checkpoint.</p>";
+        let note = "<p class=\"note\">The settings and inputs that the result depends on, from the newest valid checkpoint.</p>";
         section(&mut out, "config", "Config", &format!("{note}{}", tables::config(checkpoint)));
     }
     let _ = writeln!(
@@ -111,14 +111,14 @@ fn header(out: &mut String, data: &RunData) {
     out.push_str("</dl>\n");
 }
 
-/// How the run stands: a class and a sentence.
+/// The state of the run: a CSS class and a sentence.
 fn status(data: &RunData) -> (&'static str, String) {
     let is_complete =
         data.newest().is_some_and(|newest| newest.position.global_step >= newest.plan.total_steps);
     match data.sessions.last().map(|session| session.reason.as_deref()) {
         _ if is_complete => ("good", "Finished".to_owned()),
         Some(Some("finished")) => ("good", "Finished".to_owned()),
-        Some(Some("not finite")) => ("bad", "Ended by a number that is not finite".to_owned()),
+        Some(Some("not finite")) => ("bad", "Stopped: a loss or gradient was not finite".to_owned()),
         Some(Some(reason)) => ("wait", format!("Stopped: {}. The same command goes on", escape(reason))),
         Some(None) if data.sessions.last().is_some_and(Session::is_running) => ("good", "Running".to_owned()),
         Some(None) => {
@@ -160,8 +160,8 @@ fn charts(out: &mut String, data: &RunData) {
     let width = curves.loss.width(MOST_COLUMNS);
     let note = if width > 1 {
         format!(
-            "<p class=\"note\">{} updates, drawn {} at a time: the line is their mean, the band reaches from the least \
-             to the greatest.</p>",
+            "<p class=\"note\">{} updates, drawn {} at a time: the line is their mean, the band reaches from the minimum \
+             to the maximum.</p>",
             thousands(curves.num_updates),
             thousands(width)
         )
@@ -185,7 +185,7 @@ fn charts(out: &mut String, data: &RunData) {
     let _ = writeln!(out, "<section id=\"more\" class=\"grid\">{small}</section>");
 }
 
-/// The newest first; of many, evenly spaced ones.
+/// The samples, newest first. Of many, evenly spaced ones.
 fn samples(curves: &Curves) -> String {
     let all = &curves.samples;
     let shown: Vec<&Sample> = if all.len() <= MOST_SAMPLES {

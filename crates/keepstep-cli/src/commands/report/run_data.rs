@@ -1,4 +1,4 @@
-//! What a page says of a run, read from its journal and its checkpoints. Nothing is written.
+//! Reads the data of a report from the run's journal and checkpoints.
 
 use super::curve::Curve;
 use crate::checkpoints::{Entry, entries};
@@ -14,7 +14,7 @@ use std::path::Path;
 pub(super) struct RunData {
     /// The folder's name.
     pub(super) name: String,
-    /// Why there is no journal to read, if so.
+    /// Why the journal cannot be read, if it cannot.
     pub(super) no_journal: Option<String>,
     pub(super) sessions: Vec<Session>,
     pub(super) checkpoints: Vec<Entry>,
@@ -41,8 +41,8 @@ impl RunData {
         let mut missing = |error: &io::Error| {
             no_journal = Some(match error.kind() {
                 io::ErrorKind::NotFound => {
-                    "This folder has no journal (journal.jsonl), so nothing is known of its \
-                                            sessions, and no curve can be drawn."
+                    "This folder has no journal (journal.jsonl), so the page cannot show \
+                                            sessions or curves."
                         .to_owned()
                 }
                 _ => format!("The journal cannot be read, so no curve can be drawn: {error}"),
@@ -56,7 +56,10 @@ impl RunData {
         if no_journal.is_some() && checkpoints.is_empty() {
             return Err(Failure::new(
                 1,
-                format!("{}: there is neither a journal nor a checkpoint in this folder", folder.display()),
+                format!(
+                    "{}: this folder has no journal and no checkpoint; give a run's output_dir",
+                    folder.display()
+                ),
             ));
         }
         let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());

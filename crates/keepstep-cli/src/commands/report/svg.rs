@@ -1,4 +1,4 @@
-//! Where plotters draws: an SVG whose colours are the page's, so that it is light and dark with it.
+//! An SVG backend for plotters. The page's style sets the colours, for light and dark mode.
 
 use plotters_backend::text_anchor::{HPos, VPos};
 use plotters_backend::{

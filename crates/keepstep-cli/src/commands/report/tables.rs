@@ -9,7 +9,7 @@ use keepstep_pt::{Dict, Value};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// On a narrow page each row becomes a block, and each cell says what it is.
+/// A table. On a narrow page each row becomes a block of labelled cells.
 fn table(id: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = format!("<table class=\"rows\" id=\"{id}-table\"><thead><tr>");
     columns.iter().for_each(|column| {
@@ -144,7 +144,7 @@ fn flatten(prefix: &str, dict: &Dict, rows: &mut Vec<(String, String)>) {
     }
 }
 
-/// The runs that this one was branched from, each with what was changed after it; empty where there are none.
+/// The runs that this one was branched from, each with the keys that changed. Empty if there are none.
 pub(super) fn lineage(checkpoint: &Checkpoint) -> String {
     let configs = checkpoint.lineage.iter().skip(1).map(|ancestor| &ancestor.config);
     let mut out = String::new();
