@@ -28,7 +28,7 @@ pub enum BranchError {
         "the batch size and the corpus can change only at an epoch's end, and the checkpoint is at {position}"
     )]
     WithinEpoch {
-        /// Where the checkpoint is.
+        /// The position of the checkpoint.
         position: Position,
     },
     /// The step is no update boundary with the new gradient accumulation.

@@ -36,7 +36,7 @@ pub enum RunError {
     Config {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs.
+        /// The keys whose values differ.
         differences: Vec<Difference>,
     },
     /// An input of the run has changed.

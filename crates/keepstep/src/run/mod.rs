@@ -67,7 +67,7 @@ pub struct Run {
     is_new_best: bool,
     /// Whether the best or the scheduled checkpoint of this position may still have to be saved.
     unsaved: bool,
-    /// Why the loop has ended the run here.
+    /// The reason if the loop has ended the run here.
     stopped: Option<String>,
     id: String,
     status: Status,

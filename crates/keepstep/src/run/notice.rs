@@ -21,12 +21,12 @@ pub enum Notice {
     },
     /// A rewind has moved a later checkpoint out of the way.
     Moved {
-        /// Where it is now.
+        /// The new path.
         path: PathBuf,
     },
     /// The best model was copied into the run's folder.
     CopiedBest {
-        /// Where it is now.
+        /// The new path.
         path: PathBuf,
     },
     /// The best model that the checkpoint refers to was not found.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-/// A run of 12 updates in two epochs that saves every second.
+/// Opens a run of 12 updates in two epochs that saves at every second update.
 fn open(folder: &Path, storage: &SyncSwitch) -> Run {
     let policy = Policy { save_steps: 2, eval_steps: Some(3), ..Policy::default() };
     RunBuilder::open_on(folder, policy, storage.storage())
@@ -25,7 +25,7 @@ fn state(run: &Run) -> State {
     State::of_training(model, Value::None, Value::None)
 }
 
-/// One update, and an evaluation where one is due: better each time.
+/// Makes one update, and an evaluation if one is due. Each is better than the last.
 fn advance(run: &mut Run) {
     let update = run.next_update().expect("an update");
     run.record_update(&update, UpdateStats::new(1.0, 1).with_learning_rate(0.1).with_grad_norm(1.0));
@@ -173,7 +173,7 @@ fn a_panic_of_the_writer_is_the_run_s() {
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"the writer breaks"));
 }
 
-/// A folder whose best model is older than its checkpoints say is never taken for a whole one in silence.
+/// A folder whose best model is older than the one in its checkpoints is repaired, or the run reports it.
 #[test]
 fn a_best_that_is_not_the_run_s_is_put_right_or_said() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -102,7 +102,7 @@ pub enum SourceError {
     Unreadable {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// No file is valid.

@@ -21,7 +21,7 @@ pub enum StoreError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A checkpoint could not be written.
@@ -31,7 +31,7 @@ pub enum StoreError {
         path: PathBuf,
         /// Its size.
         len_bytes: u64,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The disk is too full for a checkpoint.
@@ -74,7 +74,7 @@ pub enum StoreError {
     ReadBack {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: OpenError,
     },
     /// The existing best model cannot be read, and may be better than the new one.
@@ -82,7 +82,7 @@ pub enum StoreError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: ReadError,
     },
     /// An old file could not be removed or moved.
@@ -90,7 +90,7 @@ pub enum StoreError {
     Remove {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }

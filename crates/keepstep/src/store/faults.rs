@@ -22,7 +22,7 @@ fn archive(global_step: u64) -> Archive {
     Archive::new(&checkpoint.to_value())
 }
 
-/// One save as a run makes it: every third is the best as well.
+/// Saves as a run does. Every third save is also the best.
 fn save(store: &mut Store, step: u64) -> Result<(), StoreError> {
     let name = checkpoint_name(&PLAN, Position { epoch: 1, step, global_step: step });
     if step.is_multiple_of(3) {
@@ -34,7 +34,7 @@ fn save(store: &mut Store, step: u64) -> Result<(), StoreError> {
     store.rotate(&Retention { max_checkpoints: 2, cadence: Cadence::new(1, None), end: 100 }, step)
 }
 
-/// The newest valid checkpoint of the folder, as the next process finds it.
+/// Finds the global step of the newest valid checkpoint, as the next process does.
 fn found(folder: &Path) -> u64 {
     drop(Store::open(folder, Arc::new(Disk)).expect("the folder can be opened again"));
     let candidates = Candidates { folder, source: &Source::None, source_only: false };
@@ -51,8 +51,8 @@ const EROFS: i32 = 30;
 const EDQUOT: i32 = 122;
 const SAVES: u64 = 8;
 
-/// Saves on a storage that fails at one operation, or from there on: the last save that was reported, how many failed,
-/// and whether it came to that operation.
+/// Saves on a storage that fails at one operation, or from then on. Returns the last save that was reported, the number
+/// of failed saves, and whether the failing operation was reached.
 fn saves(folder: &Path, fails_at: i64, forever: bool, error: i32, short: bool) -> (u64, u64, bool) {
     let faulty = Faulty::new(fails_at, error).forever(forever).short_writes(short);
     let mut reported = 0;
@@ -73,7 +73,7 @@ fn saves(folder: &Path, fails_at: i64, forever: bool, error: i32, short: bool) -
     (reported, failures, faulty.has_failed())
 }
 
-/// In memory where there is such a place: thousands of syncs are made here, and none need be true.
+/// Makes a folder, in memory if possible: the tests sync thousands of times, and nothing need be durable.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }
@@ -156,7 +156,7 @@ fn used_up_inodes_are_named() {
     assert!(matches!(error, StoreError::Write { .. }), "{error}");
 }
 
-/// A link to a place that is not mounted: the system's "File exists" would say the opposite.
+/// The folder is a link to a place that is not mounted. The system's error, "File exists", would mislead.
 #[test]
 fn a_link_to_nowhere_is_named() {
     let folder = scratch();
