@@ -1,7 +1,7 @@
-//! Writing text with models of three sizes; `cargo xtask bench generate` calls it and compares.
+//! Generates text with models of three sizes. `cargo xtask bench generate` runs it and compares the results.
 //!
-//! Arguments: a size (`S`, `M` or `GPT-2`), the prompt's length and a number of tokens. It prints milliseconds per token,
-//! of greedy and of sampled decoding, and of the prompt.
+//! Arguments: a size (`S`, `M` or `GPT-2`), the length of the prompt and a number of tokens. It prints milliseconds per
+//! token for greedy decoding, for sampled decoding, and for the prompt.
 
 use keepstep_lm::generate::{GenerateOptions, Generator};
 use keepstep_model::gpt2::layout::initial_parameters;

@@ -1,9 +1,9 @@
-//! Real training that saves: how long it stands still for a save, what it takes from the throughput, and the peak of memory;
-//! `cargo xtask bench` calls it.
+//! Trains and saves: measures how long training stalls for a save, the effect on throughput, and the peak memory.
+//! `cargo xtask bench` runs it.
 //!
-//! Arguments: a folder, a size (`M`, or `512` for a state of about 512 MiB), updates, `save_steps`, and whether saving is in
-//! the background. It prints `what number` lines: `stall` and `wait` (for the save before) in ms for each save, `update` in
-//! ms, `peak` in MiB.
+//! Arguments: a folder, a size (`M`, or `512` for a state of about 512 MiB), a number of updates, `save_steps`, and
+//! whether to save in the background. It prints lines of a name and a number: `stall` and `wait` (for the previous
+//! save) in ms for each save, `update` in ms, `peak` in MiB.
 
 use keepstep::journal::Update;
 use keepstep_lm::Config;
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("stall {:.4}", stall.as_secs_f64() * 1e3);
         println!("wait {:.4}", wait.as_secs_f64() * 1e3);
     }
-    // The first updates touch memory that the later ones find.
+    // The first updates also touch memory for the first time, so they are not counted.
     let (first, last) = (watch.updates.get(2).ok_or("more updates")?, watch.updates.last().ok_or("updates")?);
     let count = watch.updates.len() - 3;
     println!("update {:.4}", (*last - *first).as_secs_f64() * 1e3 / count as f64);

@@ -1,4 +1,4 @@
-//! What an update cannot do without: its matrix products, and the optimizer's way through memory.
+//! Lower bounds for an update: the time of its matmuls, and of the memory traffic of the optimizer.
 
 use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, matmul, serial_matmul};
@@ -26,8 +26,8 @@ fn timed(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-/// Milliseconds of the matrix products of one update's linear layers and head: forward, for the gradients of their inputs,
-/// and for those of their weights.
+/// Measures the matmuls of one update's linear layers and head, in milliseconds: forward, for the gradients of inputs,
+/// and for the gradients of weights.
 fn linear_products(model: &Gpt2Config, batch_size: usize) -> [f64; 3] {
     let rows = batch_size * model.block_size;
     let width = model.n_embd;
@@ -57,8 +57,8 @@ fn linear_products(model: &Gpt2Config, batch_size: usize) -> [f64; 3] {
     total
 }
 
-/// Milliseconds of the attentions' products, over blocks of 64 x 64 up to the diagonal: two for each block forward, five
-/// on the way back.
+/// Measures the matmuls of the attentions in milliseconds, over blocks of 64 x 64 up to the diagonal: two per block
+/// forward and five backward.
 fn attention_products(model: &Gpt2Config, batch_size: usize) -> [f64; 2] {
     const BLOCK: usize = 64;
     let size = model.n_embd / model.n_head;
@@ -87,8 +87,8 @@ fn attention_products(model: &Gpt2Config, batch_size: usize) -> [f64; 2] {
     [run(2), run(5)]
 }
 
-/// Milliseconds of reading and writing what the optimizer must: the gradient twice, weights and two moments once, and
-/// these three written.
+/// Measures the optimizer's memory traffic in milliseconds: reads the gradient twice, weights and two moments once, and
+/// writes these three.
 fn optimizer_memory(model: &Gpt2Config) -> f64 {
     const CHUNK: usize = 1 << 14;
     let len = model.layout().num_parameters();
@@ -108,18 +108,18 @@ fn optimizer_memory(model: &Gpt2Config) -> f64 {
     })
 }
 
-/// Billions of operations of the linear layers' and the head's products, a multiply-add as two.
+/// Counts the operations of the linear layers and the head, in billions. A multiply-add counts as two.
 fn operations(model: &Gpt2Config, batch_size: usize) -> f64 {
     let weights = 12 * model.n_layer * model.n_embd * model.n_embd + model.n_embd * model.vocab_size;
     6.0 * (weights * batch_size * model.block_size) as f64 / 1e9
 }
 
-/// The most that all threads can do of them in a second, in billions: multiply-adds in registers and nothing else.
+/// Measures the peak rate of all threads in billions of operations per second, with multiply-adds in registers only.
 #[cfg(target_arch = "x86_64")]
 fn multiply_adds() -> Option<f64> {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
     const ROUNDS: usize = 20_000_000;
-    /// As many chains as hide the latency.
+    /// The number of independent chains, enough to hide the latency.
     const CHAINS: usize = 12;
 
     macro_rules! chains {
@@ -147,7 +147,7 @@ fn multiply_adds() -> Option<f64> {
         return None;
     };
     let start = Instant::now();
-    // SAFETY: the processor has them.
+    // SAFETY: `lanes` is 16 only if the processor has AVX-512, and 8 only if it has AVX2 and FMA.
     let results = rayon::broadcast(|_| unsafe { if lanes == 16 { with_avx512() } else { with_avx2() } });
     let operations = results.len() * ROUNDS * CHAINS * 2 * lanes;
     Some(operations as f64 / start.elapsed().as_secs_f64() / 1e9)

@@ -1,9 +1,10 @@
-//! One training update of the sizes that the documents speak of; `cargo xtask bench` calls it and compares.
+//! Measures one training update for the sizes in the documentation. `cargo xtask bench` runs it and compares the
+//! results.
 //!
-//! Arguments: a size (`S`, `M`, `V`, or a block size at 4096 tokens a micro-batch), a number of updates, and options:
-//! `bf16` for that precision, `recompute` for fewer activations. It prints milliseconds per update, in all and by phase,
-//! one line each, the floor of each phase, the process's peak of memory beside the sum of what must be held, in MiB, and
-//! what the processor could do at most.
+//! Arguments: a size (`S`, `M`, `V`, or a block size at 4096 tokens per micro-batch), a number of updates, and options:
+//! `bf16` for that precision, `recompute` for fewer activations. It prints one line each for the milliseconds per
+//! update, in total and by phase, the lower bound of each phase, the peak memory of the process in MiB with the
+//! computed sum of its buffers, and the peak rate of the processor.
 
 mod floors;
 
@@ -15,7 +16,7 @@ use keepstep_model::train::optimizer_update::OptimizerUpdate;
 use keepstep_model::train::train_state::TrainState;
 use std::time::Instant;
 
-/// What is measured.
+/// One case to measure.
 struct Case {
     model: Gpt2Config,
     batch_size: usize,
@@ -30,7 +31,7 @@ fn main() {
         eprintln!("training: run it through `cargo xtask bench`");
         return;
     };
-    // As the program does: from a thread of the pool.
+    // The program, too, trains from a thread of the pool.
     rayon::scope(|_| run(&case));
 }
 
@@ -64,7 +65,7 @@ fn case(arguments: &[String]) -> Option<Case> {
     let (model, batch_size) = match size.as_str() {
         "S" => (model(4, 4, 128, 64, 256), 12),
         "M" => (model(6, 6, 384, 256, 256), 16),
-        // A large vocabulary, GPT-2's.
+        // GPT-2's large vocabulary.
         "V" => (model(2, 4, 128, 64, 50_257), 64),
         block_size => {
             let block_size = block_size.parse().ok()?;
@@ -81,7 +82,7 @@ fn case(arguments: &[String]) -> Option<Case> {
     })
 }
 
-/// The most memory that this process has held, in MiB.
+/// Reads the peak memory of this process, in MiB.
 fn peak_memory() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -73,7 +73,7 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// The checkpoint does not hold a language model.
     pub fn from_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<Generator<'a>, GenerateError> {
-        let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
+        let TrainedModel { model, parameters, tokenizer } = TrainedModel::from_checkpoint(checkpoint, place)?;
         Ok(Generator::new(model, parameters, tokenizer))
     }
 

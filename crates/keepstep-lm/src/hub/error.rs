@@ -1,25 +1,25 @@
-//! Why a model or a checkpoint of another program cannot be used.
+//! Errors about models and checkpoints of other programs.
 
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// A file of another program that cannot be used. Nothing was written.
+/// Why a file of another program cannot be used. Nothing was written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HubError {
     /// The file is damaged, or is not a `.pt` file.
     #[error(transparent)]
     Read(#[from] keepstep_pt::ReadError),
-    /// A file that cannot be read.
+    /// The file cannot be read.
     #[error("{path}: the file cannot be read")]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The file's content is not what it must be.
+    /// The content of the file is wrong.
     #[error("{path}: {message}")]
     Content {
         /// The file.
@@ -27,7 +27,7 @@ pub enum HubError {
         /// What is wrong.
         message: String,
     },
-    /// A file that Git LFS has not fetched.
+    /// The file is a Git LFS pointer: its content was not fetched.
     #[error(
         "{path}: this is a Git LFS pointer, not the file itself; fetch the content, for example with `git lfs pull` in \
          its repository"
@@ -36,7 +36,7 @@ pub enum HubError {
         /// The file.
         path: PathBuf,
     },
-    /// A key that is missing.
+    /// The checkpoint does not have a required key.
     #[error(
         "the checkpoint has no `{key}`; it needs epoch, step, global_step, model_state_dict and optimizer_state_dict, or nanoGPT's iter_num, model and \
          optimizer"
@@ -45,28 +45,28 @@ pub enum HubError {
         /// The key.
         key: &'static str,
     },
-    /// Something that keepstep's model or optimizer has no place for.
+    /// The file has something that does not fit keepstep's model or optimizer.
     #[error("it does not fit keepstep's model or optimizer: {}", problems.join("; "))]
     Unmapped {
-        /// Each with what was found and what was expected.
+        /// The problems, each with the value found and the value expected.
         problems: Vec<String>,
     },
-    /// The numbers can be read in several ways.
+    /// The epoch and step can be read in more than one way.
     #[error(
         "epoch {epoch}, step {step} and global step {global_step} can be read in more than one way with \
          {steps_per_epoch} steps per epoch and gradient_accumulation_steps = {gradient_accumulation_steps}: epochs may begin \
          at 0 or 1, and `step` may count completed micro-batches or be the index of the last one"
     )]
     Ambiguous {
-        /// As the file says.
+        /// The epoch in the file.
         epoch: i64,
-        /// As the file says.
+        /// The step in the file.
         step: i64,
-        /// As the file says.
+        /// The global step in the file.
         global_step: i64,
-        /// Of the config and corpus.
+        /// Micro-batches per epoch, from the config and the corpus.
         steps_per_epoch: u64,
-        /// Of the config.
+        /// Micro-batches per update, from the config.
         gradient_accumulation_steps: u64,
     },
     /// The position lies inside an accumulation window.
@@ -77,9 +77,9 @@ pub enum HubError {
     InsideWindow {
         /// The epoch.
         epoch: u64,
-        /// Completed micro-batches.
+        /// The number of completed micro-batches.
         step: u64,
-        /// Of the config.
+        /// Micro-batches per update, from the config.
         gradient_accumulation_steps: u64,
     },
     /// The position lies outside the run.
@@ -88,11 +88,11 @@ pub enum HubError {
          corpus, batch_size and model.block_size must be those of the file"
     )]
     Outside {
-        /// As the file says.
+        /// The epoch in the file.
         epoch: i64,
-        /// As the file says.
+        /// The step in the file.
         step: i64,
-        /// Of the config and corpus.
+        /// Micro-batches per epoch, from the config and the corpus.
         steps_per_epoch: u64,
     },
 }

@@ -10,23 +10,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// What is written.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `config.json`, `model.safetensors`, the tokenizer: what `from_pretrained` opens.
+    /// `config.json`, `model.safetensors` and the tokenizer, for `from_pretrained`.
     HuggingFace,
-    /// `model.safetensors` alone.
+    /// `model.safetensors` only.
     Safetensors,
 }
 
-/// A checkpoint that cannot be exported.
+/// Why a checkpoint cannot be exported.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// It holds no language model.
+    /// The checkpoint holds no language model.
     #[error(transparent)]
     Checkpoint(#[from] TrainedModelError),
-    /// The tensors cannot be laid out.
+    /// The tensors cannot be serialized.
     #[error("the tensors cannot be written as safetensors")]
     Safetensors(#[from] safetensors::SafeTensorError),
     /// A file cannot be written.
@@ -34,13 +34,13 @@ pub enum ExportError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// Writes the files into `folder`, which is made where it is not there; gives their paths. Each file has its name only
-/// once it is whole.
+/// Writes the files into `folder`, which is created if it is missing, and returns their paths. Each file gets its name
+/// only once it is complete.
 ///
 /// # Errors
 /// See [`ExportError`].
@@ -50,7 +50,7 @@ pub fn export(
     format: Format,
     folder: &Path,
 ) -> Result<Vec<PathBuf>, ExportError> {
-    let TrainedModel { model, parameters, tokenizer } = TrainedModel::of_checkpoint(checkpoint, place)?;
+    let TrainedModel { model, parameters, tokenizer } = TrainedModel::from_checkpoint(checkpoint, place)?;
     let layout = model.layout();
 
     let mut files = vec![("model.safetensors", weights(&layout, &parameters)?)];
@@ -95,7 +95,7 @@ pub fn export(
     Ok(written)
 }
 
-/// The tied head is left out, as `save_pretrained` does.
+/// Serializes the weights. The tied head is omitted, as in `save_pretrained`.
 fn weights(layout: &Layout, parameters: &[f32]) -> Result<Vec<u8>, ExportError> {
     let mut views = Vec::new();
     for tensor in layout.tensors() {

@@ -1,9 +1,9 @@
-//! The keys of transformers' `GPT2Config`: which of them keepstep computes, which change nothing here, and which it
+//! The keys of transformers' `GPT2Config`: those that keepstep uses, those without effect here, and those that it
 //! refuses.
 
 use serde_json::{Map, Value};
 
-/// What a `config.json` says of the model.
+/// The model settings in a `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Gpt2Config {
     pub(crate) block_size: usize,
@@ -12,14 +12,14 @@ pub(crate) struct Gpt2Config {
     pub(crate) n_embd: usize,
     pub(crate) vocab_size: usize,
     pub(crate) layer_norm_epsilon: f64,
-    /// The three dropout rates with which its loops train.
+    /// The three dropout rates that the model's authors trained with.
     pub(crate) dropout: Vec<(&'static str, f64)>,
     pub(crate) end_of_text: Option<u64>,
     /// Keys that keepstep does not know.
     pub(crate) unknown: Vec<String>,
 }
 
-/// Sizes under their names, their other names in `GPT2Config.attribute_map`, and their defaults.
+/// Sizes: each name, its alias in `GPT2Config.attribute_map`, and its default.
 const SIZES: [(&str, &str, u64); 5] = [
     ("n_positions", "max_position_embeddings", 1024),
     ("n_layer", "num_hidden_layers", 12),
@@ -28,7 +28,7 @@ const SIZES: [(&str, &str, u64); 5] = [
     ("vocab_size", "vocab_size", 50_257),
 ];
 
-/// Flags that choose what the model computes, with the only value that keepstep computes.
+/// Flags that change what the model computes, each with the only value that keepstep supports.
 const FIXED: [(&str, bool); 5] = [
     ("scale_attn_weights", true),
     ("scale_attn_by_inverse_layer_idx", false),
@@ -37,18 +37,18 @@ const FIXED: [(&str, bool); 5] = [
     ("is_encoder_decoder", false),
 ];
 
-/// Keys that must be empty: parts of the model that are cut away or stored in another form.
+/// Keys that must be empty: parts that are pruned, or stored in another form.
 const EMPTY: [&str; 2] = ["pruned_heads", "quantization_config"];
 
-/// The activations that are the tanh approximation of GELU.
+/// The names of the tanh approximation of GELU.
 const ACTIVATIONS: [&str; 2] = ["gelu_new", "gelu_pytorch_tanh"];
 
 const DROPOUT: [&str; 3] = ["resid_pdrop", "embd_pdrop", "attn_pdrop"];
 
-/// Keys that change nothing of what keepstep computes: names and records, heads that a language model does not have, the
-/// initial values (the weights are given), the layout of outputs, and defaults of `generate`.
+/// Keys without effect on keepstep's results: names and records, heads that a language model does not have, initial
+/// values (the file has the weights), the form of outputs, and defaults of `generate`.
 const WITHOUT_EFFECT: &[&str] = &[
-    // Read elsewhere.
+    // Handled elsewhere.
     "model_type",
     "activation_function",
     "n_inner",
@@ -71,13 +71,13 @@ const WITHOUT_EFFECT: &[&str] = &[
     "prefix",
     "license",
     "model_name",
-    // Heads other than the language model's.
+    // Heads of other models.
     "summary_type",
     "summary_use_proj",
     "summary_activation",
     "summary_proj_to_labels",
     "summary_first_dropout",
-    // The same numbers in float32, computed in another order.
+    // The same values in float32, computed in another order.
     "reorder_and_upcast_attn",
     // Initial values, outputs, memory.
     "initializer_range",
@@ -131,10 +131,10 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 impl Gpt2Config {
-    /// Reads a `config.json`, or the same dict in a notebook's checkpoint.
+    /// Reads a `config.json`, or the same dict from a notebook's checkpoint.
     ///
     /// # Errors
-    /// A key asks for something that keepstep does not compute; the text names it.
+    /// Fails if a key asks for something that keepstep does not support. The text names the key.
     pub(crate) fn read(json: &Map<String, Value>) -> Result<Gpt2Config, String> {
         let set = |key: &str| json.get(key).filter(|value| !value.is_null());
         let refuse = |key: &str, expected: String| match set(key) {

@@ -1,5 +1,4 @@
-//! The weights that a run begins with (`init_from`): a folder in the layout of the Hugging Face hub, or a checkpoint of
-//! keepstep.
+//! Initial weights of a run (`init_from`): a folder in the layout of the Hugging Face hub, or a checkpoint of keepstep.
 
 use crate::config::Config;
 use crate::hub::HubError;
@@ -11,7 +10,7 @@ use keepstep_pt::{File, Value};
 use keepstep_text::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use std::path::{Path, PathBuf};
 
-/// The weights that a run begins with.
+/// The initial weights of a run.
 #[derive(Debug)]
 pub struct InitialWeights {
     path: PathBuf,
@@ -19,42 +18,43 @@ pub struct InitialWeights {
 }
 
 impl InitialWeights {
-    /// Finds the weights of a folder (safetensors before PyTorch's format, whole or in shards) or takes a checkpoint.
+    /// Finds the weight files of a folder (safetensors before PyTorch's format, whole or in shards), or takes a
+    /// checkpoint.
     ///
     /// # Errors
-    /// The folder has no weights.
+    /// Fails if the folder has no weights.
     pub fn find(path: &Path) -> Result<InitialWeights, HubError> {
         let files = if path.is_dir() { weight_files::find(path)? } else { vec![path.to_path_buf()] };
         Ok(InitialWeights { path: path.to_path_buf(), files })
     }
 
-    /// Where they lie.
+    /// Returns the folder or the checkpoint.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A hash of the files. The run's result depends on it, so checkpoints store it.
+    /// Hashes the files. The weights affect the run's result, so checkpoints store this hash.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// Fails if a file cannot be read.
     pub fn fingerprint(&self) -> Result<String, HubError> {
         weight_files::fingerprint(&self.files)
     }
 
-    /// Fills a buffer of the layout. A longer table of positions is cut.
+    /// Fills a buffer of the layout. A position embedding that is too long is cut.
     ///
     /// # Errors
-    /// Tensors that are missing, too many, or of other shapes.
+    /// Fails if tensors are missing or unknown, or if a shape differs.
     pub fn load(&self, layout: &Layout, parameters: &mut [f32]) -> Result<(), HubError> {
         let opened = Opened::open(&self.files)?;
         names::load(&opened.tensors()?, layout, parameters, true).map(|_| ())
     }
 
-    /// What people should know of a new run that begins with these weights.
+    /// Returns messages for the user about a new run with these weights.
     ///
     /// # Errors
-    /// The config asks for another number of heads than the weights were made with: no shape tells, and the model would
-    /// be another one.
+    /// Fails if the config has another number of heads than the model of the weights. No shape shows that number, and
+    /// the result would be a different model.
     pub fn notes(&self, config: &Config, tokenizer: &Tokenizer) -> Result<Vec<String>, HubError> {
         let mut notes = Vec::new();
         let (n_head, epsilon) = if self.path.is_dir() {
@@ -110,13 +110,14 @@ impl InitialWeights {
     }
 }
 
-/// The config keys that `init_from` gives where the config does not set them: sizes of the model, and the tokenizer.
+/// Returns the config keys that `init_from` provides if the config does not set them: sizes of the model, and the
+/// tokenizer.
 ///
 /// # Errors
-/// A `config.json` of another model, or a file that is no checkpoint.
+/// Fails if the `config.json` describes another model, or if the file is not a checkpoint.
 pub fn settings_from_hub(path: &Path) -> Result<toml::Table, HubError> {
     if !path.exists() {
-        let message = "`init_from` names a folder or file that is not there".to_owned();
+        let message = "`init_from` names a folder or file that does not exist".to_owned();
         return Err(HubError::Content { path: path.to_path_buf(), message });
     }
     let (mut model, mut data) = (toml::Table::new(), toml::Table::new());
@@ -134,8 +135,8 @@ pub fn settings_from_hub(path: &Path) -> Result<toml::Table, HubError> {
         model.insert("layer_norm_epsilon".to_owned(), config.layer_norm_epsilon.into());
         if let Some(file) = tokenizer_of(path)? {
             data.insert("tokenizer".to_owned(), file.display().to_string().into());
-            // Rows of the embedding beyond the tokenizer's entries are padding. Whoever sets another tokenizer says
-            // how many rows there are.
+            // Rows of the embedding beyond the tokenizer's entries are padding. A config that sets another tokenizer
+            // must also set the number of rows.
             let rows = i64::try_from(config.vocab_size).unwrap_or(i64::MAX);
             model.insert("vocab_size".to_owned(), rows.into());
         }
@@ -148,7 +149,7 @@ pub fn settings_from_hub(path: &Path) -> Result<toml::Table, HubError> {
                 Some(Value::Float(value)) => model.insert(key.to_owned(), (*value).into()),
                 _ if key == "vocab_size" => None,
                 _ => {
-                    let message = format!("its `config.model` has no `{key}`");
+                    let message = format!("its `config.model` does not have `{key}`");
                     return Err(HubError::Content { path: path.to_path_buf(), message });
                 }
             };
@@ -163,7 +164,7 @@ pub fn settings_from_hub(path: &Path) -> Result<toml::Table, HubError> {
     Ok(table)
 }
 
-/// The tokenizer of a folder: `tokenizer.json`, or `vocab.json` with `merges.txt` next to it.
+/// Finds the tokenizer of a folder: `tokenizer.json`, or `vocab.json` with `merges.txt` next to it.
 fn tokenizer_of(folder: &Path) -> Result<Option<PathBuf>, HubError> {
     let whole = folder.join(TOKENIZER_FILE);
     let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));

@@ -1,4 +1,4 @@
-//! Models in the layout of the Hugging Face hub: a new run's first weights, and exports.
+//! Models in the layout of the Hugging Face hub: initial weights for new runs, and exports.
 
 mod error;
 #[cfg(feature = "hub")]

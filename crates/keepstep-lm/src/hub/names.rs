@@ -1,5 +1,5 @@
-//! Model weights of other programs in keepstep's layout: prefixes of wrappers are stripped, and linear layers may be stored
-//! transposed.
+//! Loads weights of other programs into keepstep's layout. Prefixes of wrappers are removed, and linear layers may be
+//! stored transposed.
 
 use crate::hub::HubError;
 use crate::hub::tensors::Named;
@@ -9,29 +9,29 @@ pub(crate) const HEAD: &str = "lm_head.weight";
 pub(crate) const EMBEDDING: &str = "transformer.wte.weight";
 const POSITIONS: &str = "transformer.wpe.weight";
 
-/// Whether linear layers are `[out, in]` (`nn.Linear`, as nanoGPT has them) rather than `[in, out]` (`Conv1D`).
+/// How a file stores the weights of linear layers: `[out, in]` (`nn.Linear`, in nanoGPT) or `[in, out]` (`Conv1D`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Linear {
     InOut,
     OutIn,
 }
 
-/// The name that `GPT2LMHeadModel` gives a tensor; None for a buffer that is no parameter.
+/// Returns the name of a tensor in `GPT2LMHeadModel`, or `None` for a buffer that is not a parameter.
 pub(crate) fn canonical(name: &str) -> Option<String> {
     let mut name = name;
     while let Some(rest) = name.strip_prefix("_orig_mod.").or_else(|| name.strip_prefix("module.")) {
         name = rest;
     }
-    // The causal masks that some versions save.
+    // Some versions save the causal masks.
     if name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") {
         return None;
     }
-    // A `GPT2Model` alone lacks the prefix.
+    // A plain `GPT2Model` omits the prefix.
     let has_prefix = name.starts_with("transformer.") || name == HEAD;
     Some(if has_prefix { name.to_owned() } else { format!("transformer.{name}") })
 }
 
-/// Fills `parameters`. With `crop`, a longer position embedding is cut to the model's length.
+/// Fills `parameters`. With `crop`, a position embedding that is too long is cut to the model's length.
 pub(crate) fn load(
     tensors: &[Named<'_>],
     layout: &Layout,
@@ -92,7 +92,7 @@ pub(crate) fn load(
     Ok(linear)
 }
 
-/// Whether linear layers are transposed. The first attention layer is never square, so its shape shows it.
+/// Finds out how linear layers are stored. The weight of `c_attn` is never square, so its shape shows it.
 fn orientation<'a>(layout: &Layout, find: &impl Fn(&str) -> Option<&'a Named<'a>>) -> Linear {
     let name = "transformer.h.0.attn.c_attn.weight";
     let known = layout.tensors().iter().find(|tensor| tensor.name == name);
@@ -106,7 +106,7 @@ fn is_linear(tensor: &NamedTensor) -> bool {
     tensor.shape.len() == 2 && ![EMBEDDING, POSITIONS].contains(&tensor.name.as_str())
 }
 
-/// The shape that a tensor has in the file.
+/// Returns the shape of a tensor in the file.
 pub(crate) fn shape(tensor: &NamedTensor, linear: Linear) -> Vec<usize> {
     let mut shape = tensor.shape.clone();
     if linear == Linear::OutIn && is_linear(tensor) {
@@ -125,7 +125,7 @@ fn fits(found: &[usize], tensor: &NamedTensor, linear: Linear, crop: bool) -> bo
     found == expected || longer
 }
 
-/// Copies a tensor, transposed where the file has it the other way round.
+/// Copies a tensor, and transposes it if the file stores linear layers as `[out, in]`.
 pub(crate) fn place(out: &mut [f32], values: &[f32], tensor: &NamedTensor, linear: Linear) {
     if linear == Linear::OutIn && is_linear(tensor) {
         let (ins, outs) = (tensor.shape[0], tensor.shape[1]);

@@ -1,12 +1,12 @@
-//! Numbers in files that other programs wrote: Python's ints and floats, and tensors of one element.
+//! Reads numbers in files of other programs: Python's ints and floats, and tensors of one element.
 //!
-//! Every number of an imported file goes through these two functions, so one and the same value is read wherever it
-//! stands. A bool is not a number.
+//! All numbers of an imported file are read by these functions, so equal values are treated equally wherever they
+//! occur. A bool is not a number.
 
 use crate::hub::HubError;
 use keepstep_pt::{Dict, Dtype, Tensor, Value};
 
-/// The number that a value holds.
+/// Reads a number.
 pub(crate) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Int(value) => Some(*value as f64),
@@ -16,9 +16,9 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// The whole number that a value holds.
+/// Reads a whole number.
 pub(crate) fn count(value: &Value) -> Option<i64> {
-    /// Below this every whole number is a float of its own.
+    /// The limit below which float64 represents every whole number exactly.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match value {
         Value::Int(value) => Some(*value),
@@ -31,10 +31,10 @@ pub(crate) fn count(value: &Value) -> Option<i64> {
     }
 }
 
-/// A number that a file may leave out or set to `None`, with NaN and infinities counted as left out.
+/// Reads a number that a file may omit or set to `None`. NaN and infinities count as omitted.
 ///
 /// # Errors
-/// The key holds something else: dropping it could make a worse model the best one.
+/// Fails if the key holds something else. Ignoring it could make a worse model the best one.
 pub(crate) fn optional_number(dict: &Dict, key: &str) -> Result<Option<f64>, HubError> {
     let Some(value) = dict.get(key).filter(|value| !value.is_none()) else { return Ok(None) };
     match number(value) {
@@ -45,7 +45,7 @@ pub(crate) fn optional_number(dict: &Dict, key: &str) -> Result<Option<f64>, Hub
     }
 }
 
-/// What a value is, in a few words.
+/// Describes the type of a value in a few words.
 pub(crate) fn kind(value: &Value) -> String {
     match value {
         Value::None => "None".to_owned(),

@@ -1,4 +1,4 @@
-//! Named tensors of a file, in any of the formats that are read.
+//! Named tensors of a file, in any supported format.
 
 use crate::hub::HubError;
 use crate::hub::numbers::{bf16, f16};
@@ -13,13 +13,13 @@ pub(crate) struct Named<'a> {
 
 pub(crate) enum Source<'a> {
     Pt(&'a Tensor),
-    /// Little-endian bytes and the name of their type.
+    /// Little-endian bytes and their type.
     #[cfg(feature = "hub")]
     Safetensors(&'a [u8], safetensors::Dtype),
 }
 
 impl Named<'_> {
-    /// The values. Types that float32 holds exactly are widened; others are refused.
+    /// Reads the values. Types that float32 represents exactly are widened; others are refused.
     pub(crate) fn values(&self) -> Result<Vec<f32>, HubError> {
         let refuse = |dtype: String| HubError::Unmapped {
             problems: vec![format!(
@@ -47,8 +47,8 @@ impl Named<'_> {
     }
 }
 
-/// The tensors of a state dict.
-pub(crate) fn of_dict(dict: &Dict) -> Vec<Named<'_>> {
+/// Lists the tensors of a state dict.
+pub(crate) fn from_dict(dict: &Dict) -> Vec<Named<'_>> {
     dict.iter()
         .filter_map(|(key, value)| {
             let (name, tensor) = (key.as_str()?.to_owned(), value.as_tensor()?);

@@ -1,4 +1,4 @@
-//! The model in a checkpoint: enough to generate text or to export it.
+//! The model in a checkpoint, ready to generate text or to be exported.
 
 use crate::config::{ConfigError, StoredConfig};
 use keepstep::Checkpoint;
@@ -8,7 +8,7 @@ use keepstep_model::train::state_dict::{self, StateDictError};
 use keepstep_text::tokenizer::{Tokenizer, TokenizerError};
 use thiserror::Error;
 
-/// Sizes, weights and tokenizer.
+/// The sizes, the weights and the tokenizer of a model.
 #[derive(Debug, Clone)]
 pub struct TrainedModel {
     /// The sizes.
@@ -19,27 +19,27 @@ pub struct TrainedModel {
     pub tokenizer: Tokenizer,
 }
 
-/// A checkpoint that holds no language model.
+/// Why a checkpoint does not provide a language model.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrainedModelError {
-    /// Its config is not one of a language model.
+    /// The config in the checkpoint does not describe a language model.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its tokenizer cannot be used.
+    /// The tokenizer in the checkpoint cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Its tensors are not those of its config.
+    /// The tensors in the checkpoint do not fit its config.
     #[error(transparent)]
     State(#[from] StateDictError),
 }
 
 impl TrainedModel {
-    /// The model of a checkpoint; `place` is what errors call it.
+    /// Reads the model of a checkpoint. Errors use `place` as the name of the checkpoint.
     ///
     /// # Errors
     /// See [`TrainedModelError`].
-    pub fn of_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<TrainedModel, TrainedModelError> {
+    pub fn from_checkpoint(checkpoint: &Checkpoint, place: &str) -> Result<TrainedModel, TrainedModelError> {
         let config = StoredConfig::from_checkpoint(checkpoint).to_config("-")?;
         let tokenizer =
             Tokenizer::from_json(checkpoint.identity.input(TOKENIZER).unwrap_or_default(), place)?;

@@ -1,9 +1,9 @@
-//! The files that hold a model's weights: one file or several shards, safetensors or PyTorch's.
+//! Finds and reads the files of a model's weights: one file or several shards, in safetensors or PyTorch's format.
 
 use crate::hub::HubError;
 #[cfg(feature = "hub")]
 use crate::hub::tensors::Source;
-use crate::hub::tensors::{Named, of_dict};
+use crate::hub::tensors::{Named, from_dict};
 use keepstep_pt::File;
 #[cfg(feature = "hub")]
 use memmap2::Mmap;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What a folder may have, the first that is there is taken; an index names shards.
+/// File names in order of preference. The first that exists is used. An index lists shards.
 const NAMES: [&str; 4] = [
     "model.safetensors",
     "model.safetensors.index.json",
@@ -20,13 +20,13 @@ const NAMES: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// How a file begins that Git LFS left in place of the content.
+/// The first bytes of a Git LFS pointer.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// The files of a folder, in the order of their names.
+/// Finds the weight files of a folder, sorted by name.
 ///
 /// # Errors
-/// The folder has no weights, or an index that cannot be read.
+/// Fails if the folder has no weights, or if an index cannot be read.
 pub(crate) fn find(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
     let content = |path: &Path, message: String| HubError::Content { path: path.to_path_buf(), message };
     let Some(found) = NAMES.iter().map(|name| folder.join(name)).find(|file| file.exists()) else {
@@ -45,12 +45,12 @@ pub(crate) fn find(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
     let names = names.ok_or_else(|| content(&found, "its `weight_map` does not name files".to_owned()))?;
     let missing: Vec<&str> = names.iter().copied().filter(|name| !folder.join(name).exists()).collect();
     if !missing.is_empty() {
-        return Err(content(&found, format!("it names files that are not there: {}", missing.join(", "))));
+        return Err(content(&found, format!("it names files that do not exist: {}", missing.join(", "))));
     }
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
-/// A hash of the files' contents: the file's own SHA-256 if it is one.
+/// Hashes the contents of the files. For a single file, the result is its SHA-256.
 pub(crate) fn fingerprint(files: &[PathBuf]) -> Result<String, HubError> {
     let hashes: Vec<[u8; 32]> = files.iter().map(|file| hash(file)).collect::<Result<_, _>>()?;
     let hash = match hashes.as_slice() {
@@ -65,7 +65,7 @@ pub(crate) fn fingerprint(files: &[PathBuf]) -> Result<String, HubError> {
     Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Opened files; their tensors borrow from them.
+/// The open files. Their tensors borrow from them.
 pub(crate) struct Opened {
     files: Vec<Content>,
 }
@@ -77,7 +77,7 @@ enum Content {
 }
 
 impl Opened {
-    /// Opens the files and checks what their formats let be checked.
+    /// Opens the files, and runs the checks that their formats allow.
     pub(crate) fn open(files: &[PathBuf]) -> Result<Opened, HubError> {
         let open = |path: &PathBuf| {
             refuse_lfs_pointer(path)?;
@@ -91,7 +91,7 @@ impl Opened {
         Ok(Opened { files: files.iter().map(open).collect::<Result<_, HubError>>()? })
     }
 
-    /// The tensors of all files.
+    /// Lists the tensors of all files.
     pub(crate) fn tensors(&self) -> Result<Vec<Named<'_>>, HubError> {
         let mut tensors = Vec::new();
         for file in &self.files {
@@ -100,7 +100,7 @@ impl Opened {
                 Content::Safetensors(path, map) => {
                     let content = |message: String| HubError::Content { path: path.clone(), message };
                     let parsed = safetensors::SafeTensors::deserialize(map)
-                        .map_err(|error| content(format!("it is no safetensors file: {error}")))?;
+                        .map_err(|error| content(format!("it is not a safetensors file: {error}")))?;
                     tensors.extend(parsed.iter().map(|(name, view)| Named {
                         name: name.to_owned(),
                         shape: view.shape().to_vec(),
@@ -110,12 +110,12 @@ impl Opened {
                 Content::Pt(file) => {
                     let root = file.value().as_dict().ok_or_else(|| HubError::Content {
                         path: file.path().to_path_buf(),
-                        message: "it holds no dict of tensors".to_owned(),
+                        message: "it does not hold a dict of tensors".to_owned(),
                     })?;
                     let nested = ["model_state_dict", "model", "state_dict"]
                         .iter()
                         .find_map(|key| root.get(key)?.as_dict());
-                    tensors.extend(of_dict(nested.unwrap_or(root)));
+                    tensors.extend(from_dict(nested.unwrap_or(root)));
                 }
             }
         }
@@ -128,7 +128,8 @@ impl Opened {
 fn safetensors_file(path: &Path) -> Result<Content, HubError> {
     let unreadable = |source| HubError::File { path: path.to_path_buf(), source };
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    // SAFETY: the mapping is only read, as bytes; if the file changes meanwhile, numbers change and no more.
+    // SAFETY: the mapping is only read, and only as bytes or numbers, for which any bit pattern is valid. If another
+    // process changes the file, the values change and nothing else.
     let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
     Ok(Content::Safetensors(path.to_path_buf(), map))
 }
@@ -140,13 +141,13 @@ fn safetensors_file(path: &Path) -> Result<Content, HubError> {
     Err(HubError::Content { path: path.to_path_buf(), message })
 }
 
-/// Reads a file of text, and names Git LFS pointers as what they are.
+/// Reads a text file, and refuses Git LFS pointers with a clear message.
 pub(crate) fn read_text(path: &Path) -> Result<String, HubError> {
     refuse_lfs_pointer(path)?;
     std::fs::read_to_string(path).map_err(|source| HubError::File { path: path.to_path_buf(), source })
 }
 
-/// Refuses a file that holds a Git LFS pointer in place of its content.
+/// Refuses a file that is a Git LFS pointer instead of the content.
 pub(crate) fn refuse_lfs_pointer(path: &Path) -> Result<(), HubError> {
     let unreadable = |source| HubError::File { path: path.to_path_buf(), source };
     let mut start = Vec::new();

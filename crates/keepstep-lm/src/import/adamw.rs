@@ -1,16 +1,16 @@
-//! Whether an optimizer's state dict is provably that of `torch.optim.AdamW`.
+//! Checks that an optimizer's state dict belongs to `torch.optim.AdamW`.
 //!
-//! PyTorch writes no class name, so the keys of groups and states are the evidence. Every optimizer of `torch.optim` is
-//! told apart from AdamW by them; `crates/keepstep-cli/tests/torch.rs` compares with the real ones.
+//! PyTorch stores no class name, so the keys of groups and states are the evidence. They distinguish AdamW from every
+//! other optimizer of `torch.optim`; `crates/keepstep-cli/tests/torch.rs` compares with the real ones.
 
 use crate::hub::numbers::{kind, number};
 use keepstep_model::train::adamw::ParamGroup;
 use keepstep_pt::{Dict, Value};
 
-/// Keys that AdamW's groups have in every version of PyTorch.
+/// Keys of AdamW's groups in every version of PyTorch.
 const REQUIRED: [&str; 6] = ["lr", "betas", "eps", "weight_decay", "amsgrad", "params"];
 
-/// Keys of newer versions, of schedulers (`initial_lr` to `max_momentum`), and of people who name their groups.
+/// Keys of newer versions, of schedulers (`initial_lr` to `max_momentum`), and of users who name their groups.
 const ALLOWED: [&str; 13] = [
     "maximize",
     "foreach",
@@ -27,10 +27,10 @@ const ALLOWED: [&str; 13] = [
     "max_momentum",
 ];
 
-/// The keys of a state.
+/// The keys of a tensor's state.
 const STATE: [&str; 3] = ["step", "exp_avg", "exp_avg_sq"];
 
-/// Keys that only one optimizer's groups or states have.
+/// Keys that occur in the groups or states of one optimizer only.
 const SIGNATURES: [(&str, &str); 20] = [
     ("momentum_decay", "NAdam"),
     ("mu_product", "NAdam"),
@@ -54,15 +54,15 @@ const SIGNATURES: [(&str, &str); 20] = [
     ("slow_step_counter", "a Lookahead or Ranger optimizer"),
 ];
 
-/// One group: its hyperparameters, the ids of its tensors, and their names where the file has them.
+/// One group: its hyperparameters, the ids of its tensors, and their names if the file has them.
 pub(crate) struct Group {
-    /// Without tensors; `learning_rate` is the rate that a schedule's factor multiplies.
+    /// The hyperparameters, without tensors. `learning_rate` is the rate that a schedule's factor multiplies.
     pub(crate) settings: ParamGroup,
-    /// The rate of the moment.
+    /// The rate when the file was saved.
     pub(crate) rate: f64,
     pub(crate) params: Vec<i64>,
     pub(crate) names: Option<Vec<String>>,
-    /// Whether the file leaves it open if the weight decay is AdamW's or Adam's.
+    /// Whether the weight decay could be either AdamW's or Adam's: the file does not show which.
     pub(crate) may_be_adam: bool,
 }
 
@@ -115,19 +115,19 @@ impl Group {
     }
 }
 
-/// Refuses a state that has other keys than AdamW's.
+/// Refuses a state with keys that AdamW does not have.
 pub(crate) fn check_state(id: i64, state: &Dict) -> Result<(), String> {
     let place = format!("optimizer_state_dict.state[{id}]");
     match state.iter().find(|(key, _)| !key.as_str().is_some_and(|key| STATE.contains(&key))) {
-        Some((key, _)) => Err(another(&place, key.as_str().unwrap_or("a key that is no string"))),
+        Some((key, _)) => Err(another(&place, key.as_str().unwrap_or("a key that is not a string"))),
         None => Ok(()),
     }
 }
 
 fn refuse_others(place: &str, dict: &Dict) -> Result<(), String> {
     let unknown = dict.iter().filter_map(|(key, value)| {
-        let key = key.as_str().unwrap_or("a key that is no string");
-        // A text names a group and computes nothing.
+        let key = key.as_str().unwrap_or("a key that is not a string");
+        // A string can name a group and affects no result.
         let is_known = REQUIRED.contains(&key) || ALLOWED.contains(&key) || value.as_str().is_some();
         (!is_known).then_some(key)
     });
@@ -161,8 +161,8 @@ fn another(place: &str, key: &str) -> String {
     }
 }
 
-/// Whether the weight decay is decoupled, as AdamW's is. Versions of PyTorch before 2.7 do not say; from 1.12 on their
-/// order of the keys does, as Adam's groups have `maximize` before `foreach` and AdamW's after it.
+/// Reports whether the weight decay is decoupled, as in AdamW. PyTorch stores this from version 2.7 on. From 1.12 on,
+/// the order of the keys shows it: Adam's groups have `maximize` before `foreach`, and AdamW's have it after.
 fn decoupled(dict: &Dict) -> Option<bool> {
     if let Some(decoupled) = dict.get("decoupled_weight_decay").and_then(Value::as_bool) {
         return Some(decoupled);

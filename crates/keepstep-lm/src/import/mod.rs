@@ -1,4 +1,4 @@
-//! A PyTorch loop's checkpoint becomes a run: notebooks, nanoGPT.
+//! Imports checkpoints of PyTorch training loops as runs: notebooks and nanoGPT.
 
 mod adamw;
 mod nanogpt;

@@ -1,10 +1,10 @@
-//! A notebook's checkpoint becomes a run that goes on where the notebook stopped.
+//! Imports a notebook's checkpoint as a run that continues where the notebook stopped.
 
 use crate::config::Config;
 use crate::hub::HubError;
 use crate::hub::names;
 use crate::hub::numbers::{count, kind, optional_number};
-use crate::hub::tensors::of_dict;
+use crate::hub::tensors::from_dict;
 use crate::import::nanogpt::{self, is_nanogpt};
 use crate::import::position::{Stated, StepConvention, interpret};
 use crate::import::{optimizer, rates, stated};
@@ -19,7 +19,7 @@ use keepstep_model::train::train_state::TrainState;
 use keepstep_pt::{Dict, File};
 use std::path::{Path, PathBuf};
 
-/// Whether a file is a checkpoint that a PyTorch loop saved, and not keepstep's own.
+/// Reports whether a file is a checkpoint of a PyTorch training loop other than keepstep.
 pub fn is_notebook_checkpoint(path: &Path) -> bool {
     let is_notebook = |root: &Dict| {
         let has = |key: &str| root.get(key).is_some();
@@ -28,11 +28,12 @@ pub fn is_notebook_checkpoint(path: &Path) -> bool {
     path.is_file() && File::open(path).is_ok_and(|file| file.value().as_dict().is_some_and(is_notebook))
 }
 
-/// Makes a run of the file in `folder`, with the config's corpus and settings. Gives the checkpoint that `train` goes on
-/// from. `stop` is asked while text is tokenized.
+/// Imports the file as a run in `folder`, with the config's corpus and settings. Returns the checkpoint from which
+/// `train` continues. Tokenizing ends early once `stop` is set.
 ///
 /// # Errors
-/// Whatever cannot be mapped, each with what it is and what it should be; nothing is written then.
+/// Fails if something in the file has no counterpart, and names each problem with what was found and what was expected.
+/// Nothing is written then.
 pub fn import(
     path: &Path,
     config: &Config,
@@ -65,7 +66,7 @@ pub fn import(
     };
     let mut notes = stated::check(root, config).map_err(|problem| wrong(unmapped(problem)))?;
 
-    // The weights are the notebook's, whatever the config would begin with.
+    // The notebook provides the weights, so `init_from` is ignored.
     let config = &Config { init_from: None, ..config.clone() };
     let mut spec = RunSpec::find(config, None, observer, stop)?;
     let sizes = spec.sizes;
@@ -83,8 +84,8 @@ pub fn import(
 
     let layout = spec.model.layout();
     let mut state = TrainState::zeros(layout);
-    let linear =
-        names::load(&of_dict(model_dict), &state.layout, state.parameters.get_mut(), false).map_err(wrong)?;
+    let linear = names::load(&from_dict(model_dict), &state.layout, state.parameters.get_mut(), false)
+        .map_err(wrong)?;
     let optimizer::Loaded { groups: mut param_groups, rates, notes: more } =
         optimizer::load(optimizer_dict, linear, &mut state).map_err(wrong)?;
     notes.extend(more);
@@ -110,11 +111,11 @@ pub fn import(
     Ok(made)
 }
 
-/// How a file counts.
+/// How a file counts its progress.
 enum Counted {
-    /// Epochs and steps.
+    /// By epoch and step.
     Steps(Stated),
-    /// Updates alone.
+    /// By updates only.
     Updates(u64),
 }
 
@@ -122,7 +123,7 @@ fn unmapped(problem: String) -> HubError {
     HubError::Unmapped { problems: vec![problem] }
 }
 
-/// Hyperparameters that the run goes on with although the config says others.
+/// Describes hyperparameters of the file that differ from the config and are kept.
 fn differences(config: &Config, groups: &[ParamGroup]) -> Vec<String> {
     let mut notes = Vec::new();
     let mut note = |key: &str, theirs: String, ours: String| {
@@ -143,8 +144,8 @@ fn differences(config: &Config, groups: &[ParamGroup]) -> Vec<String> {
     notes
 }
 
-/// Says where the learning rate makes a jump: between the file's last rate, or what its scheduler would go on with, and
-/// what the config makes of it.
+/// Describes a jump of the learning rate. It compares the file's last rate, or the next rate of its scheduler, with the
+/// rate that the config gives.
 fn rate_note(
     groups: &[ParamGroup],
     rates: &[f64],
@@ -155,9 +156,9 @@ fn rate_note(
     let group = groups.first()?;
     let at = |step: u64| group.learning_rate * schedule.factor(step);
     let next = at(global_step);
-    // A loop that sets the rate itself leaves the rate of its last update.
+    // A loop that sets the rate itself stores the rate of its last update.
     let (theirs, ours, whose) = match scheduler.and_then(optimizer::next_rate) {
-        Some(theirs) => (theirs, next, "The scheduler in the file would go on"),
+        Some(theirs) => (theirs, next, "The scheduler in the file would continue"),
         None => (
             *rates.first()?,
             at(global_step.saturating_sub(1)),
@@ -166,7 +167,7 @@ fn rate_note(
     };
     ((theirs - ours).abs() > 1e-9 * theirs.abs()).then(|| {
         format!(
-            "{whose} with a learning rate of {theirs:e}, and the run goes on with {next:e}: optimizer.learning_rate, \
+            "{whose} with a learning rate of {theirs:e}, and the run continues with {next:e}: optimizer.learning_rate, \
              [schedule] and epochs (or total_steps) of the config decide, and can still be changed by importing again"
         )
     })

@@ -1,4 +1,4 @@
-//! The moments and groups of an optimizer's state dict, in keepstep's layout.
+//! Reads the moments and groups of an optimizer's state dict into keepstep's layout.
 
 use crate::hub::HubError;
 use crate::hub::names::{self, Linear};
@@ -10,17 +10,17 @@ use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::train_state::TrainState;
 use keepstep_pt::{Dict, Dtype, Tensor, Value};
 
-/// What a file says of the optimizer, beyond the moments.
+/// The contents of an optimizer's state dict, except the moments.
 pub(crate) struct Loaded {
-    /// The groups with their tensors; each rate is the one that a schedule's factor multiplies, where the file has it.
+    /// The groups with their tensors. Each rate is the one that a schedule's factor multiplies, if the file has it.
     pub(crate) groups: Vec<ParamGroup>,
-    /// The rate of each group at the moment of saving.
+    /// The rate of each group when the file was saved.
     pub(crate) rates: Vec<f64>,
-    /// What people should know.
+    /// Messages for the user.
     pub(crate) notes: Vec<String>,
 }
 
-/// Reads the groups; the moments and the number of updates go to `state`.
+/// Reads the groups. The moments and the number of updates are written to `state`.
 pub(crate) fn load(state_dict: &Dict, linear: Linear, state: &mut TrainState) -> Result<Loaded, HubError> {
     let wrong = |problem: String| HubError::Unmapped { problems: vec![problem] };
     let groups = state_dict.get("param_groups").and_then(Value::as_list);
@@ -83,7 +83,7 @@ pub(crate) fn load(state_dict: &Dict, linear: Linear, state: &mut TrainState) ->
     Ok(Loaded { groups, rates, notes })
 }
 
-/// Fills the two moments of tensor `index`; gives its count of updates.
+/// Fills the two moments of tensor `index`, and returns its number of updates.
 fn load_moments(
     entry: &Dict,
     id: i64,
@@ -120,7 +120,7 @@ fn moment<'a>(entry: &'a Dict, id: i64, name: &str) -> Result<&'a Tensor, String
     found.ok_or_else(|| format!("`optimizer_state_dict.state[{id}].{name}` is not a tensor"))
 }
 
-/// The rate that the scheduler of a file would go on with.
+/// Returns the rate that the scheduler in a file would use next.
 pub(crate) fn next_rate(scheduler: &Dict) -> Option<f64> {
     numbers::number(scheduler.get("_last_lr")?.as_list()?.first()?)
 }

@@ -1,26 +1,26 @@
-//! Which tensors of the model each of an optimizer's groups has.
+//! Assigns the model's tensors to the groups of an optimizer.
 //!
-//! A state dict numbers its tensors through all groups and names them only since PyTorch 2.6 (`param_names`). Without
-//! names, the sizes of the groups and the shapes of the moments must tell.
+//! A state dict numbers its tensors through all groups. It names them only since PyTorch 2.6 (`param_names`). Without
+//! names, the assignment uses the sizes of the groups and the shapes of the moments.
 
 use crate::hub::names::{self, Linear};
 use keepstep_model::layout::{Layout, NamedTensor};
 
-/// What is known of one group.
+/// The known facts about one group.
 pub(crate) struct Members {
     pub(crate) names: Option<Vec<String>>,
-    /// The shape of each moment; None where a tensor has none yet.
+    /// The shape of each moment, or `None` for a tensor that does not have one yet.
     pub(crate) shapes: Vec<Option<Vec<usize>>>,
     pub(crate) weight_decay: f64,
 }
 
-/// The tensors of each group, as places in the layout, and what had to be assumed to find them.
+/// The tensors of each group, as indices in the layout, and the assumption behind them, if any.
 pub(crate) struct Assignment {
     pub(crate) tensors: Vec<Vec<usize>>,
     pub(crate) assumed: Option<String>,
 }
 
-/// The kinds of tensors that loops sort into groups.
+/// The kinds of tensors by which training loops form groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     TokenEmbedding,
@@ -40,11 +40,11 @@ const KINDS: [(Kind, &str); 6] = [
     (Kind::NormBias, "their biases (LayerNorms)"),
 ];
 
-/// More groups than this are not sorted by kind.
+/// The largest number of groups for which an assignment by kind is tried.
 const MOST_GROUPS: usize = 6;
 
 impl Kind {
-    fn of(tensor: &NamedTensor) -> Kind {
+    fn from_tensor(tensor: &NamedTensor) -> Kind {
         let is_bias = tensor.name.ends_with(".bias");
         match tensor.name.as_str() {
             name if name.contains(".wte.") => Kind::TokenEmbedding,
@@ -57,8 +57,8 @@ impl Kind {
     }
 }
 
-/// Finds the tensors of each group: by their names, by the kinds of tensors that fit sizes and shapes, or one after the
-/// other, each in the only group whose next shape is its own.
+/// Finds the tensors of each group. Tries names first, then kinds of tensors whose sizes and shapes fit. Otherwise it
+/// goes through the tensors in order and assigns each to the only group whose next shape fits.
 pub(crate) fn assign(layout: &Layout, linear: Linear, groups: &[Members]) -> Result<Assignment, String> {
     let all: Vec<usize> = (0..layout.tensors().len()).collect();
     if groups.iter().any(|group| group.names.is_some()) {
@@ -111,7 +111,7 @@ fn by_name(layout: &Layout, groups: &[Members]) -> Result<Vec<Vec<usize>>, Strin
     }
 }
 
-/// One way to sort the tensors.
+/// One possible assignment.
 struct Candidate {
     /// The group of each kind.
     groups: [usize; KINDS.len()],
@@ -123,7 +123,7 @@ fn by_kind(layout: &Layout, linear: Linear, groups: &[Members]) -> Result<Option
     if groups.len() > MOST_GROUPS {
         return Ok(None);
     }
-    let kinds: Vec<Kind> = layout.tensors().iter().map(Kind::of).collect();
+    let kinds: Vec<Kind> = layout.tensors().iter().map(Kind::from_tensor).collect();
     let counts = KINDS.map(|(kind, _)| kinds.iter().filter(|&&other| other == kind).count());
     let mut found: Vec<Candidate> = Vec::new();
     for code in 0..groups.len().pow(KINDS.len() as u32) {
@@ -135,7 +135,7 @@ fn by_kind(layout: &Layout, linear: Linear, groups: &[Members]) -> Result<Option
         if !groups.iter().enumerate().all(|(group, members)| members.shapes.len() == len(group)) {
             continue;
         }
-        // As the model has them, or (minGPT) sorted by name.
+        // In the model's order or, as in minGPT, sorted by name.
         for sorted in [false, true] {
             let mut tensors = vec![Vec::new(); groups.len()];
             for (index, kind) in kinds.iter().enumerate() {
@@ -170,7 +170,8 @@ fn fits(layout: &Layout, linear: Linear, groups: &[Members], tensors: &[Vec<usiz
     })
 }
 
-/// How usual a way is: loops keep like things together, and decay the weights of linear layers if anything.
+/// Rates how common an assignment is. Loops keep similar tensors together, and decay the weights of linear layers
+/// first.
 fn score(of: [usize; KINDS.len()], groups: &[Members], sorted: bool) -> u32 {
     let together = |one: Kind, other: Kind| u32::from(of[one as usize] == of[other as usize]);
     let most = groups.iter().map(|group| group.weight_decay).fold(0.0, f64::max);
@@ -244,7 +245,7 @@ mod tests {
         .layout()
     }
 
-    /// Groups as a loop makes them: each tensor goes to the group that `of` gives for its name.
+    /// Forms groups as a training loop does: `of` maps each tensor's name to a group.
     fn sorted(layout: &Layout, count: usize, of: impl Fn(&str) -> usize) -> Vec<Vec<usize>> {
         let mut groups = vec![Vec::new(); count];
         for (index, tensor) in layout.tensors().iter().enumerate() {
@@ -266,8 +267,8 @@ mod tests {
 
     type Way<'a> = (&'a str, usize, &'a dyn Fn(&str) -> usize, &'a [f64]);
 
-    /// The ways that notebooks sort: by dimensions, `no_decay = ["bias", "LayerNorm.weight"]` on GPT-2's names, norms
-    /// alone, minGPT's whitelist, and embeddings in a group of their own.
+    /// The groups that notebooks form: by dimensions, by `no_decay = ["bias", "LayerNorm.weight"]` on GPT-2's names,
+    /// norms only, minGPT's whitelist, and a separate group for embeddings.
     #[test]
     fn the_usual_groups_are_found_by_their_sizes() {
         let norm = |name: &str| name.contains(".ln_");
@@ -301,7 +302,7 @@ mod tests {
                 let found = assign(&layout, Linear::InOut, &members(&layout, &groups, decay, true));
                 assert_eq!(found.expect(name).tensors, groups, "{name}, {n_layer} layers");
             }
-            // The other way round, and before the first update.
+            // In the opposite order, and before the first update.
             let mut groups = sorted(&layout, 2, ways[0].2);
             groups.reverse();
             for has_moments in [true, false] {
@@ -345,7 +346,7 @@ mod tests {
     #[test]
     fn what_nothing_tells_apart_is_refused_with_a_way_out() {
         let layout = layout(2);
-        // Each block in a group of its own: like the other.
+        // One group for each block: the two have the same shapes.
         let groups = sorted(&layout, 3, |name| match name {
             name if name.contains(".h.0.") => 0,
             name if name.contains(".h.1.") => 1,

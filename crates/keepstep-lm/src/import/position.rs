@@ -1,20 +1,20 @@
-//! Where a notebook's epoch, step and global step lie in a run.
+//! Maps a notebook's epoch, step and global step to a position in a run.
 
 use crate::hub::HubError;
 use keepstep::position::Position;
 
-/// How a notebook counts epochs and steps. Whatever is not set is inferred from its numbers.
+/// How a notebook counts epochs and steps. Anything left unset is inferred from the numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepConvention {
     /// The number of the first epoch: 0 or 1.
     pub epoch_base: Option<u8>,
-    /// Whether `step` is the index of the last completed micro-batch (true), or counts the completed ones.
+    /// Whether `step` is the index of the last completed micro-batch (true) or the number of completed ones (false).
     pub step_is_index: Option<bool>,
-    /// Go back to the last boundary of an accumulation window.
+    /// Whether to go back to the last boundary of an accumulation window.
     pub round_down: bool,
 }
 
-/// The numbers of a file.
+/// The numbers in a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stated {
     pub(crate) epoch: i64,
@@ -22,8 +22,8 @@ pub(crate) struct Stated {
     pub(crate) global_step: i64,
 }
 
-/// Finds the position that the numbers mean. Of several readings it takes the one that agrees with the global step, or else
-/// the one at the end of an accumulation window, or else, for epoch 0, the one that counts epochs from 0.
+/// Finds the position that the numbers mean. If there are several, it takes the one that agrees with the global step,
+/// then the one at the end of an accumulation window, then, for epoch 0, the one that counts epochs from 0.
 pub(crate) fn interpret(
     stated: Stated,
     convention: StepConvention,
@@ -45,7 +45,7 @@ pub(crate) fn interpret(
             if epoch == 0 || step > steps_per_epoch {
                 continue;
             }
-            // The start of an epoch is the end of the one before.
+            // The start of an epoch is the end of the previous one.
             if step == 0 && epoch > 1 {
                 (epoch, step) = (epoch - 1, steps_per_epoch);
             }
@@ -66,7 +66,7 @@ pub(crate) fn interpret(
     let chosen = tests.iter().find_map(|test| {
         let mut fitting = places.iter().filter(|place| test(place));
         let first = fitting.next()?;
-        // Several of them: no weaker test can tell them apart.
+        // Several readings pass this test, and the weaker tests that follow must not choose between them.
         Some(fitting.next().is_none().then_some(*first))
     });
     let Some(Some(mut place)) = chosen else {
@@ -96,8 +96,8 @@ struct Place {
 }
 
 impl Place {
-    /// Whether a loop that began at the beginning has made so many updates here: counting a ragged window at an epoch's
-    /// end as an update, or not (`global_step += 1` when `(step + 1) % A == 0`).
+    /// Reports whether a loop has made `made` updates at this position. Either it counts a ragged window at the end of
+    /// an epoch as an update, or it does not (`global_step += 1` when `(step + 1) % A == 0`).
     fn counts(&self, made: u64, steps_per_epoch: u64, accumulation: u64) -> bool {
         let whole = u128::from(self.epoch - 1);
         let with = whole * u128::from(steps_per_epoch.div_ceil(accumulation))
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn the_global_step_tells() {
         let any = StepConvention::default();
-        // Ten micro-batches an epoch, three to an update; the ragged window counts or not.
+        // Ten micro-batches per epoch, three per update. The ragged window may count or not.
         assert_eq!(read(1, 6, 2, any).expect("count, from 1"), (1, 6));
         assert_eq!(read(0, 5, 2, any).expect("index, from 0"), (1, 6));
         assert_eq!(read(1, 5, 5, any).expect("index, from 0, without the ragged window"), (2, 6));
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_it_does_not_tell_is_refused_or_told() {
-        // Of another corpus: no count fits, and both bases leave a boundary.
+        // The numbers belong to another corpus: no count fits, and both bases give a boundary.
         let error = read(3, 6, 77, StepConvention::default()).expect_err("two ways").to_string();
         assert!(error.contains("more than one way"), "{error}");
         let told = StepConvention { epoch_base: Some(1), ..StepConvention::default() };

@@ -1,9 +1,9 @@
-//! The learning rates of an imported run: the config's, with the proportions that the file's groups have.
+//! The learning rates of an imported run: the config's rate, in the proportions of the file's groups.
 
 use keepstep_model::train::adamw::ParamGroup;
 
-/// Gives the groups the config's learning rate. Groups with different rates keep their proportions: the highest becomes
-/// `learning_rate`.
+/// Sets the groups' learning rates from the config. Groups with different rates keep their proportions, and the highest
+/// rate becomes `learning_rate`.
 pub(crate) fn rescale(groups: &mut [ParamGroup], learning_rate: f64) {
     let highest = groups.iter().map(|group| group.learning_rate).fold(0.0, f64::max);
     for group in groups {

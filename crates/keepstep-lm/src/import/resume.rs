@@ -1,4 +1,4 @@
-//! A source to resume from that another program wrote.
+//! Resuming from a file of another program.
 
 use crate::config::Config;
 use crate::hub::weight_files;
@@ -10,21 +10,21 @@ use keepstep::store::Source;
 use keepstep_pt::{Dict, File, Value};
 use std::path::Path;
 
-/// What a session is to do with its source.
+/// How a session handles its source.
 pub(crate) enum Taken {
-    /// Resume as asked.
+    /// Resume from it.
     AsAsked,
-    /// The source is a notebook's checkpoint, and the folder has no run yet: import it.
+    /// Import it: it is a notebook's checkpoint, and the folder has no run yet.
     Import,
-    /// The source is a notebook's checkpoint that has been imported before: the folder goes on.
+    /// Continue the run in the folder: the source is a notebook's checkpoint that was imported before.
     Imported,
 }
 
-/// Looks at the source.
+/// Inspects the source.
 ///
 /// # Errors
-/// It holds weights alone: no run can go on from them.
-pub(crate) fn look(resume: &Resume, folder: &Path) -> Result<Taken, TrainError> {
+/// Fails if the source holds only weights, from which no run can continue.
+pub(crate) fn inspect(resume: &Resume, folder: &Path) -> Result<Taken, TrainError> {
     let (Resume::Newest(Source::Path(path)) | Resume::Rewind(Source::Path(path))) = resume else {
         return Ok(Taken::AsAsked);
     };
@@ -32,7 +32,7 @@ pub(crate) fn look(resume: &Resume, folder: &Path) -> Result<Taken, TrainError> 
         weight_files::refuse_lfs_pointer(path)
             .map_err(|source| TrainError::Hub { path: path.clone(), source })?;
     }
-    if holds_weights_alone(path) {
+    if holds_weights_only(path) {
         return Err(TrainError::WeightsAlone { path: path.clone() });
     }
     match resume {
@@ -43,7 +43,7 @@ pub(crate) fn look(resume: &Resume, folder: &Path) -> Result<Taken, TrainError> 
     }
 }
 
-/// Imports a notebook's checkpoint if the source is one; gives what the session resumes from then.
+/// Imports the source if it is a notebook's checkpoint. Returns the source from which the session then resumes.
 ///
 /// # Errors
 /// See [`import`].
@@ -55,7 +55,7 @@ pub(crate) fn take_over(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Resume, TrainError> {
     let here = Resume::Newest(Source::None);
-    match (look(&resume, folder)?, &resume) {
+    match (inspect(&resume, folder)?, &resume) {
         (Taken::Import, Resume::Newest(Source::Path(path))) => {
             let made = import(path, config, folder, StepConvention::default(), observer, stop)?;
             observer.note(&format!("Imported {} as {}", path.display(), made.display()));
@@ -76,8 +76,8 @@ fn has_checkpoint(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.any(is_checkpoint))
 }
 
-/// A folder of the hub, a safetensors file, or a state dict of tensors.
-fn holds_weights_alone(path: &Path) -> bool {
+/// Reports whether a path holds only weights: a folder of the hub, a safetensors file, or a state dict of tensors.
+fn holds_weights_only(path: &Path) -> bool {
     if path.is_dir() {
         return !has_checkpoint(path) && weight_files::find(path).is_ok();
     }

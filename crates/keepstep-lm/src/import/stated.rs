@@ -1,17 +1,17 @@
-//! What a notebook's checkpoint says of its model beside the weights: settings that no shape tells.
+//! Compares the model settings in a notebook's checkpoint with the config. Shapes do not show these settings.
 
 use crate::config::Config;
 use crate::hub::gpt2_config::Gpt2Config;
 use crate::hub::numbers::{count, number};
 use keepstep_pt::{Dict, Value};
 
-/// Where loops keep their settings.
+/// The keys under which training loops store their settings.
 const PLACES: [&str; 6] = ["model_args", "config", "model_config", "gpt_config", "args", "hparams"];
 
-/// Compares the settings in the file with the config; gives what people should know.
+/// Compares the settings in the file with the config, and returns messages for the user.
 ///
 /// # Errors
-/// The file's model computes something else than the config's.
+/// Fails if the file's model computes something different from the config's.
 pub(crate) fn check(root: &Dict, config: &Config) -> Result<Vec<String>, String> {
     let mut notes = Vec::new();
     let places = PLACES.iter().filter_map(|place| Some((*place, root.get(place)?.as_dict()?)));
@@ -33,7 +33,7 @@ pub(crate) fn check(root: &Dict, config: &Config) -> Result<Vec<String>, String>
                  LayerNorms have them"
             ));
         }
-        // `model.config.to_dict()` of transformers.
+        // The output of transformers' `model.config.to_dict()`.
         if dict.get("model_type").and_then(Value::as_str) == Some("gpt2") {
             Gpt2Config::read(&to_json(dict)).map_err(|problem| format!("`{place}`: {problem}"))?;
         }
@@ -49,7 +49,7 @@ pub(crate) fn check(root: &Dict, config: &Config) -> Result<Vec<String>, String>
                 && theirs != ours
             {
                 notes.push(format!(
-                    "`{place}.{key}` is {theirs} in the file; the run goes on with model.{name} = {ours}"
+                    "`{place}.{key}` is {theirs} in the file; the run continues with model.{name} = {ours}"
                 ));
             }
         }

@@ -1,23 +1,24 @@
-//! Memory that this process can still get: the least of what the system has left and what limits leave.
+//! The memory that this process can still get: the system's free memory, or less if a limit leaves less.
 //!
 //! A container, a batch job or a systemd unit is a control group. Its limit is often far below the host's memory, and a
-//! process that exceeds it is killed without a message. Groups are nested: each one up to the root has its own limit.
+//! process that exceeds it is killed without a message. Groups are nested, and each one up to the root has its own
+//! limit.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Memory that this process can still get.
+/// The memory that this process can still get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AvailableMemory {
-    /// Bytes of memory.
+    /// The number of bytes of memory.
     pub bytes: u64,
-    /// Bytes of memory and swap.
+    /// The number of bytes of memory and swap.
     pub with_swap_bytes: u64,
-    /// What leaves no more than [`AvailableMemory::bytes`].
+    /// The limit that determines [`AvailableMemory::bytes`].
     pub limited_by: MemoryLimit,
 }
 
-/// What limits the memory of a process.
+/// The limits on the memory of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryLimit {
@@ -44,7 +45,7 @@ impl fmt::Display for MemoryLimit {
     }
 }
 
-/// What is available now; None where the system does not report it.
+/// Returns the memory that is available now, or `None` if the system does not report it.
 pub(super) fn available() -> Option<AvailableMemory> {
     let mut available = available_below(Path::new("/"))?;
     #[cfg(unix)]
@@ -69,7 +70,7 @@ impl AvailableMemory {
     }
 }
 
-/// The machine and the control groups, as the files below `root` describe them.
+/// Reads the memory of the machine and of its control groups, from the files below `root`.
 fn available_below(root: &Path) -> Option<AvailableMemory> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
     let memory = read("proc/meminfo");
@@ -100,7 +101,7 @@ fn available_below(root: &Path) -> Option<AvailableMemory> {
     Some(available)
 }
 
-/// The version of the control groups' files.
+/// The version of the control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     One,
@@ -108,11 +109,11 @@ enum Version {
 }
 
 impl Version {
-    /// What the limits of one group leave: memory, and memory with swap. The group's cache of files counts as free, because
-    /// the system takes it back.
+    /// Returns what the limits of one group leave: memory, and memory with swap. The group's file cache counts as free,
+    /// because the system reclaims it.
     fn left(self, folder: &Path, swap_bytes: u64) -> (u64, u64) {
         let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
-        // "max", and a file that does not exist, are no limit.
+        // "max" and a missing file mean no limit.
         let number = |name: &str| text(name).trim().parse::<u64>().ok();
         let stat = text("memory.stat");
         let stat = |key: &str| {
@@ -127,14 +128,14 @@ impl Version {
             Version::One => {
                 let cache = stat("total_inactive_file") + stat("total_active_file");
                 let bytes = left(number("memory.limit_in_bytes"), number("memory.usage_in_bytes"), cache);
-                // This limit is one on memory and swap together.
+                // This limit covers memory and swap together.
                 let both =
                     left(number("memory.memsw.limit_in_bytes"), number("memory.memsw.usage_in_bytes"), cache);
                 (bytes.min(both), bytes.saturating_add(swap_bytes).min(both))
             }
             Version::Two => {
                 let cache = stat("inactive_file") + stat("active_file") + stat("slab_reclaimable");
-                // Beyond memory.high a group is not killed, but slowed down until it is of no use.
+                // Above memory.high a group is not killed, but throttled until it is of no use.
                 let limit = [number("memory.max"), number("memory.high")].into_iter().flatten().min();
                 let bytes = left(limit, number("memory.current"), cache);
                 let swap = left(number("memory.swap.max"), number("memory.swap.current"), 0);
@@ -144,7 +145,7 @@ impl Version {
     }
 }
 
-/// The folder of a group and those of its parents, as far as they can be seen from here.
+/// Returns the folders of a group and of its parents, as far as they are visible from here.
 fn folders(root: &Path, mounts: &str, version: Version, group: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in mounts.lines() {
@@ -185,7 +186,7 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
-    /// What a tree of files says: memory, memory with swap, and the limit. The host has 8,000 MB, and 1,000 MB of swap.
+    /// Reads a tree of files: memory, memory with swap, and the limit. The host has 8,000 MB, and 1,000 MB of swap.
     fn available(files: &[(&str, &str)]) -> (u64, u64, MemoryLimit) {
         let root = tempfile::tempdir().expect("a folder");
         let host =
@@ -219,7 +220,7 @@ mod tests {
         let group = ("proc/self/cgroup", "0::/jobs/one\n");
         let jobs = ("sys/fs/cgroup/jobs/memory.max", "314572800\n");
         let one = ("sys/fs/cgroup/jobs/one/memory.max", "max\n");
-        // 300 MB for all jobs, which use 120 MB, 20 of them cached files.
+        // 300 MB for all jobs, which use 120 MB; 20 MB of that are cached files.
         let used = ("sys/fs/cgroup/jobs/memory.current", "125829120\n");
         let stat =
             ("sys/fs/cgroup/jobs/memory.stat", "anon 7\ninactive_file 10485760\nactive_file 10485760\n");
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn a_container_sees_its_group_as_the_root() {
         let limit = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "314572800\n");
-        // With the host's path of the group, and with a namespace of its own.
+        // The host's path of the group is visible, or the container has its own namespace.
         for path in ["9:cpu:/x\n4:memory:/docker/abc\n0::/\n", "4:cpu,memory:/\n", "4:memory:/../other\n"] {
             assert_eq!(
                 available(&[("proc/self/cgroup", path), V1, limit]),

@@ -1,4 +1,4 @@
-//! A new run that starts from a checkpoint of another, with changed keys of the config.
+//! Creates a new run from a checkpoint of another run, with changed config keys.
 
 use super::error::TrainError;
 use super::groups;
@@ -14,10 +14,11 @@ use keepstep_model::train::train_state::TrainState;
 use keepstep_text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
-/// Makes the first checkpoint of the new run in `folder`. Keys that are not in `changed` keep the checkpoint's values.
+/// Writes the first checkpoint of the new run into `folder`. Keys that are not in `changed` keep the checkpoint's
+/// values.
 ///
 /// # Errors
-/// A key that a branch cannot change, a folder that is in use, a checkpoint that cannot be read.
+/// Fails if a branch cannot change a key, if the folder is in use, or if the checkpoint cannot be read.
 pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Result<PathBuf, TrainError> {
     let unusable = |source| TrainError::Checkpoint { path: path.to_path_buf(), source };
     let parent = keepstep::store::load(path).map_err(unusable)?;
@@ -57,7 +58,8 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
     let layout = new.model_config(num_tokens)?.layout();
     let mut weights = TrainState::zeros(layout);
     let state = |source: StateDictError| TrainError::State { path: path.to_path_buf(), source };
-    let saved = groups::of(Some(&parent_stored), &old.optimizer, &weights.layout).map_err(state)?;
+    let saved =
+        groups::stored_or_configured(Some(&parent_stored), &old.optimizer, &weights.layout).map_err(state)?;
     weights.restore(&parent, &saved).map_err(state)?;
     let groups = groups::changed(saved, &old.optimizer, &new.optimizer);
     groups::keep(&groups, &new.optimizer, &weights.layout, &mut stored);
@@ -69,7 +71,7 @@ pub fn branch(path: &Path, changed: &[(String, String)], folder: &Path) -> Resul
         .map_err(|source| TrainError::Branch { path: path.to_path_buf(), source })
 }
 
-/// Why a branch keeps a key as it is; None where it can change.
+/// Returns why a branch cannot change a key, or `None` if it can.
 pub fn branch_keeps(key: &str) -> Option<&'static str> {
     match key {
         "model.dropout" | "model.layer_norm_epsilon" => None,
@@ -81,7 +83,7 @@ pub fn branch_keeps(key: &str) -> Option<&'static str> {
     }
 }
 
-/// The fingerprint of the corpus that the change names, and its steps per epoch.
+/// Returns the fingerprint of the corpus in the changed config, and its steps per epoch.
 fn other_corpus(
     new: &Config,
     (path, parent): (&Path, &Checkpoint),
@@ -90,7 +92,7 @@ fn other_corpus(
     if !changed.iter().any(|(name, _)| name == "data.paths" || name == "data.cargo_packages") {
         return Ok(None);
     }
-    // The precision changes no size, so any processor may count.
+    // The precision affects no size, so any processor can compute the sizes.
     let precision = StoredConfig::from_checkpoint(parent).precision().into();
     let mut counted = Config { precision, emulate_bf16: true, init_from: None, ..new.clone() };
     if let TokenizerSpec::File(file) = &mut counted.data.tokenizer {
@@ -100,7 +102,7 @@ fn other_corpus(
     Ok(Some((spec.corpus_sizes.fingerprint, spec.sizes.steps_per_epoch)))
 }
 
-/// The sizes of the new run: the old ones, with what the changed keys make of them.
+/// Computes the sizes of the new run from the old ones and the changed keys.
 fn plan(
     new: &Config,
     old: &Config,
@@ -116,7 +118,7 @@ fn plan(
     } else {
         return Err(TrainError::Fixed {
             key: "batch_size".to_owned(),
-            why: "the corpus is needed to count the steps of an epoch: data.paths (or data.cargo_packages) must be given as in the config",
+            why: "the corpus is needed to count the steps of an epoch: give data.paths (or data.cargo_packages) as in the config",
         });
     };
     let same_sizes = steps_per_epoch == parent.plan.steps_per_epoch

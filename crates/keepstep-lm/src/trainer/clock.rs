@@ -1,12 +1,12 @@
-//! The clock of a session: when a save by time is due, and when to stop to finish the last save in time. Nothing here
-//! reaches a checkpoint.
+//! The clock of a session. It decides when a save by time is due, and when to stop to finish the last save in time.
+//! Nothing here reaches a checkpoint.
 
 use crate::config::Config;
 use std::time::{Duration, Instant};
 
-/// A margin on top of the measured times.
+/// The margin added to measured times.
 const MARGIN: Duration = Duration::from_secs(1);
-/// The assumed speed of the disk, in bytes a second, until a save has been measured.
+/// The assumed speed of the disk in bytes per second, until a save has been measured.
 const UNMEASURED_BYTES_PER_SECOND: f64 = 1e8;
 
 pub(super) struct Clock {
@@ -17,14 +17,14 @@ pub(super) struct Clock {
     longest_update: Duration,
     longest_evaluation: Duration,
     longest_batch: Duration,
-    /// The longest measured save, or an estimate from the size of a checkpoint.
+    /// The time of the longest measured save, or an estimate from the size of a checkpoint.
     longest_save: Duration,
     is_save_measured: bool,
     batch: Option<Instant>,
 }
 
 impl Clock {
-    /// The clock of a session that began at `started`.
+    /// Creates the clock of a session that began at `started`.
     pub(super) fn new(config: &Config, started: Instant) -> Clock {
         Clock {
             started,
@@ -40,7 +40,7 @@ impl Clock {
         }
     }
 
-    /// Sets the size of a checkpoint, from which the time of a save is estimated until one has been measured.
+    /// Sets the size of a checkpoint. The time of a save is estimated from it until one has been measured.
     pub(super) fn expect_saves_of(&mut self, len_bytes: u64) {
         if !self.is_save_measured {
             self.longest_save = Duration::from_secs_f64(len_bytes as f64 / UNMEASURED_BYTES_PER_SECOND);
@@ -51,30 +51,30 @@ impl Clock {
         self.longest_update = self.longest_update.max(since.elapsed());
     }
 
-    /// A batch of an evaluation begins.
+    /// Records that a batch of an evaluation begins.
     pub(super) fn batch(&mut self) {
         if let Some(since) = self.batch.replace(Instant::now()) {
             self.longest_batch = self.longest_batch.max(since.elapsed());
         }
     }
 
-    /// An evaluation that began at `since` is complete.
+    /// Records that an evaluation that began at `since` is complete.
     pub(super) fn evaluated(&mut self, since: Instant) {
         self.longest_evaluation = self.longest_evaluation.max(since.elapsed());
         self.batch = None;
     }
 
-    /// A save has begun: the next one by time is due this much later.
+    /// Records that a save has begun. The next save by time is counted from now.
     pub(super) fn saving(&mut self) {
         self.last_save = Instant::now();
     }
 
-    /// Records that the save under way has taken this long already.
+    /// Records that the current save has already taken this long.
     pub(super) fn saving_for(&mut self, so_far: Duration) {
         self.longest_save = self.longest_save.max(so_far);
     }
 
-    /// A save has ended.
+    /// Records that a save has ended.
     pub(super) fn saved(&mut self, took: Duration) {
         if !std::mem::replace(&mut self.is_save_measured, true) {
             self.longest_save = Duration::ZERO;
@@ -86,27 +86,27 @@ impl Clock {
         self.save_every.is_some_and(|every| self.last_save.elapsed() >= every)
     }
 
-    /// Whether the time is up, before there is anything to save.
+    /// Reports whether the time is up. Used while there is nothing to save.
     pub(super) fn is_over_unsaved(&self) -> bool {
         self.is_over_with(Duration::ZERO)
     }
 
-    /// Whether one more update and the saves might exceed the limit.
+    /// Reports whether one more update and the saves might exceed the limit.
     pub(super) fn is_over(&self) -> bool {
         self.is_over_with(self.longest_update * 2 + self.saves())
     }
 
-    /// Whether an evaluation and the saves might exceed the limit.
+    /// Reports whether an evaluation and the saves might exceed the limit.
     pub(super) fn is_over_for_evaluation(&self) -> bool {
         self.is_over_with(self.longest_evaluation + self.longest_batch + self.saves())
     }
 
-    /// Whether one more batch of an evaluation and the saves might exceed the limit.
+    /// Reports whether one more batch of an evaluation and the saves might exceed the limit.
     pub(super) fn is_over_in_evaluation(&self) -> bool {
         self.is_over_with(self.longest_batch * 2 + self.saves())
     }
 
-    /// The time of two saves: one that may be under way, and the last one.
+    /// Returns the time of two saves: one that may be running, and the last one.
     fn saves(&self) -> Duration {
         self.longest_save * 2
     }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::config::TimeSpan;
 
-    /// The clock of a session with a limit of 100 s that began this long ago.
+    /// Creates the clock of a session with a limit of 100 s that began this long ago.
     fn clock(seconds: u64) -> Clock {
         let limit = Some(TimeSpan(Duration::from_secs(100)));
         let config = Config { session_time_limit: limit, ..Config::default() };

@@ -1,7 +1,7 @@
 //! `corpus.sha256` in a run's folder: the files of its corpus in order, each with its hash.
 //!
-//! No checkpoint has it and no byte depends on it. It tells, if the corpus changes, which file did. Its format is that of
-//! `sha256sum`.
+//! Checkpoints do not contain it, and no result depends on it. If the corpus changes, it shows which file did. It has
+//! the format of `sha256sum`.
 
 use keepstep_text::corpus::SourceFile;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +12,13 @@ use std::path::Path;
 /// The name of the file.
 const NAME: &str = "corpus.sha256";
 
-/// Longer lists are not kept.
+/// The largest number of files in a list. Longer lists are not written.
 const MOST_FILES: usize = 100_000;
 
-/// Names shown of each kind of change.
+/// The number of names shown for each kind of change.
 const SHOWN: usize = 3;
 
-/// Writes the list into a run's folder, unless it is there.
+/// Writes the list into a run's folder, unless it exists.
 pub(crate) fn write(folder: &Path, files: &[SourceFile]) -> io::Result<()> {
     if files.len() > MOST_FILES {
         return Ok(());
@@ -31,7 +31,8 @@ pub(crate) fn write(folder: &Path, files: &[SourceFile]) -> io::Result<()> {
     keepstep::store::write_whole(&path, text.as_bytes())
 }
 
-/// What has changed since the list in one of the folders was written; None where no list is there, or it tells nothing.
+/// Describes the change since the list in one of the folders was written. Returns `None` if there is no list or no
+/// change.
 pub(crate) fn change(folders: &[&Path], files: &[SourceFile]) -> Option<String> {
     let read = |folder: &&Path| std::fs::read_to_string(folder.join(NAME)).ok();
     let old = folders.iter().find_map(read)?;
@@ -118,7 +119,7 @@ mod tests {
         let old = list(&[("aa", "a.txt"), ("bb", "b c.txt"), ("cc", "c.txt")]);
         let told = |new: &[(&str, &str)]| compare(&old, &list(new)).unwrap_or_default();
         assert_eq!(told(&[("aa", "a.txt"), ("bb", "b c.txt"), ("cc", "c.txt")]), "");
-        // Another place of the folder is no change.
+        // Another location of the folder is not a change.
         assert_eq!(told(&[("aa", "x/a.txt"), ("bb", "x/b c.txt"), ("cc", "x/c.txt")]), "");
         assert_eq!(told(&[("aa", "a.txt"), ("b2", "b c.txt"), ("cc", "c.txt")]), "changed: `b c.txt`");
         assert_eq!(

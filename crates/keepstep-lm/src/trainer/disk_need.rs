@@ -7,23 +7,23 @@ use keepstep::position::{Plan, Position};
 use keepstep::store::Room;
 use std::fmt;
 
-/// How many checkpoints of which size a run holds at once, and how much space is free.
+/// The number and size of the checkpoints that a run holds at once, and the free space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskNeed {
     /// The size of one checkpoint.
     pub checkpoint_bytes: u64,
-    /// The most checkpoints that the folder holds at once.
+    /// The largest number of checkpoints in the folder at once.
     pub files: u64,
-    /// Bytes that they need in addition to what the folder already holds.
+    /// The bytes that they need in addition to the current content of the folder.
     pub needed_bytes: u64,
-    /// What may still be written to the folder's file system; None where the system does not say.
+    /// The bytes that can still be written to the folder's file system, or `None` if the system does not report it.
     pub free_bytes: Option<u64>,
-    /// Files that may still be made there (free inodes); None where there is no such limit.
+    /// The number of files that can still be created there (free inodes), or `None` if there is no limit.
     pub free_files: Option<u64>,
 }
 
 impl DiskNeed {
-    /// The need of a run that has reached `position`.
+    /// Computes the need of a run that has reached `position`.
     pub(super) fn new(
         config: &Config,
         plan: &Plan,
@@ -32,7 +32,7 @@ impl DiskNeed {
         room: Option<Room>,
     ) -> DiskNeed {
         let saves = Cadence::new(config.save_steps, None).saves_after(plan, position);
-        // In addition to the newest: the best, and the one being written.
+        // In addition to the newest ones: the best, and the one being written.
         let files = if saves == 0 { 0 } else { (config.max_checkpoints as u64).min(saves) + 2 };
         let stored = room.map_or(0, |room| room.stored_bytes);
         DiskNeed {
@@ -105,7 +105,7 @@ impl fmt::Display for DiskShortage {
     }
 }
 
-/// Refuses a run whose checkpoints could never be written, because the process may not write files of their size.
+/// Refuses a run whose checkpoints are larger than the files that the process may write.
 pub(super) fn check_file_size(checkpoint_bytes: u64) -> Result<(), TrainError> {
     match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
         Some(limit_bytes) if limit_bytes < checkpoint_bytes => {

@@ -1,4 +1,4 @@
-//! What a session would do, found out without writing anything.
+//! Plans a session without writing anything.
 
 use super::disk_need::{DiskNeed, check_file_size};
 use super::error::TrainError;
@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::observer::{Observer, PlanReport, ResumeReport};
 use super::run_spec::{self, RunSpec};
 use crate::config::Config;
-use crate::import::resume::{Taken, look};
+use crate::import::resume::{Taken, inspect};
 use keepstep::cadence::Cadence;
 use keepstep::identity::Identity;
 use keepstep::position::{Plan, Position};
@@ -25,40 +25,40 @@ use std::time::Duration;
 pub struct DryRun {
     /// The sizes of the run.
     pub plan: PlanReport,
-    /// What it would continue from.
+    /// The checkpoint from which the session would continue.
     pub resume: Option<ResumeReport>,
     /// Facts about how the run would be opened.
     pub notices: Vec<Notice>,
-    /// Other lines for people.
+    /// Other messages for the user.
     pub notes: Vec<String>,
-    /// Updates that are left.
+    /// The number of remaining updates.
     pub updates_left: u64,
-    /// Evaluations that are left.
+    /// The number of remaining evaluations.
     pub evaluations_left: u64,
     /// The memory that training takes.
     pub memory: Memory,
-    /// The room that checkpoints take.
+    /// The disk space for checkpoints.
     pub disk: DiskNeed,
-    /// How long it takes; None where there is not enough memory to measure it.
+    /// The estimated time, or `None` if there is not enough memory to measure it.
     pub estimate: Option<Estimate>,
 }
 
-/// How long things take, measured on micro-batches of made-up tokens.
+/// Estimated times, measured on micro-batches of made-up tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
-    /// One update.
+    /// The time of one update.
     pub update: Duration,
-    /// One evaluation.
+    /// The time of one evaluation.
     pub evaluation: Duration,
-    /// All that are left. Saving is not in it.
+    /// The time of all remaining updates and evaluations, without saving.
     pub total: Duration,
 }
 
-/// Finds out what [`train`](super::train) would do with this config. Text is tokenized where no cache has its tokens, and
-/// a few micro-batches are computed; nothing is written, and no lock is taken.
+/// Plans what [`train`](super::train) would do with this config. Text is tokenized if the cache does not have its
+/// tokens, and a few micro-batches are computed. It writes nothing and takes no lock.
 ///
 /// # Errors
-/// As `train`, as far as they can be known beforehand.
+/// Fails for the same reasons as `train`, as far as they can be known in advance.
 pub fn dry_run(
     config: &Config,
     resume: Option<Resume>,
@@ -81,7 +81,7 @@ fn plan(
         None => Resume::Newest(run_spec::source(config)?),
     };
     let mut notes = Vec::new();
-    let resume = match (look(&resume, &folder)?, resume) {
+    let resume = match (inspect(&resume, &folder)?, resume) {
         (Taken::Import, Resume::Newest(Source::Path(path))) => {
             notes.push(format!("Would import {} as the run's first checkpoint", path.display()));
             Resume::Newest(Source::None)
@@ -111,7 +111,7 @@ fn plan(
         notes.extend(initial.notes(config, &spec.tokenizer).map_err(wrong)?);
     }
     let memory = Memory::new(config, &model);
-    // Measuring it takes the address space of the state.
+    // The measurement needs address space for the state.
     let checkpoint_bytes = match memory.check() {
         Ok(()) => checkpoint_bytes(config, &model, &identity, &plan),
         Err(_) => memory.weights_bytes + memory.moments_bytes,
@@ -154,13 +154,13 @@ fn plan(
     })
 }
 
-/// The size of a checkpoint: the numbers, and everything that is text.
+/// Computes the size of a checkpoint from its numbers and its text.
 pub(super) fn checkpoint_bytes(config: &Config, model: &Gpt2Config, identity: &Identity, plan: &Plan) -> u64 {
     use keepstep::Checkpoint;
     let layout = model.layout();
     let groups = ParamGroup::from_config(&config.optimizer, &layout);
     let schedule = run_spec::schedule(config, plan);
-    // Zeros that nothing touches take no memory.
+    // Zeros that are never touched take no memory.
     let mut weights = TrainState::zeros(layout);
     weights.num_updates = 1;
     let state = weights.state(&groups, &schedule, 1);

@@ -1,4 +1,4 @@
-//! What ends a session before its time.
+//! The errors of a session.
 
 use super::available_memory::AvailableMemory;
 use crate::config::{ConfigError, Precision, Precisions};
@@ -10,7 +10,7 @@ use keepstep_text::tokenizer::TokenizerError;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// A session that could not start or go on. Nothing that was saved is touched by any of them.
+/// Why a session could not start or continue. None of these errors changes anything that was saved before.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -20,7 +20,7 @@ pub enum TrainError {
     /// The corpus cannot be used.
     #[error(transparent)]
     Corpus(#[from] CorpusError),
-    /// The tokenizer cannot be had.
+    /// The tokenizer cannot be read or trained.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The engine cannot compute.
@@ -29,52 +29,52 @@ pub enum TrainError {
     /// The run cannot be opened, continued or saved.
     #[error(transparent)]
     Run(#[from] keepstep::run::RunError),
-    /// The checkpoint is of another model.
+    /// The checkpoint belongs to another model.
     #[error("{path}: the checkpoint cannot be restored")]
     State {
         /// The checkpoint.
         path: PathBuf,
-        /// What does not fit.
+        /// The difference.
         source: StateDictError,
     },
-    /// This processor can compute in none of the allowed precisions.
+    /// This processor supports none of the allowed precisions.
     #[error(
         "`precision` is {allowed}, and {}", support.lack()
     )]
     Precision {
-        /// What the config allows.
+        /// The precisions that the config allows.
         allowed: Precisions,
-        /// What the processor has.
+        /// The processor's support for bf16.
         support: Support,
     },
-    /// This processor cannot compute in the precision of a run that has begun.
+    /// This processor does not support the precision of an existing run.
     #[error(
         "{path}: this run computes in {saved}, and {}", support.lack()
     )]
     PrecisionOfRun {
         /// The checkpoint.
         path: PathBuf,
-        /// Its precision.
+        /// The precision of the checkpoint.
         saved: Precision,
-        /// What the processor has.
+        /// The processor's support for bf16.
         support: Support,
     },
-    /// The config does not allow the precision of a run that has begun.
+    /// The config does not allow the precision of an existing run.
     #[error("{path}: this run computes in {saved}, and `precision` is {allowed} in the config")]
     OtherPrecision {
         /// The checkpoint.
         path: PathBuf,
-        /// Its precision.
+        /// The precision of the checkpoint.
         saved: Precision,
-        /// What the config allows.
+        /// The precisions that the config allows.
         allowed: Precisions,
     },
     /// The threads cannot be started.
     #[error("num_threads = {num_threads}: the threads cannot be started")]
     Threads {
-        /// How many were asked for.
+        /// The requested number of threads.
         num_threads: usize,
-        /// Why not.
+        /// The cause.
         source: rayon::ThreadPoolBuildError,
     },
     /// The run needs more memory than this process can get.
@@ -85,18 +85,18 @@ pub enum TrainError {
         available.limited_by
     )]
     Memory {
-        /// What the run needs.
+        /// The bytes that the run needs.
         needed_bytes: u64,
-        /// What this process can get.
+        /// The memory that this process can get.
         available: AvailableMemory,
     },
-    /// The system refuses the memory.
+    /// The system refuses to allocate the memory.
     #[error(
         "this run needs {:.1} MB of memory, and the system refuses to give as much; nothing was written",
         *needed_bytes as f64 / 1e6
     )]
     Allocation {
-        /// What the run needs.
+        /// The bytes that the run needs.
         needed_bytes: u64,
     },
     /// The output folder lies behind a link whose target does not exist.
@@ -109,7 +109,7 @@ pub enum TrainError {
         folder: PathBuf,
         /// The link: the folder, or one of its parents.
         link: PathBuf,
-        /// What it points to.
+        /// The target of the link.
         target: PathBuf,
     },
     /// The process may not write files as large as a checkpoint.
@@ -124,31 +124,31 @@ pub enum TrainError {
         /// The limit.
         limit_bytes: u64,
     },
-    /// A checkpoint cannot become a new run.
+    /// No branch can be made from the checkpoint.
     #[error("{path}: no run can be made of this checkpoint")]
     Branch {
         /// The checkpoint.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: keepstep::branch::BranchError,
     },
-    /// A checkpoint to branch from that cannot be read.
+    /// The checkpoint to branch from cannot be read.
     #[error("{path}: the checkpoint cannot be used")]
     Checkpoint {
         /// The checkpoint.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: keepstep::store::OpenError,
     },
-    /// A change that a branch cannot make.
+    /// A branch cannot change this key.
     #[error("`{key}` cannot change in a branch: {why}")]
     Fixed {
-        /// The key, dotted.
+        /// The dotted key.
         key: String,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
-    /// An update that was made before has another loss or gradient now.
+    /// A replayed update has another loss or gradient norm than before.
     #[error(
         "the update that ends at global step {global_step} had the {what} {journal} (bits {:016x}) when it was first \
          made and has {now} (bits {:016x}) now ({identical} updates before it are identical): the machine or the \
@@ -158,21 +158,21 @@ pub enum TrainError {
     Diverged {
         /// "loss" or "gradient norm".
         what: &'static str,
-        /// After the update.
+        /// The global step after the update.
         global_step: u64,
-        /// What the journal has.
+        /// The value in the journal.
         journal: f64,
-        /// What was computed now.
+        /// The value computed now.
         now: f64,
-        /// Updates made again before it, all identical.
+        /// The number of replayed updates before it, all identical.
         identical: u64,
     },
-    /// A file of others that cannot be taken over.
+    /// A file of another program cannot be imported.
     #[error("{path}")]
     Hub {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: crate::hub::HubError,
     },
     /// The checkpoint belongs to another corpus.
@@ -180,12 +180,12 @@ pub enum TrainError {
     OtherCorpus {
         /// The checkpoint.
         path: PathBuf,
-        /// What has changed, as far as it can be told.
+        /// The change, as far as it is known.
         change: String,
     },
-    /// A file to resume from that holds weights alone.
+    /// The file to resume from holds only weights.
     #[error(
-        "{path}: it holds weights alone, without an optimizer and a position, so no run can go on from it"
+        "{path}: it holds weights alone, without an optimizer and a position, so no run can continue from it"
     )]
     WeightsAlone {
         /// The file, or the folder.
@@ -197,18 +197,18 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
     },
-    /// The tokenizer cannot be put beside the checkpoints.
+    /// The tokenizer cannot be written next to the checkpoints.
     #[error("{path}: the tokenizer cannot be written")]
     TokenizerFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
 impl TrainError {
-    /// Whether it is no error at all: a stop was asked for before there was anything to save.
+    /// Reports whether this is not an error but a stop, before there was anything to save.
     pub fn is_stop(&self) -> bool {
         matches!(
             self,
@@ -216,7 +216,7 @@ impl TrainError {
         )
     }
 
-    /// Whether the config, or what it names, must change before the same command can succeed.
+    /// Reports whether the config, or a file that it names, must change before the same command can succeed.
     pub fn is_usage(&self) -> bool {
         match self {
             TrainError::Config(_)

@@ -1,4 +1,4 @@
-//! Imported parameter groups, as a checkpoint's config stores them.
+//! Imported parameter groups, as a checkpoint stores them in its config.
 
 use crate::config::{OptimizerConfig, StoredConfig};
 use crate::import::rates::rescale;
@@ -7,8 +7,8 @@ use keepstep_model::train::adamw::ParamGroup;
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_pt::{Dict, Value};
 
-/// The stored groups, or the groups that the config describes.
-pub(crate) fn of(
+/// Returns the stored groups, or the groups that the config describes.
+pub(crate) fn stored_or_configured(
     saved: Option<&StoredConfig>,
     config: &OptimizerConfig,
     layout: &Layout,
@@ -31,7 +31,7 @@ pub(crate) fn keep(
     }
 }
 
-/// The groups with the hyperparameters that a branch changes.
+/// Returns the groups with the hyperparameters that a branch changes.
 pub(crate) fn changed(
     mut groups: Vec<ParamGroup>,
     old: &OptimizerConfig,

@@ -1,4 +1,4 @@
-//! Everything that learns: an engine, and the micro-batches, the schedule and the clipping of its updates.
+//! The engine, with the micro-batches, the schedule and the clipping of its updates.
 
 use super::error::TrainError;
 use crate::config::{Config, Precision};
@@ -14,7 +14,7 @@ use keepstep_model::train::state_dict::{self, StateDictError};
 use keepstep_model::train::train_state::TrainState;
 use keepstep_text::corpus::Corpus;
 
-/// An engine, and what decides its updates.
+/// An engine, and everything that determines its updates.
 pub(super) struct Learner {
     config: Config,
     engine: Box<dyn Engine>,
@@ -31,7 +31,7 @@ pub(super) struct UpdateOutcome {
     pub(super) grad_norm: f64,
 }
 
-/// The settings of the engine that trains a config's model.
+/// Describes the engine that trains a config's model.
 pub(super) fn engine_spec(config: &Config, model: &Gpt2Config, precision: Precision) -> EngineSpec<Gpt2Spec> {
     let mut gpt2 = Gpt2Spec::new(*model, config.batch_size);
     gpt2.recompute_activations = config.recompute_activations;
@@ -56,7 +56,7 @@ pub(super) fn restore(
 }
 
 impl Learner {
-    /// A learner that goes on from `state`.
+    /// Creates a learner that continues from `state`.
     pub(super) fn new(
         config: &Config,
         spec: &EngineSpec<Gpt2Spec>,
@@ -77,23 +77,24 @@ impl Learner {
         self.engine.layout().num_parameters()
     }
 
-    /// The engine's state, which shares its buffers. It must be dropped before the next update, or that needs more memory.
+    /// Returns the engine's state, which shares its buffers. Drop it before the next update; otherwise the update needs
+    /// more memory.
     pub(super) fn snapshot(&mut self) -> Result<TrainState, EngineError> {
         self.engine.snapshot()
     }
 
-    /// Whether an update needs no copy of what is being saved.
+    /// Reports whether an update can run without copying state that is being saved.
     pub(super) fn can_step(&mut self) -> bool {
         self.engine.can_step()
     }
 
-    /// The three state dicts after `global_step` updates, of a snapshot.
+    /// Returns the three state dicts after `global_step` updates, from a snapshot.
     pub(super) fn state(&mut self, global_step: u64) -> Result<State, EngineError> {
         Ok(self.engine.snapshot()?.state(&self.groups, &self.schedule, global_step))
     }
 
-    /// Makes one update. `check` sees the mean loss and the gradient's norm before anything changes; its error leaves
-    /// everything as it was.
+    /// Makes one update. `check` receives the mean loss and the gradient's norm before anything changes. If it fails,
+    /// nothing changes.
     pub(super) fn update(
         &mut self,
         corpus: &Corpus,
@@ -110,7 +111,7 @@ impl Learner {
             for place in first..first + batch_size {
                 corpus.train_window(order.sample(place), tokens)?;
             }
-            // The next micro-batch's windows lie anywhere: the disk finds them while this one is computed.
+            // The next micro-batch's windows are scattered: the disk reads them while this micro-batch is computed.
             let next = first + batch_size;
             for place in next..(next + batch_size).min(corpus.num_train_windows()) {
                 corpus.will_need(order.sample(place));
@@ -123,8 +124,8 @@ impl Learner {
         Ok(UpdateOutcome { loss: outcome.loss, learning_rate, grad_norm: outcome.grad_norm })
     }
 
-    /// The mean loss over the first validation batches; None if `go_on`, which is asked before each batch with the
-    /// number of batches done and of all, says no.
+    /// Computes the mean loss over the first validation batches. Before each batch, `go_on` receives the number of
+    /// batches done and the total. Returns `None` if it returns false.
     pub(super) fn evaluate(
         &mut self,
         corpus: &Corpus,

@@ -10,10 +10,10 @@ use keepstep_model::train::train_state::TrainState;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// The time that measuring may take, in addition to one micro-batch to warm up and one to measure.
+/// The time limit of a measurement, in addition to one micro-batch to warm up and one to measure.
 const MEASURING: Duration = Duration::from_millis(1_500);
 
-/// The time of an update of `num_micro_batches`, and of a batch of an evaluation.
+/// Measures the time of an update of `num_micro_batches`, and of one batch of an evaluation.
 pub(super) fn measure(
     config: &Config,
     precision: Precision,

@@ -1,4 +1,4 @@
-//! Training: the loop that ties corpus, engine and run together, and what it tells its observer.
+//! Training: the loop over corpus, engine and run, and the events that it reports to its observer.
 
 mod available_memory;
 mod branch;

@@ -1,4 +1,4 @@
-//! What a training run tells whoever watches it.
+//! The events of a training run.
 
 use super::DiskShortage;
 use keepstep::journal::{Evaluation, Sample, Update};
@@ -8,20 +8,20 @@ use keepstep::{Checkpoint, Plan};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Receives the events of a run. Nothing that an observer does can reach the run's result.
+/// Receives the events of a run. An observer cannot affect the run's result.
 ///
-/// Every method has an empty default, so that an observer names only what it shows.
+/// Every method has an empty default. An observer implements only the events that it shows.
 #[expect(unused_variables, reason = "the defaults ignore their arguments")]
 pub trait Observer: Send {
-    /// The files of the corpus are being looked for: so many were found.
+    /// Files of the corpus are being searched. `num_files` were found so far.
     fn listing(&mut self, num_files: u64) {}
-    /// Text is being read, to know it again or to train a tokenizer: bytes done, of all.
+    /// Text is being read, to hash it or to train a tokenizer.
     fn reading(&mut self, done_bytes: u64, total_bytes: u64) {}
-    /// A tokenizer is being trained: the entries that its vocabulary has and will have.
+    /// A tokenizer is being trained: the current and the final size of its vocabulary.
     fn training_tokenizer(&mut self, done_entries: u64, total_entries: u64) {}
-    /// Text is being encoded: bytes done, of all.
+    /// Text is being encoded.
     fn tokenizing(&mut self, done_bytes: u64, total_bytes: u64) {}
-    /// Something that is worth a line: a damaged file that was passed over, a cache that was rebuilt.
+    /// A message for the user: for example, a damaged file was skipped, or a cache was created again.
     fn note(&mut self, text: &str) {}
     /// A fact about how the run was opened.
     fn notice(&mut self, notice: &Notice) {
@@ -35,20 +35,20 @@ pub trait Observer: Send {
     fn save_failed(&mut self, text: &str, error: &StoreError) {
         self.note(text);
     }
-    /// Everything is checked and loaded, and nothing is trained yet.
+    /// Everything is checked and loaded. Training begins next.
     fn planned(&mut self, plan: &PlanReport) {}
     /// The run continues from a checkpoint.
     fn resumed(&mut self, report: &ResumeReport) {}
     /// One optimizer update is complete.
     fn updated(&mut self, update: &Update, epoch: &EpochReport) {}
-    /// An evaluation goes on: batches done, of all.
+    /// An evaluation is running.
     fn evaluating(&mut self, done_batches: u64, total_batches: u64) {}
     /// An evaluation is complete.
     fn evaluated(&mut self, evaluation: &Evaluation) {}
-    /// A save has begun and goes on in the background; so long did training stand still for it, beside the
-    /// time for which it waited for the save before, on a disk that does not keep up.
+    /// A save has begun and continues in the background. Training stalled for `stalled`. In addition, it waited for
+    /// `waited` until the previous save was done, if the disk is too slow.
     fn saving(&mut self, stalled: Duration, waited: Duration) {}
-    /// The session ends, and waits for its last checkpoint.
+    /// The session is ending and waits for its last checkpoint.
     fn finishing(&mut self) {}
     /// The model has written a text after an evaluation.
     fn sampled(&mut self, sample: &Sample) {}
@@ -56,7 +56,7 @@ pub trait Observer: Send {
     fn saved(&mut self, path: &Path) {}
 }
 
-/// An observer that shows nothing.
+/// An observer that ignores all events.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Silent;
 
@@ -65,42 +65,42 @@ impl Observer for Silent {}
 /// The sizes of a run.
 #[derive(Debug, Clone)]
 pub struct PlanReport {
-    /// Trainable scalars.
+    /// The number of trainable parameters.
     pub num_parameters: u64,
-    /// Tokens of the corpus, validation included.
+    /// The number of tokens in the corpus, including validation.
     pub num_tokens: u64,
-    /// Training windows.
+    /// The number of training windows.
     pub num_train_windows: u64,
-    /// Validation windows.
+    /// The number of validation windows.
     pub num_validation_windows: u64,
-    /// Entries of the vocabulary.
+    /// The size of the vocabulary.
     pub vocab_size: usize,
     /// Micro-batches per epoch.
     pub steps_per_epoch: u64,
-    /// Epochs of the whole run.
+    /// The number of epochs in the whole run.
     pub epochs: u64,
-    /// Optimizer updates of the whole run.
+    /// The number of optimizer updates in the whole run.
     pub total_steps: u64,
-    /// Threads that compute.
+    /// The number of compute threads.
     pub num_threads: usize,
-    /// Where the checkpoints go.
+    /// The folder of the checkpoints.
     pub output_dir: PathBuf,
 }
 
-/// Where a run continues.
+/// The state from which a run continues.
 #[derive(Debug, Clone)]
 pub struct ResumeReport {
     /// The checkpoint that was loaded.
     pub path: PathBuf,
     /// The epoch of the checkpoint.
     pub epoch: u64,
-    /// Micro-batches completed in it.
+    /// The number of completed micro-batches in it.
     pub step: u64,
-    /// Micro-batches of that epoch.
+    /// The number of micro-batches in that epoch.
     pub steps_per_epoch: u64,
-    /// Updates completed.
+    /// The number of completed updates.
     pub global_step: u64,
-    /// Mean training loss of that epoch so far.
+    /// The mean training loss of that epoch so far.
     pub train_loss: Option<f64>,
     /// The last validation loss.
     pub val_loss: Option<f64>,
@@ -109,7 +109,7 @@ pub struct ResumeReport {
 }
 
 impl ResumeReport {
-    /// Of a checkpoint in `path`, which a run with this plan goes on from.
+    /// Describes a checkpoint in `path`, from which a run with this plan continues.
     pub fn new(path: &Path, checkpoint: &Checkpoint, plan: &Plan) -> ResumeReport {
         ResumeReport {
             path: path.to_path_buf(),
@@ -124,13 +124,13 @@ impl ResumeReport {
     }
 }
 
-/// How far an epoch has come after an update.
+/// The progress of an epoch after an update.
 #[derive(Debug, Clone, Copy)]
 pub struct EpochReport {
     /// Micro-batches per epoch.
     pub steps_per_epoch: u64,
-    /// The step at which this epoch ends, or the run, where that comes first.
+    /// The step at which this epoch or the run ends, whichever comes first.
     pub last_step: u64,
-    /// Mean loss of the epoch so far, all sessions included.
+    /// The mean loss of the epoch so far, over all sessions.
     pub epoch_loss: f64,
 }

@@ -1,4 +1,4 @@
-//! The precision that a session computes in.
+//! The precision of a session.
 
 use super::error::TrainError;
 use crate::config::{Config, Precision, StoredConfig};
@@ -6,11 +6,11 @@ use keepstep::Checkpoint;
 use keepstep_numerics::bf16::Support;
 use std::path::Path;
 
-/// The precision of the run being continued, or the first allowed one that this processor can compute.
+/// Returns the precision of the run to continue, or the first allowed precision that this processor supports.
 ///
 /// # Errors
-/// The config does not allow the run's precision, or this processor can compute none of the allowed ones.
-pub(crate) fn of_run(
+/// Fails if the config does not allow the run's precision, or if this processor supports none of the allowed ones.
+pub(crate) fn choose(
     config: &Config,
     saved: Option<(&Path, &Checkpoint)>,
     support: Support,
@@ -38,7 +38,7 @@ pub(crate) fn of_run(
     }
 }
 
-/// What people should know about the precision, if anything.
+/// Describes the precision for the user, if it is worth a message.
 pub(super) fn note(precision: Precision, support: Support) -> Option<String> {
     match (precision, support) {
         (Precision::Float32, _) => None,
@@ -63,7 +63,7 @@ mod tests {
         Config::from_table(text.parse().expect("TOML")).expect("a config")
     }
 
-    /// A checkpoint of a run that computes as `precision` says.
+    /// Creates a checkpoint of a run in this precision.
     fn checkpoint(precision: Option<&str>) -> Checkpoint {
         let mut identity = Identity::new(1);
         if let Some(precision) = precision {
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_new_run_takes_the_first_that_the_processor_can() {
         let taken = |precision: &str, emulate, support| {
-            of_run(&config(precision, emulate), None, support).map_err(|error| error.to_string())
+            choose(&config(precision, emulate), None, support).map_err(|error| error.to_string())
         };
         let both = "[\"bf16\", \"float32\"]";
         assert_eq!(taken("\"float32\"", false, Support::Missing), Ok(Precision::Float32));
@@ -98,7 +98,7 @@ mod tests {
         let taken = |precision: &str, emulate, saved, support| {
             let checkpoint = checkpoint(saved);
             let saved = Some((Path::new("a.pt"), &checkpoint));
-            of_run(&config(precision, emulate), saved, support).map_err(|error| error.to_string())
+            choose(&config(precision, emulate), saved, support).map_err(|error| error.to_string())
         };
         let both = "[\"bf16\", \"float32\"]";
         assert_eq!(taken(both, false, None, Support::Present), Ok(Precision::Float32));

@@ -1,4 +1,4 @@
-//! Everything that a run is a function of, found from its config in one place.
+//! Everything that determines a run's result, found from its config in one place.
 
 use super::corpus_record;
 use super::error::TrainError;
@@ -18,38 +18,38 @@ use keepstep_text::corpus::{self, Corpus, CorpusSizes, SourceFile, Stage, Vocabu
 use keepstep_text::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use std::path::{Path, PathBuf};
 
-/// What a run is a function of, and what follows from it. `C` is what is kept of the corpus.
+/// The inputs that determine a run's result, and the sizes that follow from them. `C` is the corpus, or `()`.
 #[derive(Debug)]
 pub(crate) struct RunSpec<C> {
     /// The precision of matmuls.
     pub(crate) precision: Precision,
-    /// What this processor can do in bf16.
+    /// This processor's support for bf16.
     pub(crate) support: Support,
     /// The files of the corpus.
     pub(crate) files: Vec<SourceFile>,
-    /// How text becomes tokens.
+    /// The tokenizer.
     pub(crate) tokenizer: Tokenizer,
-    /// The corpus, or nothing where it was measured only.
+    /// The corpus, or `()` if it was only measured.
     pub(crate) corpus: C,
-    /// The corpus in numbers.
+    /// The sizes of the corpus.
     pub(crate) corpus_sizes: CorpusSizes,
-    /// The weights to begin with, where they are not drawn.
+    /// The initial weights, unless they are random.
     pub(crate) initial: Option<InitialWeights>,
-    /// What a checkpoint stores of the config.
+    /// The part of the config that a checkpoint stores.
     pub(crate) stored: StoredConfig,
-    /// The model with its vocabulary.
+    /// The model's config, including the size of the vocabulary.
     pub(crate) model: Gpt2Config,
-    /// Micro-batches per epoch and per update, and the length.
+    /// Micro-batches per epoch and per update, and the length of the run.
     pub(crate) sizes: Sizes,
     seed: u64,
 }
 
 impl RunSpec<Corpus> {
-    /// Finds everything and keeps the corpus, for a session that trains. `saved` is the checkpoint that the run continues
-    /// from. Nothing is written outside the cache.
+    /// Finds everything and keeps the corpus, for a session that trains. `saved` is the checkpoint from which the run
+    /// continues. Writes nothing outside the cache.
     ///
     /// # Errors
-    /// Whatever the config asks for and cannot be had.
+    /// Fails if something that the config asks for is not available.
     pub(crate) fn find(
         config: &Config,
         saved: Option<(&Path, &Checkpoint)>,
@@ -65,10 +65,10 @@ impl RunSpec<Corpus> {
 }
 
 impl RunSpec<()> {
-    /// Finds everything, but only measures the corpus. Writes nothing at all.
+    /// Finds everything and only measures the corpus. Writes nothing at all.
     ///
     /// # Errors
-    /// As [`RunSpec::find`].
+    /// Fails for the same reasons as [`RunSpec::find`].
     pub(crate) fn measure(
         config: &Config,
         saved: Option<(&Path, &Checkpoint)>,
@@ -79,7 +79,7 @@ impl RunSpec<()> {
         let without_cache = &Config { data, ..config.clone() };
         RunSpec::with(without_cache, saved, observer, stop, |files, tokenizer, observer| {
             let mut progress = progress(observer, stop);
-            // Tokens that are cached already need not be counted again.
+            // Cached tokens are not counted again.
             let sizes = Corpus::measure(files, tokenizer, &config.data, config.sequences(), &mut progress)?;
             Ok(((), sizes))
         })
@@ -95,7 +95,7 @@ impl<C> RunSpec<C> {
         read: impl FnOnce(&[SourceFile], &Tokenizer, &mut dyn Observer) -> Result<(C, CorpusSizes), TrainError>,
     ) -> Result<RunSpec<C>, TrainError> {
         let support = Support::detect();
-        let precision = precision::of_run(config, saved, support)?;
+        let precision = precision::choose(config, saved, support)?;
         let checkpoint = saved.map(|(_, checkpoint)| checkpoint);
         let (initial, init_from) = initial(config, checkpoint, observer)?;
         let files = files(config, observer, stop)?;
@@ -128,7 +128,7 @@ impl<C> RunSpec<C> {
         })
     }
 
-    /// The identity that checkpoints of this run store.
+    /// Returns the identity that checkpoints of this run store.
     pub(crate) fn identity(&self) -> Identity {
         Identity::new(self.seed)
             .with_numerics(NUMERICS_VERSION)
@@ -139,11 +139,11 @@ impl<C> RunSpec<C> {
 }
 
 impl<C> RunSpec<C> {
-    /// Checks that the checkpoint is one of this run, and that the run's tokenizer may be written to its folder. A changed
-    /// corpus is reported file by file.
+    /// Checks that the checkpoint belongs to this run, and that the run's tokenizer may be written to its folder.
+    /// Reports a changed corpus file by file.
     ///
     /// # Errors
-    /// The checkpoint belongs to another run, or the folder has another tokenizer.
+    /// Fails if the checkpoint belongs to another run, or if the folder has another tokenizer.
     pub(crate) fn check(&self, builder: &RunBuilder, folder: &Path) -> Result<Plan, TrainError> {
         let plan = builder.check(&self.identity(), self.sizes).map_err(|error| match error {
             RunError::Input { path, difference } if difference.key == CORPUS_FINGERPRINT => {
@@ -153,7 +153,7 @@ impl<C> RunSpec<C> {
                 } else {
                     let folders = [path.parent().unwrap_or(folder), folder];
                     corpus_record::change(&folders, &self.files).unwrap_or_else(|| {
-                        let value = |value: Option<String>| value.unwrap_or_else(|| "not there".to_owned());
+                        let value = |value: Option<String>| value.unwrap_or_else(|| "missing".to_owned());
                         format!(
                             "its fingerprint is {} in the checkpoint and {} now",
                             value(difference.saved),
@@ -170,17 +170,17 @@ impl<C> RunSpec<C> {
     }
 }
 
-/// The threads that compute.
+/// Creates the compute threads.
 pub(crate) fn threads(config: &Config) -> Result<rayon::ThreadPool, TrainError> {
     let num_threads = config.num_threads.unwrap_or(0);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build();
     pool.map_err(|source| TrainError::Threads { num_threads, source })
 }
 
-/// The folder of the run.
+/// Returns the folder of the run.
 pub(crate) fn output_dir(config: &Config) -> Result<PathBuf, TrainError> {
     let folder = PathBuf::from(expand(&config.output_dir).map_err(ConfigError::from)?);
-    // A folder that does not exist will be made. A link to a disk that is not mounted only looks like one.
+    // A folder that does not exist will be created. A dangling link often means that a disk is not mounted.
     for link in folder.ancestors() {
         if let (Ok(target), false) = (link.read_link(), link.exists()) {
             return Err(TrainError::OutputLink { folder: folder.clone(), link: link.to_path_buf(), target });
@@ -189,7 +189,7 @@ pub(crate) fn output_dir(config: &Config) -> Result<PathBuf, TrainError> {
     Ok(folder)
 }
 
-/// The configured source to continue from.
+/// Returns the configured source to continue from.
 pub(crate) fn source(config: &Config) -> Result<Source, TrainError> {
     Ok(match &config.resume_from_checkpoint {
         Some(path) => Source::Path(PathBuf::from(expand(path).map_err(ConfigError::from)?)),
@@ -197,7 +197,7 @@ pub(crate) fn source(config: &Config) -> Result<Source, TrainError> {
     })
 }
 
-/// The policy of the run. Evaluations are set later, when the corpus is known.
+/// Returns the policy of the run. Evaluations are set later, once the corpus is known.
 pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
     Policy {
         save_steps: config.save_steps,
@@ -208,7 +208,7 @@ pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
     }
 }
 
-/// Tells the observer what is being done to the corpus, and returns whether to go on.
+/// Reports progress on the corpus to the observer, and returns whether to continue.
 pub(crate) fn progress<'a>(
     observer: &'a mut dyn Observer,
     stop: &'a (dyn Fn() -> bool + Sync),
@@ -224,7 +224,7 @@ pub(crate) fn progress<'a>(
     }
 }
 
-/// The files of the corpus. Reads those whose hashes are not cached.
+/// Finds the files of the corpus. Reads those whose hashes are not cached.
 fn files(
     config: &Config,
     observer: &mut dyn Observer,
@@ -237,8 +237,8 @@ fn files(
     Ok(files)
 }
 
-/// The checkpoint's tokenizer, where the config asks for the same kind; otherwise the config's, trained on the corpus
-/// if need be.
+/// Returns the checkpoint's tokenizer if the config asks for the same kind. Otherwise it reads the config's tokenizer,
+/// or trains it on the corpus.
 fn tokenizer(
     config: &Config,
     files: &[SourceFile],
@@ -254,14 +254,16 @@ fn tokenizer(
     let mut train =
         |vocabulary| corpus::train_tokenizer(files, vocabulary, &config.data, &mut progress(observer, stop));
     Ok(match (spec, saved) {
-        // A run that goes on needs nothing of what `init_from` gave.
+        // A run that continues needs nothing from `init_from`.
         (_, Some(checkpoint)) if config.leaves_tokenizer_open() => from(checkpoint)?,
-        // A changed file makes another run. If the file is gone, the checkpoint's tokenizer remains.
+        // A changed file makes a different run. If the file is missing, the checkpoint's tokenizer is used.
         (TokenizerSpec::File(path), saved) => {
             let path = PathBuf::from(expand(path).map_err(ConfigError::from)?);
             match saved {
                 Some(checkpoint) if !path.exists() => from(checkpoint)?,
-                _ if path.extension().is_some_and(|extension| extension == "pt") => of_checkpoint(&path)?,
+                _ if path.extension().is_some_and(|extension| extension == "pt") => {
+                    tokenizer_from_checkpoint(&path)?
+                }
                 _ => Tokenizer::from_file(&path)?,
             }
         }
@@ -276,15 +278,15 @@ fn saved_tokenizer(checkpoint: &Checkpoint) -> &str {
     checkpoint.identity.input(TOKENIZER).unwrap_or_default()
 }
 
-/// The tokenizer that travels in a checkpoint.
-fn of_checkpoint(path: &Path) -> Result<Tokenizer, TrainError> {
+/// Reads the tokenizer in a checkpoint.
+fn tokenizer_from_checkpoint(path: &Path) -> Result<Tokenizer, TrainError> {
     let unusable = |source| TrainError::Checkpoint { path: path.to_path_buf(), source };
     let checkpoint = keepstep::store::load(path).map_err(unusable)?;
     Ok(Tokenizer::from_json(saved_tokenizer(&checkpoint), &path.display().to_string())?)
 }
 
-/// The weights to begin with, and their fingerprint. A run that goes on needs nothing of them: where they cannot be read,
-/// its checkpoint's fingerprint is enough.
+/// Finds the initial weights and their fingerprint. A run that continues does not need them: if they cannot be read,
+/// the fingerprint in its checkpoint is enough.
 fn initial(
     config: &Config,
     checkpoint: Option<&Checkpoint>,
@@ -294,7 +296,7 @@ fn initial(
     let path = PathBuf::from(expand(&init_from.path).map_err(ConfigError::from)?);
     let wrong = |source| TrainError::Hub { path: path.clone(), source };
     if checkpoint.is_none() {
-        // What config.json asks for and cannot be had; the config did without it until now.
+        // Only checks config.json: the config is complete without its settings.
         settings_from_hub(&path).map_err(wrong)?;
     }
     let found = InitialWeights::find(&path).and_then(|initial| Ok((initial.fingerprint()?, initial)));
@@ -303,7 +305,7 @@ fn initial(
         (Ok((fingerprint, initial)), _) => Ok((Some(initial), Some(fingerprint))),
         (Err(error), Some(saved)) => {
             observer.note(&format!(
-                "`init_from` cannot be read ({}); the run goes on without it, as its checkpoint has everything",
+                "`init_from` cannot be read ({}); the run continues without it, because its checkpoint has everything",
                 keepstep::store::chain(&error)
             ));
             Ok((None, Some(saved.to_owned())))
@@ -312,7 +314,7 @@ fn initial(
     }
 }
 
-/// The corpus of the config.
+/// Opens the corpus of the config.
 fn corpus(
     config: &Config,
     files: &[SourceFile],
@@ -335,17 +337,17 @@ fn sizes(config: &Config, num_train_windows: u64) -> Sizes {
         .with_total_steps(config.total_steps)
 }
 
-/// The schedule. Its length is `total_steps` if set, otherwise the length of the run.
+/// Returns the schedule. Its length is `total_steps` if set, otherwise the length of the run.
 pub(crate) fn schedule(config: &Config, plan: &Plan) -> Schedule {
     let total_steps = config.total_steps.unwrap_or(plan.total_steps);
     Schedule::new(&config.schedule, config.optimizer.learning_rate, total_steps)
 }
 
-/// Where the run's tokenizer is to be written, next to its checkpoints. None if the file is there already: a model that
-/// is trained further in its own folder, even if its file holds the state of a call.
+/// Returns the path for the run's tokenizer next to its checkpoints, or `None` if the file exists already. That is so
+/// when a model is trained further in its own folder, even if the tokenizer's file holds the state of a call.
 ///
 /// # Errors
-/// The folder has another tokenizer, which other files in it may depend on. It is never replaced.
+/// Fails if the folder has another tokenizer. It is never replaced, because other files may depend on it.
 pub(crate) fn tokenizer_file(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<PathBuf>, TrainError> {
     let path = folder.join(TOKENIZER_FILE);
     if path.symlink_metadata().is_err() {

@@ -1,5 +1,5 @@
-//! The short texts that a model writes after evaluations, for people to see how it gets on. They go to the journal; nothing
-//! of them reaches a checkpoint.
+//! Short sample texts after evaluations, which show the model's progress. They are written to the journal and never
+//! reach a checkpoint.
 
 use crate::config::{Config, SampleConfig};
 use crate::generate::{GenerateOptions, Generator};
@@ -10,19 +10,19 @@ use keepstep_text::tokenizer::Tokenizer;
 use std::cell::Cell;
 use std::path::Path;
 
-/// Writes one text after each evaluation.
+/// Generates one text after each evaluation.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     max_new_tokens: usize,
-    /// An evaluation was made, and its text is still to be written.
+    /// Whether the text of the last evaluation has not been generated yet.
     due: bool,
     failed: bool,
 }
 
 impl Sampler {
-    /// A text is due from the beginning where an earlier session was stopped between an evaluation and its text.
+    /// Creates a sampler. A text is due immediately if an earlier session stopped between an evaluation and its text.
     pub(super) fn new(config: &Config, folder: &Path, run: &Run) -> Sampler {
-        // A window of the context is enough to see something, and needs no second look at the prompt.
+        // One context length of tokens is enough to show the model's progress.
         let max_new_tokens = config.sample.at_evaluation.min(config.model.block_size);
         let position = run.position();
         let is_evaluated = run.metrics().val_loss.is_some()
@@ -41,8 +41,8 @@ impl Sampler {
         self.due
     }
 
-    /// The text that is due; None where `stop` comes before its end, so that the next session writes it. A failure is given
-    /// once.
+    /// Generates the text that is due. Returns `None` if `stop` comes first; the next session then generates it. A
+    /// failure is returned once.
     pub(super) fn write(
         &mut self,
         config: &Config,
@@ -65,7 +65,7 @@ impl Sampler {
     }
 }
 
-/// Lets the model continue the config's prompt.
+/// Continues the config's prompt with the model.
 pub(super) fn generate(
     config: &Config,
     max_new_tokens: usize,

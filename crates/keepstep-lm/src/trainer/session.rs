@@ -1,4 +1,4 @@
-//! One session of a run: from wherever it stands to its end, or to the request to stop.
+//! One session of a run, from its current position to its end or to a request to stop.
 
 use super::clock::Clock;
 use super::corpus_record;
@@ -28,28 +28,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Saves that may fail one after the other before a run ends, where the config does not say to go on.
+/// The number of failed saves in a row that ends a run, unless the config asks to continue.
 const SAVE_FAILURES: u32 = 3;
 
-/// A wait for the disk that is worth a line.
+/// The shortest wait for the disk that is reported.
 const NOTABLE_WAIT: Duration = Duration::from_millis(100);
 
-/// How a session is steered from outside.
+/// Controls a session from outside.
 #[derive(Debug, Clone, Default)]
 pub struct Control {
-    /// Set it, and the run stops at the next update boundary, with a checkpoint.
+    /// If set, the run stops at the next update boundary, with a checkpoint.
     pub stop: Arc<AtomicBool>,
-    /// The number of the signal that set `stop`, for the journal; 0 if it was none.
+    /// The signal number that set `stop`, for the journal, or 0.
     pub stopped_by: Arc<AtomicI32>,
-    /// Set it, and a checkpoint is made at the next update boundary.
+    /// If set, a checkpoint is saved at the next update boundary.
     pub save: Arc<AtomicBool>,
     /// Stop after this many updates of this session, as if `stop` had been set.
     pub stop_after: Option<u64>,
-    /// Stop at this global step, likewise.
+    /// Stop at this global step, as if `stop` had been set.
     pub stop_at: Option<u64>,
-    /// What to continue from; the config's source, or the newest, if not set.
+    /// The source to continue from. The default is the config's source, or else the newest checkpoint.
     pub resume: Option<Resume>,
-    /// When the session began, for its time limit; now if not set.
+    /// The start of the session for its time limit. The default is now.
     pub started: Option<Instant>,
 }
 
@@ -58,35 +58,35 @@ pub struct Control {
 pub enum Outcome {
     /// The run is complete.
     Finished {
-        /// Text that the model has written, or why it has not.
+        /// A sample text, or the reason why there is none.
         sample: Option<Result<String, String>>,
     },
-    /// Stopped early; the same command continues.
+    /// The run stopped early. The same command continues it.
     Stopped {
-        /// Who asked for it.
+        /// The reason for the stop.
         reason: StopReason,
-        /// Where the run is; None where it was not opened yet.
+        /// The current global step, or `None` if the run was not open yet.
         global_step: Option<u64>,
-        /// Whether this session brought the run any further.
+        /// Whether this session made any progress.
         has_progress: bool,
-        /// The last checkpoint, if one was made in this session.
+        /// The last checkpoint of this session, if there is one.
         checkpoint: Option<PathBuf>,
     },
 }
 
-/// Who asked a session to stop.
+/// Why a session stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// [`Control::stop`].
+    /// The flag [`Control::stop`] was set.
     Signal,
-    /// The session's time limit.
+    /// The session's time limit was reached.
     TimeLimit,
-    /// [`Control::stop_after`] or [`Control::stop_at`].
+    /// The update given by [`Control::stop_after`] or [`Control::stop_at`] was reached.
     Asked,
 }
 
 impl StopReason {
-    /// The journal's word for it.
+    /// Returns the word for the journal.
     fn text(self, signal: i32) -> &'static str {
         use rustix::process::Signal;
         match self {
@@ -104,15 +104,15 @@ impl StopReason {
     }
 }
 
-/// Trains the run of a config from wherever it stands.
+/// Trains the run of a config from its current position.
 ///
 /// # Errors
-/// See [`TrainError`]. Whatever was saved before stays.
+/// See [`TrainError`]. Everything that was saved before is kept.
 pub fn train(config: &Config, control: &Control, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
     train_on(config, control, observer, Arc::new(Disk))
 }
 
-/// As [`train`], with checkpoints on another storage than the disk.
+/// Trains with checkpoints on another storage than the disk.
 pub(super) fn train_on(
     config: &Config,
     control: &Control,
@@ -184,7 +184,8 @@ impl<'a> Session<'a> {
         };
         let path = builder.path().unwrap_or(&folder).to_path_buf();
         let state = |source| TrainError::State { path: path.clone(), source };
-        let groups = groups::of(Some(&stored), &config.optimizer, &train_state.layout).map_err(state)?;
+        let groups = groups::stored_or_configured(Some(&stored), &config.optimizer, &train_state.layout)
+            .map_err(state)?;
         if let (Some(initial), true) = (&initial, is_new) {
             let notes = initial.notes(config, &tokenizer);
             let loaded = notes.and_then(|notes| {
@@ -205,10 +206,10 @@ impl<'a> Session<'a> {
         check_file_size(len_bytes)?;
         clock.expect_saves_of(len_bytes);
         let mut run = builder.start(identity, sizes)?;
-        let beside = folder.clone();
+        let run_folder = folder.clone();
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));
         run_spec::publish_tokenizer(&folder, &tokenizer)?;
-        // Without it a changed corpus is noticed all the same, and not which file it is.
+        // Without this record a changed corpus is still detected, but not which file changed.
         let _ = corpus_record::write(&folder, &files);
 
         run.notes().iter().for_each(|notice| observer.notice(notice));
@@ -222,8 +223,8 @@ impl<'a> Session<'a> {
         run.release_checkpoint();
         let needed = DiskNeed::new(config, run.plan(), run.position(), len_bytes, run.room());
         needed.shortage().iter().for_each(|shortage| observer.short_of_disk(shortage));
-        let sampler = Sampler::new(config, &beside, &run);
-        let tensorboard = tensorboard::follow(config, &beside);
+        let sampler = Sampler::new(config, &run_folder, &run);
+        let tensorboard = tensorboard::follow(config, &run_folder);
         Ok(Session {
             config: completed,
             control,
@@ -244,7 +245,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Whatever ends it, a save that is under way is finished and said first.
+    /// Runs the session. However it ends, a running save is finished and reported first.
     fn run(mut self) -> Result<Outcome, TrainError> {
         let ended = self.train();
         let saves = self.run.wait_for_saves();
@@ -291,7 +292,7 @@ impl<'a> Session<'a> {
             });
             let outcome = match outcome {
                 Err(error @ TrainError::Corpus(_)) => {
-                    // Nothing has changed since the last update: it is not to be lost with the cache.
+                    // The failed update has changed nothing. Save the updates before it, then report the error.
                     self.save_now()?;
                     let saves = self.run.wait_for_saves();
                     self.report(saves)?;
@@ -323,7 +324,7 @@ impl<'a> Session<'a> {
         Ok(Outcome::Finished { sample })
     }
 
-    /// Updates that were made before and are made again must have the same losses, to the bit.
+    /// Reports replayed updates. Their losses must have the same bits as before.
     fn say_replayed(&mut self) -> Result<(), TrainError> {
         match self.run.take_replayed() {
             Some(Replayed::Identical { updates, left }) => {
@@ -345,7 +346,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Why the session must stop here, if it must.
+    /// Returns the reason to stop here, if there is one.
     fn stop_reason(&self, is_over: impl Fn(&Clock) -> bool) -> Option<StopReason> {
         let Control { stop, stop_after, stop_at, .. } = self.control;
         let asked = stop_after.is_some_and(|most| self.updates >= most)
@@ -358,7 +359,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Gives the reason of a stop that came before it was done.
+    /// Runs an evaluation. Returns the reason if a stop came before it was done.
     fn evaluate(&mut self) -> Result<Option<StopReason>, TrainError> {
         let started = Instant::now();
         let mut reason = self.stop_reason(Clock::is_over_for_evaluation);
@@ -387,7 +388,7 @@ impl<'a> Session<'a> {
             && !std::mem::replace(&mut self.journal_failed, true)
         {
             self.observer
-                .note(&format!("The journal cannot be written, the run goes on without it: {error}"));
+                .note(&format!("The journal cannot be written, the run continues without it: {error}"));
         }
     }
 
@@ -400,7 +401,7 @@ impl<'a> Session<'a> {
             let state = self.learner.state(global_step)?;
             self.run.save_if_due_in_background(|| state)
         } else {
-            // Not used: no save is due.
+            // No save is due, so this is never called.
             self.run.save_if_due_in_background(State::default)
         };
         self.begun(began, saves)
@@ -414,7 +415,7 @@ impl<'a> Session<'a> {
     }
 
     fn begun(&mut self, began: Instant, mut saves: Saves) -> Result<(), TrainError> {
-        // A disk that does not keep up is said once.
+        // A disk that is too slow is reported once.
         if let Some(waited) = saves.waited.filter(|waited| *waited >= NOTABLE_WAIT)
             && !std::mem::replace(&mut self.wait_said, true)
         {
@@ -436,7 +437,7 @@ impl<'a> Session<'a> {
         self.report(saves)
     }
 
-    /// A save that failed is said loudly; a few in a row end the run, unless the config wants it to go on.
+    /// Reports saves. A few failures in a row end the run, unless the config asks to continue.
     fn report(&mut self, saves: Saves) -> Result<(), TrainError> {
         let mut fatal = None;
         for save in saves.ended {
@@ -475,7 +476,7 @@ impl<'a> Session<'a> {
     fn stop(&mut self, reason: StopReason) -> Result<Outcome, TrainError> {
         self.observer.finishing();
         let saves = self.run.wait_for_saves();
-        // Here another save follows, which alone decides.
+        // Another save follows, and only its result counts.
         if let Err(error) = self.report(saves) {
             let text = format!("NOT SAVED: {}", keepstep::store::chain(&error));
             match &error {
@@ -508,7 +509,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// A short text after each evaluation, once everything due is saved or being saved.
+    /// Generates a short text after each evaluation, once everything due is saved or being saved.
     fn write_sample(&mut self) {
         if !self.sampler.is_due() {
             return;
@@ -531,8 +532,9 @@ impl<'a> Session<'a> {
 
     fn say_tensorboard(&mut self) {
         if let Some(error) = self.tensorboard.as_mut().and_then(JournalTail::take_failure) {
-            self.observer
-                .note(&format!("TensorBoard's files cannot be written, the run goes on without: {error}"));
+            self.observer.note(&format!(
+                "TensorBoard's files cannot be written, the run continues without them: {error}"
+            ));
         }
     }
 }
@@ -546,7 +548,7 @@ impl Drop for Session<'_> {
     }
 }
 
-/// As the journal has it.
+/// Returns the word for the journal.
 fn ended_by(error: &TrainError) -> &'static str {
     match error {
         TrainError::Diverged { .. } => keepstep::journal::DIVERGED,
@@ -556,7 +558,7 @@ fn ended_by(error: &TrainError) -> &'static str {
     }
 }
 
-/// Where the epoch of `position` ends, or the run within it.
+/// Returns the step at which the epoch of `position` or the run ends, whichever comes first.
 fn last_step(plan: &Plan, position: Position) -> u64 {
     let left = plan.total_steps.saturating_sub(position.global_step);
     let step = position.step.saturating_add(left.saturating_mul(plan.gradient_accumulation_steps));

@@ -1,4 +1,4 @@
-//! Whole sessions on a disk that is slow or fails.
+//! Tests whole sessions on a disk that is slow or fails.
 
 use super::observer::{EpochReport, Observer};
 use super::session::{Control, Outcome, train_on};
@@ -31,7 +31,7 @@ impl Observer for Heard {
     }
 }
 
-/// A run of 40 updates that takes a moment.
+/// Configures a run of 40 short updates.
 fn config(folder: &Path, save_steps: u64) -> Config {
     std::fs::write(folder.join("corpus.txt"), "a run that stops goes on from its step ".repeat(50))
         .expect("text");
@@ -78,14 +78,14 @@ fn training_goes_on_while_the_disk_works_and_a_due_save_waits_and_says_so_once()
     let slow = disk(300, 0);
     let (outcome, heard) = run(&config(folder.path(), 10), &Control::default(), &slow);
     outcome.expect("a finished run");
-    // The save of update 10 was told of later, and the run is complete only after its last one.
+    // The save of update 10 was reported later, and the run was complete only after its last save.
     let (updates, first) = &heard.saved[0];
     assert!(first.ends_with("global10.pt") && *updates > 10, "{first} after {updates}");
     assert!(heard.saved.last().expect("the last").1.ends_with("global40.pt"));
     let said = heard.notes.iter().filter(|note| note.contains("training waited")).count();
     assert_eq!(said, 1, "{:?}", heard.notes);
 
-    // The same files as without.
+    // The files are the same as with saves in the foreground.
     let other = tempfile::tempdir().expect("a folder");
     let mut foreground = config(other.path(), 10);
     foreground.background_saving = false;
@@ -107,7 +107,7 @@ fn a_stop_finishes_the_save_under_way_and_makes_its_own() {
     assert!(saved[0].ends_with("global10.pt") && saved[1].ends_with("global11.pt"), "{saved:?}");
 }
 
-/// A best that fails to be saved is saved later, with the values that it had.
+/// A best model that could not be saved is saved later, with its original values.
 #[test]
 fn failures_are_said_and_what_they_kept_from_the_disk_comes_later() {
     let straight = tempfile::tempdir().expect("a folder");
@@ -119,7 +119,7 @@ fn failures_are_said_and_what_they_kept_from_the_disk_comes_later() {
     run(&with(straight.path(), true), &Control::default(), &disk(0, 0)).0.expect("a finished run");
     for background in [true, false] {
         let folder = tempfile::tempdir().expect("a folder");
-        // The bests of updates 8 and 16 fail; the latter comes before the checkpoint of update 20.
+        // The best models of updates 8 and 16 fail. The latter is saved before the checkpoint of update 20.
         let (outcome, heard) = run(&with(folder.path(), background), &Control::default(), &disk(0, 2));
         outcome.expect("a finished run");
         assert_eq!(heard.notes.iter().filter(|note| note.starts_with("NOT SAVED")).count(), 2);

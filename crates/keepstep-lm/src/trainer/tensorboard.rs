@@ -1,4 +1,4 @@
-//! TensorBoard's files next to a run, where this crate is built with the feature `tensorboard`.
+//! TensorBoard's files next to a run, if this crate is built with the feature `tensorboard`.
 
 use crate::config::Config;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 #[cfg(feature = "tensorboard")]
 pub(super) use keepstep_tensorboard::JournalTail;
 
-/// Writes the files of the run in `folder`, where the config wants them.
+/// Starts to write the event files of the run in `folder`, if the config asks for them.
 #[cfg(feature = "tensorboard")]
 pub(super) fn follow(config: &Config, folder: &Path) -> Option<JournalTail> {
     config.tensorboard.then(|| JournalTail::new(folder))
 }
 
-/// Nothing: there is no value of it.
+/// A type without values, in place of the real one.
 #[cfg(not(feature = "tensorboard"))]
 pub(super) enum JournalTail {}
 
@@ -27,7 +27,7 @@ impl JournalTail {
     }
 }
 
-/// Without the feature no files are written, whatever the config says: they change nothing in a run.
+/// Returns `None`. Without the feature no files are written, whatever the config says, and results are the same.
 #[cfg(not(feature = "tensorboard"))]
 pub(super) fn follow(_config: &Config, _folder: &Path) -> Option<JournalTail> {
     None
