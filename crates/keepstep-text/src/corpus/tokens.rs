@@ -63,7 +63,7 @@ impl Tokens {
     ) -> Result<Tokens, CorpusError> {
         let width = width(tokenizer);
         if let Some(folder) = cache {
-            let path = file_of(folder, fingerprint);
+            let path = file_of(folder, fingerprint, tokenizer);
             match Cached::open(&path, width) {
                 Ok(cached) => return Ok(cached.into_tokens(width)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -103,7 +103,9 @@ impl Tokens {
         progress: &mut Progress<'_>,
     ) -> Result<u64, CorpusError> {
         let width = width(tokenizer);
-        if let Some(Ok(cached)) = cache.map(|folder| Cached::open(&file_of(folder, fingerprint), width)) {
+        if let Some(Ok(cached)) =
+            cache.map(|folder| Cached::open(&file_of(folder, fingerprint, tokenizer), width))
+        {
             return Ok(cached.len / width as u64);
         }
         let mut len = 0;
@@ -178,8 +180,9 @@ fn width(tokenizer: &Tokenizer) -> usize {
 }
 
 /// Returns the path of the cached tokens of a corpus.
-fn file_of(folder: &Path, fingerprint: &str) -> PathBuf {
-    folder.join(format!("{fingerprint}.blocks"))
+fn file_of(folder: &Path, fingerprint: &str, tokenizer: &Tokenizer) -> PathBuf {
+    let checked = if tokenizer.is_checked() { ".checked" } else { "" };
+    folder.join(format!("{fingerprint}{checked}.blocks"))
 }
 
 impl Cached {

@@ -2,6 +2,7 @@
 
 mod bpe;
 mod counts;
+mod coverage;
 mod file_check;
 mod interner;
 mod merges;
@@ -56,6 +57,16 @@ pub enum TokenizerError {
         /// The character.
         character: char,
     },
+    /// A character that the model would leave out.
+    #[error(
+        "the character {character:?} is not in the tokenizer's vocabulary, and its BPE model has neither an `unk_token` nor \
+         all bytes for `byte_fallback`: the character would be left out of the tokens. Use a tokenizer that has it, set \
+         `model.unk_token`, or remove it from the text"
+    )]
+    LeftOut {
+        /// The character, as the text has it.
+        character: char,
+    },
     /// The library failed to encode or decode.
     #[error("the tokenizer failed: {message}")]
     Failed {
@@ -104,6 +115,8 @@ enum Kind {
     /// A faster encoder with the results of the library.
     Merges(Box<Library>, Merges),
     Library(Box<Library>),
+    /// The library's, whose model leaves out the characters that it does not know.
+    Checked(Box<Library>),
 }
 
 impl Tokenizer {
@@ -195,6 +208,7 @@ impl Tokenizer {
         let library = Box::new(library);
         let kind = match Merges::from_json(json) {
             Some(merges) => Kind::Merges(library, merges),
+            None if coverage::may_leave_out(&library) => Kind::Checked(library),
             None => Kind::Library(library),
         };
         Ok(Tokenizer { json: json.to_owned(), kind, vocab_size, end_of_text, notes: Vec::new() })
@@ -239,11 +253,18 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes => bpe::byte_alphabet().get(token as usize).cloned(),
             Kind::Chars(characters) => characters.get(token as usize).map(char::to_string),
-            Kind::Merges(library, _) | Kind::Library(library) => library.id_to_token(token),
+            Kind::Merges(library, _) | Kind::Library(library) | Kind::Checked(library) => {
+                library.id_to_token(token)
+            }
         }
     }
 
-    /// Encodes a text. No special tokens are added.
+    /// Whether earlier versions could leave characters of a text out: their cached tokens are not trusted.
+    pub(crate) fn is_checked(&self) -> bool {
+        matches!(self.kind, Kind::Checked(_))
+    }
+
+    /// Encodes a text. No special tokens are added, and no character is left out.
     ///
     /// # Errors
     /// Fails if the vocabulary does not have a character.
@@ -267,6 +288,7 @@ impl Tokenizer {
                 text.chars().map(known).collect()
             }
             Kind::Merges(_, merges) => Ok(merges.encode(text)),
+            Kind::Checked(library) => coverage::encode(library, text),
             Kind::Library(library) => {
                 let encoding = library
                     .encode_fast(text, false)
@@ -289,7 +311,7 @@ impl Tokenizer {
             Kind::Chars(characters) => {
                 Ok(tokens.iter().filter_map(|&token| characters.get(token as usize)).collect())
             }
-            Kind::Merges(library, _) | Kind::Library(library) => library
+            Kind::Merges(library, _) | Kind::Library(library) | Kind::Checked(library) => library
                 .decode(tokens, true)
                 .map_err(|error| TokenizerError::Failed { message: error.to_string() }),
         }
