@@ -3,6 +3,8 @@
 use crate::budget::Budget;
 use crate::bytes::Bytes;
 use crate::error::{Flaw, corrupt, unsupported};
+use crate::legacy::begins_legacy;
+use crate::rebuild::Format;
 use crate::zip_reader::{Directory, read};
 use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild, share};
 use std::path::Path;
@@ -120,7 +122,7 @@ fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
         let entry = directory.find(&format!("data/{key}"))?;
         Some(bytes.part(entry.payload, entry.size))
     };
-    let value = rebuild::rebuild(&graph, &find, &mut budget)?;
+    let value = rebuild::rebuild(&graph, Format::Zip, &find, &mut budget)?;
     budget.give_back(for_parsing as usize);
     bytes.set_spare_bytes(budget.left());
     Ok(File { bytes, directory, value })
@@ -152,7 +154,7 @@ fn check_kind(bytes: &Bytes) -> Result<(), Flaw> {
     if start.starts_with(b"PK\x03\x04") {
         return Ok(());
     }
-    if start[..4] == [0x80, 2, 0x8a, 10] {
+    if begins_legacy(&start) {
         return unsupported("it is in PyTorch's legacy format; load it in PyTorch and save it again");
     }
     if start[0] == 0x80 {

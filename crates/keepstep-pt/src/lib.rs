@@ -4,6 +4,7 @@
 //!
 //! - [`Archive`] writes a [`Value`] in one pass, without copying a tensor.
 //! - [`File`] opens a file, reads tensors on request and checks every checksum, which PyTorch itself does not.
+//! - [`LegacyFile`] opens a file of PyTorch before 1.6, for weights only: it has no checksums.
 //! - [`Value`], [`Dict`], [`Tensor`] and [`Storage`] are the contents.
 //! - [`ReadAt`] is the source: a file, memory, or a type of your own.
 //!
@@ -42,6 +43,7 @@ mod dict;
 mod dtype;
 mod error;
 mod file;
+mod legacy;
 mod opcode;
 mod pickle_reader;
 mod pickle_writer;
@@ -60,6 +62,7 @@ pub use dict::Dict;
 pub use dtype::{Dtype, Element};
 pub use error::ReadError;
 pub use file::{Checksums, File};
+pub use legacy::LegacyFile;
 pub use read_at::{ReadAt, open_regular};
 pub use storable::NotStorable;
 pub use storage::Storage;

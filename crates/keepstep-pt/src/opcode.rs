@@ -1,5 +1,8 @@
 //! The opcodes of pickle protocol 2 (Python's `pickletools`), and those that only older or newer writers use.
 
+use crate::bytes::Bytes;
+use crate::error::Flaw;
+
 pub(crate) const MARK: u8 = b'(';
 pub(crate) const STOP: u8 = b'.';
 pub(crate) const POP: u8 = b'0';
@@ -39,3 +42,68 @@ pub(crate) const NEWFALSE: u8 = 0x89;
 pub(crate) const LONG1: u8 = 0x8a;
 pub(crate) const SHORT_BINSTRING: u8 = b'U';
 pub(crate) const BINSTRING: u8 = b'T';
+
+/// Where the pickle that begins at `start` ends. Only the opcodes' lengths are looked at, and little is kept in memory:
+/// the parser judges whether the opcodes make sense. An opcode that it refuses counts as the end.
+pub(crate) fn end_of_pickle(bytes: &Bytes, start: u64) -> Result<u64, Flaw> {
+    let mut walk = Walk { bytes, at: start, window: Vec::new(), window_start: start };
+    loop {
+        match walk.next()? {
+            PROTO | BININT1 | BINPUT | BINGET => walk.skip(1),
+            BININT2 => walk.skip(2),
+            BININT | LONG_BINPUT | LONG_BINGET => walk.skip(4),
+            BINFLOAT => walk.skip(8),
+            LONG1 | SHORT_BINSTRING => {
+                let len = walk.next()?;
+                walk.skip(len.into());
+            }
+            BINUNICODE => {
+                let len = [walk.next()?, walk.next()?, walk.next()?, walk.next()?];
+                walk.skip(u32::from_le_bytes(len).into());
+            }
+            GLOBAL => {
+                for _ in 0..2 {
+                    while walk.next()? != b'\n' {}
+                }
+            }
+            NONE | NEWTRUE | NEWFALSE | MARK | REDUCE | BUILD | BINPERSID => {}
+            EMPTY_LIST | EMPTY_TUPLE | EMPTY_DICT | TUPLE | TUPLE1 | TUPLE2 | TUPLE3 => {}
+            APPEND | APPENDS | SETITEM | SETITEMS => {}
+            // STOP among them.
+            _ => return Ok(walk.at),
+        }
+    }
+}
+
+/// Bytes one after the other, read in larger parts.
+struct Walk<'a> {
+    bytes: &'a Bytes,
+    at: u64,
+    window: Vec<u8>,
+    window_start: u64,
+}
+
+impl Walk<'_> {
+    const WINDOW: u64 = 1 << 16;
+
+    fn next(&mut self) -> Result<u8, Flaw> {
+        let inside = (self.at - self.window_start) as usize;
+        let byte = match self.window.get(inside) {
+            Some(&byte) => byte,
+            None => {
+                let len = self.bytes.len.saturating_sub(self.at).clamp(1, Walk::WINDOW);
+                self.window.resize(len as usize, 0);
+                self.bytes.read_exact_at(&mut self.window, self.at)?;
+                self.window_start = self.at;
+                self.window[0]
+            }
+        };
+        self.at += 1;
+        Ok(byte)
+    }
+
+    /// What lies beyond the end is noticed by the next `next`.
+    fn skip(&mut self, len: u64) {
+        self.at += len;
+    }
+}

@@ -22,12 +22,95 @@ const TENSOR_TYPES: [&str; 2] = ["torch.Tensor", "torch.nn.parameter.Parameter"]
 /// Finds the bytes of a storage's entry.
 pub(crate) type FindEntry<'a> = dyn Fn(&str) -> Option<Bytes> + 'a;
 
-pub(crate) fn rebuild(graph: &Graph<'_>, find: &FindEntry<'_>, budget: &mut Budget) -> Result<Value, Flaw> {
-    Builder { graph, find, budget, storages: BTreeMap::new(), tensors: BTreeMap::new() }.value(graph.root, 0)
+pub(crate) fn rebuild(
+    graph: &Graph<'_>,
+    format: Format,
+    find: &FindEntry<'_>,
+    budget: &mut Budget,
+) -> Result<Value, Flaw> {
+    let (storages, tensors) = (BTreeMap::new(), BTreeMap::new());
+    Builder { graph, format, find, budget, storages, tensors }.value(graph.root, 0)
+}
+
+/// The two formats, whose pickles refer to storages in different ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Zip,
+    Legacy,
+}
+
+impl Format {
+    /// What errors call a storage.
+    fn place(self, key: &str) -> String {
+        match self {
+            Format::Zip => format!("data/{key}"),
+            Format::Legacy => key.to_owned(),
+        }
+    }
+}
+
+/// How a pickle refers to a storage: `('storage', torch.FloatStorage, 'KEY', 'cpu', numel)`, with one more part, None, in
+/// the legacy format.
+#[derive(Debug)]
+pub(crate) struct StorageId<'a> {
+    kind: &'a str,
+    pub(crate) key: &'a str,
+    /// Elements of the kind, as the file states.
+    pub(crate) len: i64,
+}
+
+impl<'a> StorageId<'a> {
+    /// The reference in node `id`.
+    pub(crate) fn read(graph: &'a Graph<'_>, id: Id, format: Format) -> Result<StorageId<'a>, Flaw> {
+        let node = |id: Id| &graph.nodes[id as usize];
+        let Node::Tuple(parts) = node(id) else { return corrupt("a storage's id is not a tuple") };
+        let (parts, view) = match (&parts[..], format) {
+            (&[tag, kind, key, location, len], Format::Zip) => ([tag, kind, key, location, len], None),
+            (&[tag, kind, key, location, len, view], Format::Legacy) => {
+                ([tag, kind, key, location, len], Some(view))
+            }
+            (_, Format::Zip) => return corrupt("a storage's id does not have five parts"),
+            (_, Format::Legacy) => return corrupt("a storage's id does not have six parts"),
+        };
+        if view.is_some_and(|view| !matches!(node(view), Node::None)) {
+            return unsupported(
+                "it holds a storage that is a part of another, which only old versions of PyTorch wrote",
+            );
+        }
+        let (Node::Str(tag), Node::Global(kind), Node::Str(key), Node::Str(location), Node::Int(len)) =
+            (node(parts[0]), node(parts[1]), node(parts[2]), node(parts[3]), node(parts[4]))
+        else {
+            return corrupt("a storage's id has parts of the wrong kind");
+        };
+        if *tag != "storage" {
+            return corrupt(format!("a persistent id begins with {tag:?}"));
+        }
+        if *location == "meta" {
+            return unsupported("it holds a tensor of the device `meta`, which has no values");
+        }
+        Ok(StorageId { kind, key, len: *len })
+    }
+
+    /// The type of its elements; none where the tensor says it.
+    fn typed(&self) -> Option<Dtype> {
+        self.kind.strip_prefix("torch.").and_then(Dtype::by_storage_name)
+    }
+
+    /// Bytes of each of the elements that `len` counts.
+    pub(crate) fn unit(&self) -> Result<u64, Flaw> {
+        match self.typed() {
+            Some(dtype) => Ok(dtype.size() as u64),
+            None if self.kind == UNTYPED_STORAGE => Ok(1),
+            None => {
+                unsupported(format!("it holds a storage of the kind `{}`, which is not supported", self.kind))
+            }
+        }
+    }
 }
 
 struct Builder<'a> {
     graph: &'a Graph<'a>,
+    format: Format,
     find: &'a FindEntry<'a>,
     budget: &'a mut Budget,
     storages: BTreeMap<(&'a str, Dtype), Storage>,
@@ -310,51 +393,34 @@ impl<'a> Builder<'a> {
         items.iter().map(size).collect()
     }
 
-    /// `('storage', torch.FloatStorage, 'KEY', 'cpu', numel)`.
     fn storage(&mut self, id: Id, untyped_as: Option<Dtype>) -> Result<Storage, Flaw> {
         let Node::Persistent(id) = *self.node(id) else { return corrupt("a tensor has no storage") };
-        let Node::Tuple(parts) = self.node(id) else { return corrupt("a storage's id is not a tuple") };
-        let &[tag, kind, key, location, len] = &parts[..] else {
-            return corrupt("a storage's id does not have five parts");
+        let stored = StorageId::read(self.graph, id, self.format)?;
+        let unit = stored.unit()?;
+        let Some(dtype) = untyped_as.or(stored.typed()) else {
+            return unsupported(format!(
+                "it holds a storage of the kind `{}`, which is not supported",
+                stored.kind
+            ));
         };
-        let (Node::Str(tag), Node::Global(kind), Node::Str(key), Node::Str(location), Node::Int(len)) =
-            (self.node(tag), self.node(kind), self.node(key), self.node(location), self.node(len))
-        else {
-            return corrupt("a storage's id has parts of the wrong kind");
-        };
-        if *tag != "storage" {
-            return corrupt(format!("a persistent id begins with {tag:?}"));
-        }
-        if *location == "meta" {
-            return unsupported("it holds a tensor of the device `meta`, which has no values");
-        }
-        let typed = kind.strip_prefix("torch.").and_then(Dtype::by_storage_name);
-        let (dtype, unit) = match (typed, untyped_as) {
-            (Some(dtype), None) => (dtype, dtype.size()),
-            (None, Some(dtype)) if kind == UNTYPED_STORAGE => (dtype, 1),
-            (Some(typed), Some(dtype)) => (dtype, typed.size()),
-            _ => {
-                return unsupported(format!(
-                    "it holds a storage of the kind `{kind}`, which is not supported"
-                ));
-            }
-        };
+        let (key, len) = (stored.key, stored.len);
         let Some(bytes) = (self.find)(key) else {
-            return corrupt(format!("the storage `data/{key}` is missing"));
+            return corrupt(format!("the storage `{}` is missing", self.format.place(key)));
         };
-        let stated = u64::try_from(*len).ok().and_then(|len| len.checked_mul(unit as u64));
+        let stated = u64::try_from(len).ok().and_then(|len| len.checked_mul(unit));
         if stated != Some(bytes.len) || bytes.len % dtype.size() as u64 != 0 {
             return corrupt(format!(
-                "the storage `data/{key}` has {} bytes, but its tensors expect {len} elements",
+                "the storage `{}` has {} bytes, but its tensors expect {len} elements",
+                self.format.place(key),
                 bytes.len
             ));
         }
-        if let Some(storage) = self.storages.get(&(*key, dtype)) {
+        if let Some(storage) = self.storages.get(&(key, dtype)) {
             return Ok(storage.clone());
         }
         self.budget.take(256)?;
         let storage = Storage::in_file(bytes, dtype);
-        self.storages.insert((*key, dtype), storage.clone());
+        self.storages.insert((key, dtype), storage.clone());
         Ok(storage)
     }
 }

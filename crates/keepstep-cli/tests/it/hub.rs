@@ -276,10 +276,16 @@ shutil.copy('whole/config.json', 'bins/config.json')
 shutil.copytree('whole', 'legacy')
 os.remove('legacy/model.safetensors')
 torch.save(state, 'legacy/pytorch_model.bin', _use_new_zipfile_serialization=False)
+os.makedirs('old shards')
+for file in set(names.values()):
+    part = {n: state[n].clone() for n in state if names[n] == file}
+    torch.save(part, f'old shards/{file}', _use_new_zipfile_serialization=False)
+for file in ('config.json', 'pytorch_model.bin.index.json'):
+    shutil.copy(f'bins/{file}', f'old shards/{file}')
 tokenizer = json.load(open('bpe/tokenizer.json'))
 vocab = dict(tokenizer['model']['vocab'])
 vocab.update({token['content']: token['id'] for token in tokenizer['added_tokens']})
-for folder in ('whole', 'shards', 'bins', 'legacy'):
+for folder in ('whole', 'shards', 'bins', 'legacy', 'old shards'):
     json.dump(vocab, open(f'{folder}/vocab.json', 'w'))
     lines = [m if isinstance(m, str) else ' '.join(m) for m in tokenizer['model']['merges']]
     open(f'{folder}/merges.txt', 'w').write('#version: 0.2\\n' + '\\n'.join(lines) + '\\n')
@@ -318,13 +324,17 @@ print(json.dumps([len(glob.glob('shards/*.safetensors')), len(theirs(open('corpu
     // The end-of-text token follows the text.
     let tokens = found[1].as_u64().expect("tokens") + 1;
     assert!(said.contains(&format!("{tokens} tokens")), "{tokens}: {said}");
-    for from in ["shards", "bins"] {
+    // The last two are of the format before PyTorch 1.6.
+    for from in ["shards", "bins", "legacy", "old shards"] {
         train(from, 0);
         assert_eq!(loss(from), loss("whole"), "{from}");
     }
-    // The format of PyTorch before 1.6 is named, with the way out.
+    // A legacy file that is cut short is refused before anything is written.
+    let weights = fs::read(lab.path("legacy/pytorch_model.bin")).expect("weights");
+    fs::write(lab.path("legacy/pytorch_model.bin"), &weights[..weights.len() - 1]).expect("written");
+    fs::remove_dir_all(lab.path("run legacy")).expect("the run");
     let refused = support::said(&train("legacy", 2));
-    assert!(refused.contains("legacy format") && refused.contains("pytorch_model.bin"), "{refused}");
+    assert!(refused.contains("pytorch_model.bin") && refused.contains("damaged"), "{refused}");
     let shard = fs::read_dir(lab.path("shards")).expect("a folder").filter_map(Result::ok);
     let mut shards = shard.filter(|entry| entry.file_name().to_string_lossy().ends_with(".safetensors"));
     let shard = shards.next().expect("a shard");

@@ -4,7 +4,7 @@ use crate::hub::HubError;
 #[cfg(feature = "hub")]
 use crate::hub::tensors::Source;
 use crate::hub::tensors::{Named, from_dict};
-use keepstep_pt::File;
+use keepstep_pt::{File, LegacyFile, Value};
 #[cfg(feature = "hub")]
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
@@ -74,6 +74,7 @@ enum Content {
     #[cfg(feature = "hub")]
     Safetensors(PathBuf, Mmap),
     Pt(File),
+    Legacy(LegacyFile),
 }
 
 impl Opened {
@@ -83,6 +84,9 @@ impl Opened {
             refuse_lfs_pointer(path)?;
             if path.extension().is_some_and(|extension| extension == "safetensors") {
                 return safetensors_file(path);
+            }
+            if LegacyFile::is_legacy(path)? {
+                return Ok(Content::Legacy(LegacyFile::open(path)?));
             }
             let file = File::open(path)?;
             file.verify()?;
@@ -107,20 +111,22 @@ impl Opened {
                         source: Source::Safetensors(view.data(), view.dtype()),
                     }));
                 }
-                Content::Pt(file) => {
-                    let root = file.value().as_dict().ok_or_else(|| HubError::Content {
-                        path: file.path().to_path_buf(),
-                        message: "it does not hold a dict of tensors".to_owned(),
-                    })?;
-                    let nested = ["model_state_dict", "model", "state_dict"]
-                        .iter()
-                        .find_map(|key| root.get(key)?.as_dict());
-                    tensors.extend(from_dict(nested.unwrap_or(root)));
-                }
+                Content::Pt(file) => tensors.extend(from_root(file.path(), file.value())?),
+                Content::Legacy(file) => tensors.extend(from_root(file.path(), file.value())?),
             }
         }
         Ok(tensors)
     }
+}
+
+/// The tensors of a state dict, or of the one that a checkpoint holds.
+fn from_root<'a>(path: &Path, root: &'a Value) -> Result<Vec<Named<'a>>, HubError> {
+    let root = root.as_dict().ok_or_else(|| HubError::Content {
+        path: path.to_path_buf(),
+        message: "it does not hold a dict of tensors".to_owned(),
+    })?;
+    let nested = ["model_state_dict", "model", "state_dict"].iter().find_map(|key| root.get(key)?.as_dict());
+    Ok(from_dict(nested.unwrap_or(root)))
 }
 
 /// Opens a safetensors file.

@@ -5,6 +5,7 @@ mod differential;
 mod fuzz_seeds;
 mod fuzz_targets;
 mod hostile_input;
+mod legacy;
 mod raw_zip;
 mod round_trip;
 mod torch;

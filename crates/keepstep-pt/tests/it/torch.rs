@@ -1,6 +1,6 @@
 //! Against the real PyTorch. `cargo xtask test` makes the environment and names it in KEEPSTEP_TORCH_PYTHON.
 
-use keepstep_pt::{Archive, Dict, Dtype, File, Storage, Tensor, Value};
+use keepstep_pt::{Archive, Dict, Dtype, File, LegacyFile, Storage, Tensor, Value};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -227,4 +227,49 @@ fn what_torch_writes_is_read() {
     }
     let unchecked = File::open(folder.path().join("unchecked.pt")).expect("it opens");
     assert_eq!(unchecked.verify().expect("nothing to check"), keepstep_pt::Checksums::NotChecksummed);
+}
+
+/// The same values, saved in both formats, have the same types, views and bytes.
+#[test]
+#[ignore = "needs PyTorch"]
+fn legacy_files_are_read_like_archives() {
+    let folder = tempfile::tempdir().expect("a folder");
+    python(
+        "import torch\n\
+         m = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 3))\n\
+         m[1].weight = torch.nn.Parameter(m[0].weight.T)\n\
+         t = torch.randn(6, 5)\n\
+         v = {'model': m.state_dict(), 'parameter': m[0].weight, 'whole': t, 'turned': t.T, 'part': t[1:, ::2], 'one': t[2, 3],\n\
+         \x20   'wide': t[:, :1].expand(6, 4), 'empty': torch.zeros(0, 2), 'epoch': 3, 'names': ['a', ('b', None)],\n\
+         \x20   **{str(d): torch.randn(3, 4).to(d) for d in (torch.float32, torch.float16, torch.bfloat16, torch.float64)},\n\
+         \x20   **{str(d): torch.arange(7).to(d) for d in (torch.int64, torch.uint8, torch.bool, torch.uint16, torch.float8_e4m3fn)}}\n\
+         torch.save(v, 'zip.pt')\n\
+         torch.save(v, 'legacy.pt', _use_new_zipfile_serialization=False)\n\
+         torch.save(t, 'tensor.pt', _use_new_zipfile_serialization=False)\n\
+         torch.save([], 'nothing.pt', _use_new_zipfile_serialization=False)\n",
+        folder.path(),
+    );
+    let open =
+        |name: &str| LegacyFile::open(folder.path().join(name)).unwrap_or_else(|error| panic!("{error}"));
+    let (zip, legacy) = (File::open(folder.path().join("zip.pt")).expect("it opens"), open("legacy.pt"));
+    assert!(LegacyFile::is_legacy(legacy.path()).expect("readable"));
+    assert!(!LegacyFile::is_legacy(zip.path()).expect("readable"));
+    assert_eq!(zip.value(), legacy.value());
+    let tensors = |root: &Value| {
+        let root = root.as_dict().expect("a dict");
+        let nested = root.get("model").and_then(Value::as_dict).expect("the state");
+        let tensors = root.iter().chain(nested.iter()).filter_map(|(_, value)| value.as_tensor().cloned());
+        tensors.collect::<Vec<Tensor>>()
+    };
+    let (ours, theirs) = (tensors(legacy.value()), tensors(zip.value()));
+    assert_eq!(ours.len(), 7 + 9 + 4);
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(
+            (ours.dtype(), ours.shape(), ours.strides()),
+            (theirs.dtype(), theirs.shape(), theirs.strides())
+        );
+        assert_eq!(ours.to_bytes().expect("its bytes"), theirs.to_bytes().expect("its bytes"));
+    }
+    assert_eq!(open("tensor.pt").value().as_tensor().map(Tensor::shape), Some(&[6, 5][..]));
+    assert_eq!(open("nothing.pt").value(), &Value::List(vec![]));
 }
