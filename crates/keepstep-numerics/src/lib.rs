@@ -1,10 +1,11 @@
 //! Arithmetic whose every bit is defined: the same result on every processor, with any vector width and any number of
 //! threads.
 //!
-//! A definition fixes each rounding and each order of additions. Code may choose where an element is computed, never how.
+//! A definition fixes each rounding and each order of additions. Code may choose where an element is computed, never
+//! how.
 //!
-//! - [`matmul`]: matrix products in float32, and matrix-vector products.
-//! - [`bf16`]: matrix products of bfloat16 numbers with float32 sums.
+//! - [`matmul`]: matmuls in float32, and matrix-vector products.
+//! - [`bf16`]: matmuls of bfloat16 numbers with float32 sums.
 //! - [`reduce`]: sums and maxima in a fixed order.
 //! - [`math`]: `exp`, `ln`, `cos` and powers without a system library.
 //! - [`vectorized!`]: compiles a loop once for each set of vector instructions.
@@ -40,8 +41,8 @@ pub mod reduce;
 pub mod testing;
 pub mod vectorized;
 
-/// The version of all definitions that decide the bits of a run. A change of any of them raises it and is written in the
-/// changelog.
+/// The version of all definitions that decide the bits of a run. A change of any of them raises it and is written in
+/// the changelog.
 pub const NUMERICS_VERSION: u64 = 2;
 
 /// The README's example runs too.

@@ -1,4 +1,5 @@
-//! Elementary functions with the same bits everywhere. They use no system library, and every fused operation is explicit.
+//! Elementary functions with the same bits everywhere. They use no system library, and every fused operation is
+//! explicit.
 
 /// e^x in float32, within 2 units in the last place over [-87, 88]. Arguments outside are clamped to that range.
 ///
@@ -61,8 +62,8 @@ pub fn cos_pi(x: f64) -> f64 {
     if x > 0.25 { sign * sin_kernel(angle(0.5 - x)) } else { sign * cos_kernel(angle(x)) }
 }
 
-/// cos(x) in float64 for |x| up to 2^20, within about 0.51 units in the last place. A good libm is as exact, so results agree
-/// with Python's nearly always.
+/// cos(x) in float64 for |x| up to 2^20, within about 0.51 units in the last place. A good libm is as exact, so results
+/// agree with Python's nearly always.
 #[inline]
 pub fn cos(x: f64) -> f64 {
     let quadrant = (x * std::f64::consts::FRAC_2_PI).round();

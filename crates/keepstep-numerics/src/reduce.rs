@@ -3,8 +3,8 @@
 /// The number of partial sums. Element `i` belongs to sum `i % LANES`.
 pub const LANES: usize = 16;
 
-/// The sum of `term(i)` for `i` in `0..len`: sixteen interleaved partial sums, then the upper half added to the lower half
-/// until one sum is left.
+/// The sum of `term(i)` for `i` in `0..len`: sixteen interleaved partial sums, then the upper half added to the lower
+/// half until one sum is left.
 #[inline(always)]
 pub fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];

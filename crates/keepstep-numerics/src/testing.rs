@@ -1,4 +1,4 @@
-//! What tests of arithmetic share.
+//! Helpers for tests of arithmetic.
 
 /// A hash of the bits, for tests that compare with golden ones.
 pub fn fingerprint(values: &[f32]) -> String {

@@ -1,7 +1,7 @@
 //! Functions that are compiled once for each set of vector instructions.
 //!
-//! Rust neither reorders nor fuses floating-point operations, and `mul_add` rounds once on every processor. All versions
-//! give the same bits.
+//! Rust neither reorders nor fuses floating-point operations, and `mul_add` rounds once on every processor. All
+//! versions give the same bits.
 
 /// Whether this processor has AVX2 and FMA. Intel's and AMD's have them since 2013 and 2015.
 #[cfg(target_arch = "x86_64")]
@@ -23,8 +23,8 @@ pub fn has_avx512() -> bool {
 
 /// Defines a function that exists in a version for each set of vector instructions.
 ///
-/// On x86-64 the versions are AVX-512, AVX2 with FMA, and neither; the processor decides at run time. On 64-bit ARM there is
-/// one version, with NEON, because every processor has it.
+/// On x86-64 the versions are AVX-512, AVX2 with FMA, and neither; the processor decides at run time. On 64-bit ARM
+/// there is one version, with NEON, because every processor has it.
 ///
 /// ```
 /// keepstep_numerics::vectorized! {

@@ -1,5 +1,5 @@
-//! Checks that every engine for GPT-2 must pass: values against a float64 reference, golden bits, and the rules of
-//! [`Engine`]. A check panics where an engine fails it.
+//! Checks that every engine for GPT-2 must pass: values against a float64 reference, golden bits, and the contract of
+//! [`Engine`]. A check panics if an engine fails it.
 
 use super::reference::reference;
 use crate::engine::{Batch, DropoutKey, Engine, EngineError, EngineSpec, LossSum, OptimizerStep};
@@ -12,10 +12,10 @@ use keepstep::rng::{Purpose, Stream};
 use keepstep_numerics::precision::Precision;
 use keepstep_numerics::testing::{fingerprint, is_emulated};
 
-/// Builds an engine that goes on from a state.
+/// Builds an engine that continues from a state.
 pub type Build = dyn Fn(&EngineSpec<Gpt2Spec>, Vec<ParamGroup>, TrainState) -> Box<dyn Engine> + Sync;
 
-/// The names of all checks, each a function of this module.
+/// The names of all checks. Each is a function of this module.
 pub const CHECKS: [&str; 9] = [
     "gradients_match_the_reference",
     "float32_bits_are_golden",
@@ -35,7 +35,7 @@ pub struct Conformance<'a> {
 }
 
 impl<'a> Conformance<'a> {
-    /// A suite for the engines that `build` makes.
+    /// Creates a suite for the engines that `build` makes.
     pub fn new(build: &'a Build) -> Conformance<'a> {
         Conformance { build }
     }
@@ -53,7 +53,7 @@ impl<'a> Conformance<'a> {
 
 pub(crate) const KEY: DropoutKey = DropoutKey { seed: 5, global_step: 17, micro_batch: 2 };
 
-/// A model that the reference computes in a moment.
+/// A model small enough for the reference.
 pub(crate) fn small(dropout: f64) -> Gpt2Config {
     Gpt2Config {
         vocab_size: 11,
@@ -66,12 +66,12 @@ pub(crate) fn small(dropout: f64) -> Gpt2Config {
     }
 }
 
-/// A model that needs several blocks of rows, and whose sizes are no multiples of a vector.
+/// A model that needs several blocks of rows. Its sizes are not multiples of a vector.
 fn odd(dropout: f64) -> Gpt2Config {
     Gpt2Config { vocab_size: 301, block_size: 77, n_layer: 2, n_head: 3, n_embd: 51, ..small(dropout) }
 }
 
-/// Parameters other than the initial ones, so that every bias and every weight matters.
+/// Random parameters that differ from the initial ones: every bias and every weight must affect the result.
 pub(crate) fn parameters(model: &Gpt2Config) -> Vec<f32> {
     // Wide models saturate unless their weights are small.
     let scale = (8.0 / model.n_embd as f32).sqrt().min(1.0);
@@ -93,7 +93,7 @@ fn spec(config: Gpt2Config, batch_size: usize, precision: Precision, recompute: 
     Gpt2Spec { precision, recompute_activations: recompute, ..Gpt2Spec::new(config, batch_size) }
 }
 
-/// The gradient of one micro-batch, without its update.
+/// Computes the gradient of one micro-batch, without an update.
 fn gradient(engine: &mut dyn Engine, tokens: &[u32], key: DropoutKey) -> (LossSum, Vec<f32>) {
     let loss = engine.accumulate(&Batch::new(tokens), key, 0).expect("a batch");
     let share = engine.take_share().expect("a share");
@@ -101,20 +101,20 @@ fn gradient(engine: &mut dyn Engine, tokens: &[u32], key: DropoutKey) -> (LossSu
     (loss, subtree.sum().to_vec())
 }
 
-/// Losses and gradients are those of the float64 reference, for shapes at the edges of every block.
+/// Losses and gradients match the float64 reference, for shapes at the edges of every block.
 pub fn gradients_match_the_reference(suite: &Conformance<'_>) {
     let shapes = [
         (small(0.0), 1, false),
         (small(0.0), 3, false),
         (small(0.3), 3, false),
         (small(0.3), 2, true),
-        // More than one block of queries and keys, and of rows, each with a ragged end.
+        // More than one block of queries, of keys and of rows, each with a ragged end.
         (Gpt2Config { block_size: 70, ..small(0.3) }, 2, false),
         (Gpt2Config { block_size: 131, n_head: 1, n_embd: 8, ..small(0.2) }, 1, true),
         (Gpt2Config { block_size: 66, n_head: 6, n_embd: 6, ..small(0.0) }, 1, false),
         // The widest head in use.
         (Gpt2Config { vocab_size: 7, n_head: 1, n_embd: 128, n_layer: 1, ..small(0.1) }, 1, false),
-        // More than one block of rows, and of the vocabulary, at the head.
+        // More than one block of rows at the head, and more than one block of the vocabulary.
         (small(0.1), 110, false),
         (Gpt2Config { vocab_size: 4099, n_layer: 1, ..small(0.0) }, 1, false),
     ];
@@ -150,7 +150,7 @@ pub fn gradients_match_the_reference(suite: &Conformance<'_>) {
     }
 }
 
-/// Loss and gradient of a whole micro-batch on this many threads.
+/// Computes loss and gradient of a whole micro-batch on this many threads.
 fn pass(
     suite: &Conformance<'_>,
     precision: Precision,
@@ -175,15 +175,15 @@ fn check_golden(suite: &Conformance<'_>, precision: Precision, key: DropoutKey, 
     }
 }
 
-/// The bits of a micro-batch in float32, on any number of threads. A change of the golden values is a change of
-/// numerics: it needs a new numerics version and a line in the changelog.
+/// A micro-batch in float32 has the same bits on any number of threads. If the golden values change, the numerics have
+/// changed: that needs a new numerics version and a line in the changelog.
 pub fn float32_bits_are_golden(suite: &Conformance<'_>) {
     check_golden(suite, Precision::Float32, KEY, (4_657_063_423_572_974_642, "be5bed2cd1cd6784"));
 }
 
 const BF16_KEY: DropoutKey = DropoutKey { seed: 11, global_step: 3, micro_batch: 1 };
 
-/// The bits of a micro-batch in bf16, on any number of threads.
+/// A micro-batch in bf16 has the same bits on any number of threads.
 pub fn bf16_bits_are_golden(suite: &Conformance<'_>) {
     check_golden(suite, Precision::Bf16, BF16_KEY, (4_657_061_840_071_680_469, "ade1d090883930b9"));
 }
@@ -203,7 +203,7 @@ pub fn bf16_is_close_to_float32(suite: &Conformance<'_>) {
     }
 }
 
-/// Gradient descent on one micro-batch has about the same losses in both precisions.
+/// Gradient descent on one micro-batch has similar losses in both precisions.
 pub fn bf16_learns_as_float32_does(suite: &Conformance<'_>) {
     let model = Gpt2Config { vocab_size: 50, block_size: 24, n_embd: 24, ..odd(0.0) };
     let tokens = tokens(&model, 4);
@@ -217,7 +217,7 @@ pub fn bf16_learns_as_float32_does(suite: &Conformance<'_>) {
             values.iter_mut().zip(&gradient).for_each(|(value, gradient)| *value -= 0.1 * gradient);
             engine.load(TrainState::new(model.layout(), values.clone())).expect("a state of this model");
         }
-        // An evaluation computes in the same precision: without dropout it is the same pass.
+        // An evaluation computes in the same precision. Without dropout it is the same pass.
         let trained = gradient(engine.as_mut(), &tokens, BF16_KEY).0.mean();
         let evaluated = engine.evaluate(&Batch::new(&tokens)).expect("a batch").mean();
         assert_eq!(evaluated.to_bits(), trained.to_bits());
@@ -228,12 +228,12 @@ pub fn bf16_learns_as_float32_does(suite: &Conformance<'_>) {
     assert!(found[90] < 0.5 * found[0], "{} to {}", found[0], found[90]);
     let exact_first = exact[0];
     for (step, (exact, found)) in exact.iter().zip(&found).enumerate() {
-        // Relative to what there was to learn.
+        // Relative to the decrease of the loss in float32.
         assert!((found - exact).abs() < 0.03 * exact_first, "{step}: {found} and {exact}");
     }
 }
 
-/// The micro-batches of an update, each with other tokens.
+/// The micro-batches of an update, each with different tokens.
 fn micro_batches(model: &Gpt2Config, count: usize) -> Vec<Vec<u32>> {
     let all = tokens(model, 2 * count);
     all.chunks(2 * (model.block_size + 1)).map(<[u32]>::to_vec).collect()
@@ -257,7 +257,7 @@ fn snapshot(engine: &mut dyn Engine) -> TrainState {
     engine.snapshot().expect("a snapshot")
 }
 
-/// Any contiguous shares of an update, computed by different engines, give the bits of one engine.
+/// Any contiguous shares of an update, computed by different engines, give the bits of a single engine.
 pub fn shares_give_the_bits_of_the_whole(suite: &Conformance<'_>) {
     let model = small(0.2);
     let engine = || suite.engine(Gpt2Spec::new(model, 2), &parameters(&model));
@@ -277,7 +277,7 @@ pub fn shares_give_the_bits_of_the_whole(suite: &Conformance<'_>) {
                 }
                 workers.push(worker);
             }
-            // The shares arrive in the opposite order, at the last worker.
+            // The last worker merges the shares in reverse order.
             let mut last = workers.pop().expect("a worker");
             for worker in workers.iter_mut().rev() {
                 last.merge_share(worker.take_share().expect("a share")).expect("new leaves");
@@ -292,7 +292,7 @@ pub fn shares_give_the_bits_of_the_whole(suite: &Conformance<'_>) {
     }
 }
 
-/// A snapshot has the same values after later updates, with and without a second state.
+/// A snapshot keeps its values after later updates, with and without a second state.
 pub fn snapshots_never_change(suite: &Conformance<'_>) {
     let model = small(0.1);
     let batches = micro_batches(&model, 2);
@@ -314,14 +314,14 @@ pub fn snapshots_never_change(suite: &Conformance<'_>) {
     }
 }
 
-/// An engine that loads a snapshot of another continues as the other does.
+/// An engine that loads a snapshot of another engine continues with the same bits.
 pub fn a_loaded_snapshot_continues_with_the_same_bits(suite: &Conformance<'_>) {
     let model = small(0.1);
     let batches = micro_batches(&model, 3);
     let mut one = suite.engine(Gpt2Spec::new(model, 2), &parameters(&model));
     update(one.as_mut(), &batches, 0);
     let mut other = suite.engine(Gpt2Spec::new(model, 2), &initial_parameters(&model, 8));
-    // A begun update is not part of the state.
+    // An unfinished update is not part of the state.
     other.accumulate(&Batch::new(&batches[1]), KEY, 0).expect("a batch");
     other.load(snapshot(one.as_mut())).expect("a state of this model");
     for step in 1..3 {
@@ -330,7 +330,7 @@ pub fn a_loaded_snapshot_continues_with_the_same_bits(suite: &Conformance<'_>) {
     }
 }
 
-/// Refused batches, leaves and states, and discarded updates, change nothing.
+/// Refused batches, leaves and states change nothing, and neither do discarded updates.
 pub fn refused_input_changes_nothing(suite: &Conformance<'_>) {
     let model = small(0.1);
     let batches = micro_batches(&model, 2);
@@ -357,7 +357,7 @@ pub fn refused_input_changes_nothing(suite: &Conformance<'_>) {
     let state = TrainState::new(other.layout(), initial_parameters(&other, 1));
     assert!(matches!(tried.load(state), Err(EngineError::Layout { .. })));
     tried.discard();
-    // Reduced, and then not wanted.
+    // The update is reduced and then discarded.
     tried.accumulate(&good, KEY, 0).expect("a batch");
     tried.reduce().expect("one leaf");
     tried.discard();

@@ -1,4 +1,4 @@
-//! Tests for engines, behind the feature `testing`.
+//! Conformance tests for engines, behind the feature `testing`.
 
 pub mod conformance;
 mod reference;

@@ -1,4 +1,4 @@
-//! GPT-2 in float64, one scalar at a time, as a slow and obvious reference. Gradients come from a tape of partial
+//! A slow and simple reference for GPT-2 in float64, one scalar at a time. Gradients come from a tape of partial
 //! derivatives.
 
 use crate::engine::DropoutKey;
@@ -9,7 +9,7 @@ use keepstep::rng::{Purpose, Stream};
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Sub};
 
-/// Every computed scalar: its parents with the partial derivatives.
+/// A tape of all computed scalars. Each entry holds the scalar's parents and the partial derivatives.
 #[derive(Default)]
 struct Tape(RefCell<Vec<[(usize, f64); 2]>>);
 
@@ -31,7 +31,7 @@ impl Tape {
         self.var(value, [(0, 0.0); 2])
     }
 
-    /// The derivatives of `of` by every scalar.
+    /// Computes the derivatives of `of` with respect to every scalar.
     fn derivatives(&self, of: Var<'_>) -> Vec<f64> {
         let nodes = self.0.borrow();
         let mut grads = vec![0.0; nodes.len()];
@@ -91,7 +91,7 @@ fn total<'t>(tape: &'t Tape, terms: impl IntoIterator<Item = Var<'t>>) -> Var<'t
 
 type Rows<'t> = Vec<Vec<Var<'t>>>;
 
-/// One micro-batch through the model.
+/// One micro-batch in the model.
 struct Reference<'t, 'a> {
     tape: &'t Tape,
     model: &'a Gpt2Config,
@@ -188,7 +188,7 @@ impl<'t> Reference<'t, '_> {
         out
     }
 
-    /// The mean loss.
+    /// Computes the mean loss.
     fn loss(&self, tokens: &[u32]) -> Var<'t> {
         let Gpt2Config { block_size, n_embd, vocab_size, .. } = *self.model;
         let (wte, wpe) = (self.tensor("wte.weight"), self.tensor("wpe.weight"));
@@ -229,7 +229,7 @@ impl<'t> Reference<'t, '_> {
     }
 }
 
-/// The mean loss of a micro-batch and its gradient. Without dropout in the model, `key` is not used.
+/// Computes the mean loss of a micro-batch and its gradient. Without dropout in the model, `key` is unused.
 pub(crate) fn reference(
     model: &Gpt2Config,
     key: DropoutKey,
@@ -243,11 +243,11 @@ pub(crate) fn reference(
     let reference = Reference { tape: &tape, model, parameters: &variables, layout: &layout, key };
     let loss = reference.loss(tokens);
     let grads = tape.derivatives(loss);
-    // Leaves have scalar 0 as both parents, with derivative 0: the first values of the tape are the leaves alone.
+    // Leaves have scalar 0 as both parents, with derivative 0, so the tape begins with the leaves alone.
     (loss.value, grads[..values.len()].to_vec())
 }
 
-/// The tape's derivatives against finite differences of the loss.
+/// The tape's derivatives match finite differences of the loss.
 #[test]
 fn derivatives_are_finite_differences() {
     use super::conformance::{KEY, parameters, small, tokens};

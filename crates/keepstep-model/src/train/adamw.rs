@@ -1,4 +1,4 @@
-//! AdamW (Loshchilov and Hutter, 2019), with the operations of `torch.optim.AdamW` in their order.
+//! AdamW (Loshchilov and Hutter, 2019), with the operations of `torch.optim.AdamW` in the same order.
 
 use crate::layout::Layout;
 use keepstep::settings;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 settings! {
-    /// AdamW.
+    /// The AdamW optimizer.
     pub struct OptimizerConfig {
         /// The highest learning rate.
         result learning_rate: f64 = 5e-4,
@@ -18,15 +18,15 @@ settings! {
         result betas: [f64; 2] = [0.9, 0.95],
         /// Added to the denominator.
         result eps: f64 = 1e-8,
-        /// The gradient's global norm is clipped to this; 0 does not clip.
+        /// The largest global norm of the gradient; larger gradients are clipped to it. 0 turns clipping off.
         result max_grad_norm: f64 = 1.0,
     }
 }
 
-/// One of the optimizer's parameter groups, under PyTorch's names.
+/// One of the optimizer's parameter groups. Fields correspond to PyTorch's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamGroup {
-    /// The rate that the schedule's factor multiplies (`initial_lr`).
+    /// The base learning rate (`initial_lr`), which the schedule's factor multiplies.
     pub learning_rate: f64,
     /// Decay rates of the two moments.
     pub betas: [f64; 2],
@@ -34,12 +34,12 @@ pub struct ParamGroup {
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// The group's tensors, as places in the layout.
+    /// The group's tensors, as indices in the layout.
     pub tensors: Vec<usize>,
 }
 
 impl ParamGroup {
-    /// The two groups of a config: tensors of two or more dimensions with weight decay, the rest without.
+    /// Creates the two groups of a config: tensors of two or more dimensions with weight decay, the others without.
     pub fn from_config(config: &OptimizerConfig, layout: &Layout) -> Vec<ParamGroup> {
         let group = |decay: bool| ParamGroup {
             learning_rate: config.learning_rate,
@@ -54,13 +54,13 @@ impl ParamGroup {
     }
 }
 
-/// AdamW over all of a layout's tensors.
+/// AdamW over all tensors of a layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdamW {
     groups: Vec<ParamGroup>,
 }
 
-/// The flat buffers that an update changes.
+/// The flat buffers that an update writes.
 #[derive(Debug)]
 pub struct Buffers<'a> {
     /// The parameters.
@@ -71,7 +71,7 @@ pub struct Buffers<'a> {
     pub exp_avg_sq: &'a mut [f32],
 }
 
-/// The values that an update begins with, where it does not change them in place.
+/// The flat buffers that an update reads, if it does not work in place.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {
     /// The parameters.
@@ -82,10 +82,10 @@ pub struct Values<'a> {
     pub exp_avg_sq: &'a [f32],
 }
 
-/// One update's numbers, rounded once.
+/// The constants of one update, each rounded once.
 #[derive(Debug, Clone, Copy)]
 struct Factors {
-    /// What gradients are multiplied by: clipping.
+    /// The factor of the gradients, from clipping.
     clip: f32,
     /// 1 - lr * weight_decay
     decay: f32,
@@ -99,21 +99,21 @@ struct Factors {
     eps: f32,
 }
 
-/// Elements that one task updates.
+/// The number of elements that one task updates.
 const CHUNK: usize = 1 << 14;
 
 impl AdamW {
-    /// An optimizer of these groups, which have each tensor once.
+    /// Creates an optimizer with these groups. Together they must contain each tensor once.
     pub fn new(groups: Vec<ParamGroup>) -> AdamW {
         AdamW { groups }
     }
 
-    /// Its groups.
+    /// Returns the parameter groups.
     pub fn groups(&self) -> &[ParamGroup] {
         &self.groups
     }
 
-    /// Update number `count`, from 1, with the gradient times `clip` and each group's rate times `factor`.
+    /// Makes update number `count`, from 1. The gradient is multiplied by `clip`, and each group's rate by `factor`.
     pub fn step(
         &self,
         layout: &Layout,
@@ -135,8 +135,9 @@ impl AdamW {
         }
     }
 
-    /// As [`AdamW::step`], to the bit, but what `from` holds stays as it is: `into` is filled in whole.
-    #[expect(clippy::too_many_arguments, reason = "those of `step`, and where it begins")]
+    /// Makes the same update as [`AdamW::step`], with the same bits, but reads the old values from `from` and writes
+    /// the new ones to `into`.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `step`, and the old values")]
     pub fn step_from(
         &self,
         layout: &Layout,
@@ -162,7 +163,7 @@ impl AdamW {
         }
     }
 
-    /// Each tensor's place with its group's numbers.
+    /// Returns each tensor's range in the buffer, with the constants of its group.
     fn tensors(
         &self,
         layout: &Layout,
@@ -192,7 +193,7 @@ impl AdamW {
 }
 
 impl Factors {
-    /// Parameter and moments of one element after the update.
+    /// Returns parameter and moments of one element after the update.
     #[inline(always)]
     fn apply(&self, parameter: f32, exp_avg: f32, exp_avg_sq: f32, gradient: f32) -> (f32, f32, f32) {
         let g = gradient * self.clip;
@@ -241,7 +242,7 @@ mod tests {
     use super::*;
     use crate::gpt2::settings::Gpt2Config;
 
-    /// Kingma and Ba's algorithm with decoupled decay, in float64.
+    /// Results match Kingma and Ba's algorithm with decoupled decay, in float64.
     #[test]
     fn it_is_the_published_algorithm() {
         let model = Gpt2Config {
@@ -264,7 +265,7 @@ mod tests {
         for count in 1..=20_u64 {
             let gradient: Vec<f32> =
                 (0..len).map(|index| ((index as f32 + 1.0) * count as f32 * 0.61).fract() - 0.4).collect();
-            // The same into other buffers, which leaves these as they are.
+            // The same update into other buffers must leave these unchanged.
             let before = [parameters.clone(), m.clone(), v.clone()];
             let [p_out, m_out, v_out] = &mut elsewhere;
             let into = Buffers { parameters: p_out, exp_avg: m_out, exp_avg_sq: v_out };

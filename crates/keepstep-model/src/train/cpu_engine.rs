@@ -1,4 +1,4 @@
-//! The engine on the CPU, for any model.
+//! The CPU engine, generic over the model.
 
 use crate::engine::{Batch, DropoutKey, Engine, EngineError, EngineSpec, LossSum, OptimizerStep};
 use crate::layout::Layout;
@@ -20,10 +20,10 @@ pub struct CpuEngine<M> {
 }
 
 impl<M: Model> CpuEngine<M> {
-    /// An engine that goes on from `state`. `groups` contain each tensor of the model once.
+    /// Creates an engine that continues from `state`. Together, `groups` must contain each tensor of the model once.
     ///
     /// # Errors
-    /// The state is not one of this model.
+    /// Fails if the state belongs to another model.
     pub fn new(
         spec: &EngineSpec<M::Spec>,
         groups: Vec<ParamGroup>,
@@ -157,7 +157,7 @@ mod tests {
                     conformance::$name(&Conformance::new(&build));
                 }
             )*
-            /// A check that the suite has and this list does not would never run.
+            /// A check that is in the suite but not in this list would never run.
             #[test]
             fn every_check_runs() {
                 assert_eq!(conformance::CHECKS, [$(stringify!($name)),*]);
@@ -176,13 +176,13 @@ mod tests {
         refused_input_changes_nothing
     );
 
-    /// A processor without AVX-512 computes the same golden bits.
+    /// The golden bits also hold on a processor without AVX-512.
     #[test]
     fn golden_bits_on_a_haswell_processor() {
         run_again_on("Haswell", &["bits_are_golden"]);
     }
 
-    /// A processor without AVX2 and FMA computes the same golden bits.
+    /// The golden bits also hold on a processor without AVX2 and FMA.
     #[test]
     fn golden_bits_on_a_nehalem_processor() {
         run_again_on("Nehalem", &["bits_are_golden"]);

@@ -5,16 +5,16 @@ use crate::train::adamw::{Buffers, Values};
 use crate::train::shared_buffer::SharedBuffer;
 use crate::train::train_state::TrainState;
 
-/// A training state, and perhaps a second set of buffers.
+/// A training state with an optional second set of buffers.
 ///
-/// An update works in place while no snapshot shares the current buffers. Otherwise it reads them, writes the result to
-/// the second set, and exchanges the two.
+/// An update works in place if no snapshot shares the current buffers. Otherwise it reads them, writes the result to
+/// the second set, and swaps the two sets.
 pub(crate) struct DoubleBuffer {
     current: TrainState,
     spare: Option<Spare>,
 }
 
-/// The second set. What it contains has no meaning.
+/// The second set of buffers. Its values have no meaning between updates.
 struct Spare {
     parameters: SharedBuffer,
     exp_avg: SharedBuffer,
@@ -42,7 +42,7 @@ impl DoubleBuffer {
         self.current = state;
     }
 
-    /// Whether an update needs no copy: no snapshot shares the current buffers, or none shares the second set.
+    /// Reports whether an update needs no copy: no snapshot shares the current buffers, or none shares the second set.
     pub(crate) fn can_update(&mut self) -> bool {
         !self.is_shared() || self.spare.as_mut().is_some_and(|spare| !spare.is_shared())
     }
@@ -52,9 +52,9 @@ impl DoubleBuffer {
         parameters.is_shared() || exp_avg.is_shared() || exp_avg_sq.is_shared()
     }
 
-    /// Lets `step` make the next update, whose number from 1 is its last argument. Where a snapshot shares the current
-    /// buffers, `step` gets them as values to begin with, and buffers to fill in whole. Where both sets are shared, the
-    /// values are copied first.
+    /// Makes the next update with `step`, whose last argument is the number of the update, from 1. If a snapshot shares
+    /// the current buffers, `step` gets them as the old values, and other buffers to fill completely. If snapshots
+    /// share both sets, the values are copied first.
     pub(crate) fn update(&mut self, step: impl FnOnce(&Layout, Option<Values<'_>>, Buffers<'_>, u64)) {
         let is_shared = self.is_shared();
         let current = &mut self.current;
@@ -129,7 +129,7 @@ mod tests {
         [weights.parameters.as_ptr(), weights.exp_avg.as_ptr(), weights.exp_avg_sq.as_ptr()]
     }
 
-    /// The bug of asynchronous savers: values from after the update.
+    /// A background save must never contain values from a later update.
     #[test]
     fn a_snapshot_never_sees_a_later_update() {
         let config = crate::train::schedule::ScheduleConfig::default();
@@ -165,7 +165,7 @@ mod tests {
         for round in 0..6 {
             let here = if round % 2 == 0 { first } else { second.expect("the spare ones") };
             assert_eq!(places(&weights), here, "{round}");
-            // In place, while nobody holds them.
+            // The update works in place if no snapshot exists.
             update(&mut weights, &optimizer);
             assert_eq!(places(&weights), here, "{round}");
             let snapshot = weights.current().state(optimizer.groups(), &schedule, 0);
@@ -173,10 +173,10 @@ mod tests {
             update(&mut weights, &optimizer);
             let there = *second.get_or_insert(places(&weights));
             assert_eq!(places(&weights), if round % 2 == 0 { there } else { first }, "{round}");
-            // In place again: the save is still under way, and the next update does not disturb it.
+            // In place again: the save is still running, and the next update does not touch its buffers.
             update(&mut weights, &optimizer);
             assert_eq!(places(&weights), if round % 2 == 0 { there } else { first }, "{round}");
-            // A second snapshot before the first has gone leaves no room.
+            // A second snapshot, while the first still exists, leaves no free set of buffers.
             let another = weights.current().state(optimizer.groups(), &schedule, 0);
             assert!(!weights.can_update());
             drop(another);

@@ -1,12 +1,12 @@
-//! Gradients of an update: the mean over its micro-batches as a fixed tree, its norm, and clipping.
+//! The gradient of an update: the mean over its micro-batches as a fixed tree, its norm, and clipping.
 
 use crate::error::EngineError;
 use rayon::prelude::*;
 
-/// Elements whose squares are summed by themselves.
+/// The number of elements whose squares are summed together.
 const CHUNK: usize = 4096;
 
-/// The sum of the gradients of `2^level` consecutive micro-batches, of which the first is a multiple of `2^level`.
+/// The sum of the gradients of `2^level` consecutive micro-batches. The index of the first is a multiple of `2^level`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subtree {
     first_leaf: u64,
@@ -15,64 +15,65 @@ pub struct Subtree {
 }
 
 impl Subtree {
-    /// A sum that was computed elsewhere; `first_leaf` is rounded down to a multiple of `2^level`.
+    /// Wraps a sum that was computed elsewhere. `first_leaf` is rounded down to a multiple of `2^level`.
     pub fn new(first_leaf: u64, level: u32, sum: Vec<f32>) -> Subtree {
         let level = level.min(u64::BITS - 1);
         Subtree { first_leaf: first_leaf >> level << level, level, sum }
     }
 
-    /// The first micro-batch.
+    /// Returns the index of the first micro-batch.
     pub fn first_leaf(&self) -> u64 {
         self.first_leaf
     }
 
-    /// The base-2 logarithm of the number of micro-batches.
+    /// Returns the base-2 logarithm of the number of micro-batches.
     pub fn level(&self) -> u32 {
         self.level
     }
 
-    /// The sum of their gradients.
+    /// Returns the sum of the gradients.
     pub fn sum(&self) -> &[f32] {
         &self.sum
     }
 
-    /// The micro-batch after the last.
+    /// Returns the index after the last micro-batch.
     fn end(&self) -> u64 {
         self.first_leaf.saturating_add(1 << self.level)
     }
 }
 
-/// The mean of an update's gradients, each a leaf with an index.
+/// The mean of an update's gradients. Each gradient is a leaf with an index.
 ///
-/// The sum is defined as a tree: neighbours are added in pairs, an odd last one passes up, until one sum is left, which
-/// is multiplied once by 1/n. Which leaves come first, and on which tree they are added, does not matter: a contiguous
-/// share of `n` leaves is at most 2 log2(n) whole subtrees ([`take_share`](GradientTree::take_share)), and the tree
-/// that gets all shares ([`merge`](GradientTree::merge)) has the bits of one that got every leaf.
+/// The sum is defined as a tree. Neighbours are added in pairs, and an odd last one passes up, until one sum is left.
+/// That sum is multiplied once by 1/n. The order in which leaves arrive does not matter, nor does the machine that adds
+/// them. A contiguous share of `n` leaves is at most 2 log2(n) whole subtrees
+/// ([`take_share`](GradientTree::take_share)). A tree that merges all shares ([`merge`](GradientTree::merge)) has the
+/// bits of a tree that was given every leaf.
 ///
 /// Leaves added in order take at most log2(n) + 1 buffers.
 #[derive(Debug)]
 pub struct GradientTree {
     len: usize,
-    /// Whole subtrees in the order of their leaves; no two of them are the halves of another.
+    /// Whole subtrees in the order of their leaves. No two of them are the halves of a larger one.
     subtrees: Vec<Subtree>,
     free: Vec<Vec<f32>>,
 }
 
 impl GradientTree {
-    /// A tree for gradients of `len` elements.
+    /// Creates a tree for gradients of `len` elements.
     pub fn new(len: usize) -> GradientTree {
         GradientTree { len, subtrees: Vec::new(), free: Vec::new() }
     }
 
-    /// The most buffers that a tree of `count` leaves holds, where they are added in order.
+    /// Returns the largest number of buffers that a tree of `count` leaves holds if they are added in order.
     pub fn num_buffers(count: u64) -> u64 {
         u64::from(count.max(1).ilog2()) + 1
     }
 
-    /// Adds a leaf, whose gradient `write` fills in whole.
+    /// Adds a leaf. `write` must overwrite the whole gradient.
     ///
     /// # Errors
-    /// The tree has the leaf already, or `write` fails. The tree is unchanged then.
+    /// Fails if the tree already has the leaf, or if `write` fails. The tree is then unchanged.
     pub fn add<T>(
         &mut self,
         leaf: u64,
@@ -95,7 +96,7 @@ impl GradientTree {
     /// Adds a whole subtree that was computed elsewhere.
     ///
     /// # Errors
-    /// The tree has some of its leaves already, or the sum has another length.
+    /// Fails if the tree already has one of its leaves, or if the sum has another length.
     pub fn merge(&mut self, subtree: Subtree) -> Result<(), EngineError> {
         if subtree.sum.len() != self.len {
             return Err(EngineError::Layout { expected: self.len, found: subtree.sum.len() });
@@ -105,7 +106,7 @@ impl GradientTree {
         Ok(())
     }
 
-    /// Removes everything that was added and returns it as the fewest whole subtrees.
+    /// Removes everything that was added, and returns it as the smallest number of whole subtrees.
     pub fn take_share(&mut self) -> Vec<Subtree> {
         std::mem::take(&mut self.subtrees)
     }
@@ -113,7 +114,7 @@ impl GradientTree {
     /// Removes everything that was added, and returns the mean.
     ///
     /// # Errors
-    /// The leaves are not `0..n`. The tree is unchanged then.
+    /// Fails if the leaves are not `0..n`. The tree is then unchanged.
     pub fn mean(&mut self) -> Result<Vec<f32>, EngineError> {
         let mut count = 0;
         for subtree in &self.subtrees {
@@ -137,7 +138,7 @@ impl GradientTree {
         Ok(total)
     }
 
-    /// Gives back the buffer of a mean, to be used again.
+    /// Takes back the buffer of a mean, to reuse it.
     pub fn recycle(&mut self, mean: Vec<f32>) {
         if mean.len() == self.len {
             self.free.push(mean);
@@ -150,7 +151,7 @@ impl GradientTree {
         self.free.extend(sums);
     }
 
-    /// The index among the subtrees of one that has the leaves `first..end`.
+    /// Returns the index at which a subtree with the leaves `first..end` belongs.
     fn place(&self, first: u64, end: u64) -> Result<usize, EngineError> {
         let place = self.subtrees.partition_point(|subtree| subtree.end() <= first);
         match self.subtrees.get(place) {
@@ -175,7 +176,7 @@ impl GradientTree {
             });
             let Some(index) = found else { break };
             let other = self.subtrees.remove(index);
-            // a + b is b + a: it does not matter which half came first.
+            // Addition is commutative: a + b has the bits of b + a, so the order of the halves does not matter.
             add_to(&mut subtree.sum, &other.sum);
             self.free.push(other.sum);
             subtree = Subtree {
@@ -189,7 +190,7 @@ impl GradientTree {
     }
 }
 
-/// `later = earlier + later`
+/// Computes `later = earlier + later`.
 fn add_to(later: &mut [f32], earlier: &[f32]) {
     later.par_chunks_mut(CHUNK).zip(earlier.par_chunks(CHUNK)).for_each(|(later, earlier)| {
         for (later, earlier) in later.iter_mut().zip(earlier) {
@@ -198,7 +199,7 @@ fn add_to(later: &mut [f32], earlier: &[f32]) {
     });
 }
 
-/// The Euclidean norm over all elements, in float64; chunks of fixed length are summed in order.
+/// Computes the Euclidean norm over all elements in float64. Chunks of fixed length are summed in order.
 pub fn global_norm(gradient: &[f32]) -> f64 {
     let squares: Vec<f64> = gradient
         .par_chunks(CHUNK)
@@ -215,8 +216,8 @@ pub fn global_norm(gradient: &[f32]) -> f64 {
     squares.iter().sum::<f64>().sqrt()
 }
 
-/// What a gradient of this norm is multiplied by, as `torch.nn.utils.clip_grad_norm_` has it: max / (norm + 1e-6), at
-/// most 1.
+/// Computes the factor that clips a gradient of this norm, with the formula of `torch.nn.utils.clip_grad_norm_`:
+/// max / (norm + 1e-6), at most 1.
 pub fn clip_coefficient(norm: f64, max_norm: f64) -> f64 {
     (max_norm / (norm + 1e-6)).min(1.0)
 }
@@ -256,7 +257,7 @@ mod tests {
         #[test]
         fn the_tree_is_the_defined_one(gradients in proptest::collection::vec(-1e3_f32..1e3, 1..40)) {
             let mut tree = tree_of(&gradients);
-            // Twice: nothing of one update reaches the next.
+            // Two rounds: nothing of the first update may reach the second.
             for round in 0..2 {
                 let mean = tree.mean().expect("all leaves");
                 prop_assert_eq!(mean[0].to_bits(), defined(&gradients).to_bits());
@@ -270,7 +271,8 @@ mod tests {
             }
         }
 
-        /// Any division of an update into contiguous shares, from one to as many as it has leaves, merged in any order.
+        /// Any division of an update into contiguous shares gives the same bits, from one share to one per leaf, merged
+        /// in any order.
         #[test]
         fn shares_give_the_bits_of_the_whole(
             leaves in proptest::collection::vec((-1e3_f32..1e3, proptest::bool::ANY, 0_u64..1000), 1..70),
@@ -281,7 +283,7 @@ mod tests {
                 .collect();
             let mut whole_loss = LossSum::default();
             losses.iter().for_each(|&loss| whole_loss.add(loss));
-            // A share begins where the second number says so; the third decides the order of merging.
+            // The second value decides where a share begins. The third decides the order of merging.
             let mut shares: Vec<(u64, Vec<u64>)> = Vec::new();
             for (leaf, &(_, begins, rank)) in (0..).zip(&leaves) {
                 match shares.last_mut() {

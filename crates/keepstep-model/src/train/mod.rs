@@ -1,4 +1,5 @@
-//! Updates of any model: the optimizer, the schedule, the gradient tree, the training state and its state dicts.
+//! Training, generic over the model: the optimizer, the schedule, the gradient tree, the training state and its state
+//! dicts.
 
 pub mod adamw;
 pub mod cpu_engine;

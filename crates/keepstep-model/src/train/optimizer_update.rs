@@ -1,10 +1,10 @@
-//! One update of an engine's state: the only sequence of calls that training, dry runs and benchmarks use.
+//! One update of an engine's state. Training, dry runs and benchmarks all use this sequence of calls.
 
 use crate::engine::{Batch, DropoutKey, Engine, EngineError, LossSum, OptimizerStep};
 use crate::train::gradient_tree::clip_coefficient;
 use crate::train::leaf_losses::LeafLosses;
 
-/// An update in the making. Dropping it before [`finish`](OptimizerUpdate::finish) discards its gradients.
+/// An unfinished update. Dropping it before [`finish`](OptimizerUpdate::finish) discards its gradients.
 pub struct OptimizerUpdate<'e> {
     engine: &'e mut dyn Engine,
     seed: u64,
@@ -12,18 +12,18 @@ pub struct OptimizerUpdate<'e> {
     losses: LeafLosses,
 }
 
-/// What an update found.
+/// The results of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct UpdateOutcome {
-    /// The losses of all its micro-batches.
+    /// The losses of all micro-batches.
     pub loss: LossSum,
     /// The norm of the mean gradient before clipping.
     pub grad_norm: f64,
 }
 
 impl<'e> OptimizerUpdate<'e> {
-    /// Begins the update after `global_step` completed ones. Dropout masks come from `seed`.
+    /// Begins the update that follows `global_step` completed ones. Dropout masks depend on `seed`.
     pub fn begin(engine: &'e mut dyn Engine, seed: u64, global_step: u64) -> OptimizerUpdate<'e> {
         OptimizerUpdate { engine, seed, global_step, losses: LeafLosses::default() }
     }
@@ -31,7 +31,7 @@ impl<'e> OptimizerUpdate<'e> {
     /// Computes the next micro-batch.
     ///
     /// # Errors
-    /// See [`Engine::accumulate`].
+    /// Fails for the same reasons as [`Engine::accumulate`].
     pub fn accumulate(&mut self, batch: &Batch<'_>) -> Result<LossSum, EngineError> {
         let leaf = self.losses.len();
         let key = DropoutKey { seed: self.seed, global_step: self.global_step, micro_batch: leaf };
@@ -40,12 +40,12 @@ impl<'e> OptimizerUpdate<'e> {
         Ok(loss)
     }
 
-    /// Clips the mean gradient to `max_grad_norm` (0 does not clip) and lets the optimizer use it, with every learning
-    /// rate times `factor`. Before anything changes, `check` sees the mean loss and the gradient's norm; its error
-    /// discards the update.
+    /// Clips the mean gradient to `max_grad_norm` (0 turns clipping off) and makes the optimizer step, with every
+    /// learning rate multiplied by `factor`. Before anything changes, `check` receives the mean loss and the gradient's
+    /// norm. If it fails, the update is discarded.
     ///
     /// # Errors
-    /// That of `check`, or of the engine.
+    /// Returns the error of `check` or of the engine.
     pub fn finish<E: From<EngineError>>(
         self,
         factor: f64,

@@ -1,49 +1,49 @@
-//! The learning rate of each update, by transformers' formulas (`transformers.optimization`).
+//! Learning rate schedules, with the formulas of transformers (`transformers.optimization`).
 
 use keepstep::settings;
 use keepstep_numerics::math::cos;
 use serde::{Deserialize, Serialize};
 
 settings! {
-    /// The learning rate over time, by transformers' formulas.
+    /// The learning rate schedule, with the formulas of transformers.
     pub struct ScheduleConfig {
-        /// The shape.
+        /// The shape of the schedule.
         result kind: ScheduleKind = ScheduleKind::Constant,
-        /// Updates during which the rate rises from 0.
+        /// Number of updates during which the rate rises from 0.
         result warmup_steps: u64 = 0,
-        /// Where the rate ends: `cosine_with_min_lr` and `warmup_stable_decay`.
+        /// The final rate, for `cosine_with_min_lr` and `warmup_stable_decay`.
         result min_lr: f64 = 0.0,
-        /// Updates of the last phase: `warmup_stable_decay`.
+        /// Number of updates in the decay phase of `warmup_stable_decay`.
         result decay_steps: u64 = 0,
     }
 }
 
-/// The shapes of the learning rate, under transformers' names.
+/// The shapes of a schedule, under transformers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {
-    /// The same at every update.
+    /// A constant rate.
     Constant,
-    /// The same once it has risen.
+    /// A constant rate after the warmup.
     ConstantWithWarmup,
-    /// Down to 0 in a straight line.
+    /// Linear decay to 0.
     Linear,
-    /// Down to 0 in half a cosine.
+    /// Decay to 0 along half a cosine.
     Cosine,
-    /// Down to `min_lr` in half a cosine.
+    /// Decay to `min_lr` along half a cosine.
     CosineWithMinLr,
-    /// Constant, and down to `min_lr` in half a cosine over the last `decay_steps`.
+    /// A constant rate, then decay to `min_lr` along half a cosine over the last `decay_steps`.
     WarmupStableDecay,
 }
 
 impl ScheduleKind {
-    /// Whether the rate does not depend on how long the run is.
+    /// Reports whether the rate is independent of the length of the run.
     pub fn is_constant(self) -> bool {
         matches!(self, ScheduleKind::Constant | ScheduleKind::ConstantWithWarmup)
     }
 }
 
-/// The learning rate as a pure function of the number of updates made.
+/// The learning rate as a pure function of the number of completed updates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     config: ScheduleConfig,
@@ -52,28 +52,28 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a run of `total_steps` updates whose highest rate is `learning_rate`.
+    /// Creates the schedule of a run of `total_steps` updates whose highest rate is `learning_rate`.
     pub fn new(config: &ScheduleConfig, learning_rate: f64, total_steps: u64) -> Schedule {
         Schedule { config: config.clone(), learning_rate, total_steps }
     }
 
-    /// The rate of update number `global_step`, from 0, as `LambdaLR` has it: the highest rate times the factor.
+    /// Returns the rate of update number `global_step`, from 0: the highest rate times the factor, as in `LambdaLR`.
     pub fn learning_rate(&self, global_step: u64) -> f64 {
         self.learning_rate * self.factor(global_step)
     }
 
-    /// What every group's rate is multiplied by in update number `step`, from 0.
+    /// Returns the factor of every group's rate in update number `step`, from 0.
     pub fn factor(&self, step: u64) -> f64 {
         let ScheduleConfig { kind, warmup_steps: warmup, min_lr, decay_steps: decay } = self.config;
         let min_ratio = min_lr / self.learning_rate;
         let part = |done: u64, of: u64| done as f64 / of.max(1) as f64;
         if step < warmup && kind != ScheduleKind::Constant {
             let factor = part(step, warmup);
-            // The one schedule that rises from its lowest rate rather than from 0.
+            // Only this schedule rises from its lowest rate. The others rise from 0.
             let rises = kind == ScheduleKind::WarmupStableDecay;
             return if rises { factor * (1.0 - min_ratio) + min_ratio } else { factor };
         }
-        // The angle is rounded as Python rounds it.
+        // The angle is rounded in the same way as in Python.
         let half_cosine = |progress: f64| 0.5 * (1.0 + cos(std::f64::consts::PI * progress));
         let progress = || part(step - warmup, self.total_steps.saturating_sub(warmup));
         match kind {

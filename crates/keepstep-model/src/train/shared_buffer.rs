@@ -1,11 +1,11 @@
-//! One flat buffer of float32 values that tensors of a checkpoint can share without a copy.
+//! A flat buffer of float32 values that the tensors of a checkpoint can share without a copy.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A flat float32 buffer, shared with the checkpoint that is being written.
+/// A flat float32 buffer that a checkpoint can share while it is being written.
 ///
-/// Invariant: what is shared never changes. An update writes to another buffer while a checkpoint holds this one.
+/// Invariant: shared values never change. While a checkpoint holds this buffer, an update writes to another one.
 #[derive(Debug, Clone)]
 pub struct SharedBuffer(Arc<Values>);
 
@@ -13,29 +13,29 @@ pub struct SharedBuffer(Arc<Values>);
 struct Values(Vec<f32>);
 
 impl SharedBuffer {
-    /// A buffer of these values.
+    /// Creates a buffer of these values.
     pub fn new(values: Vec<f32>) -> SharedBuffer {
         SharedBuffer(Arc::new(Values(values)))
     }
 
-    /// A buffer to write to later, whose memory the system has given already. Its values mean nothing.
+    /// Allocates a buffer to be written later. The system has already provided its memory. Its values have no meaning.
     pub fn spare(len: usize) -> SharedBuffer {
         SharedBuffer::new(vec![f32::NAN; len])
     }
 
-    /// Whether a checkpoint holds it.
+    /// Reports whether a checkpoint holds the buffer.
     pub fn is_shared(&mut self) -> bool {
-        // Unlike the count alone, this makes what the other holder has done visible here.
+        // Unlike reading the count, this also makes the other holder's actions visible to this thread.
         Arc::get_mut(&mut self.0).is_none()
     }
 
-    /// The values, to be changed. A buffer that something still shares is copied first, so that a checkpoint in the
-    /// making can never see a later update.
+    /// Returns the values, mutable. If the buffer is shared, it is copied first, because a checkpoint that is being
+    /// written must not see a later update.
     pub fn get_mut(&mut self) -> &mut [f32] {
         &mut Arc::make_mut(&mut self.0).0
     }
 
-    /// The same bytes, as a checkpoint's storage wants them.
+    /// Returns the same bytes for the storage of a checkpoint.
     pub fn share(&self) -> Arc<dyn AsRef<[u8]> + Send + Sync> {
         Arc::clone(&self.0) as _
     }

@@ -1,4 +1,5 @@
-//! The state dicts of model, optimizer and scheduler, as PyTorch names and shapes them, and back.
+//! Converts between training states and the state dicts of model, optimizer and scheduler, with PyTorch's names and
+//! shapes.
 
 use crate::layout::{Layout, NamedTensor};
 use crate::train::adamw::ParamGroup;
@@ -6,27 +7,27 @@ use crate::train::shared_buffer::SharedBuffer;
 use keepstep_pt::{Dict, Dtype, ReadError, Storage, Tensor, Value};
 use thiserror::Error;
 
-/// A state dict that does not belong to the model of the config.
+/// Why a state dict does not fit the model of the config.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StateDictError {
-    /// A tensor that the model has is not in the file.
-    #[error("`{dict}` lacks `{name}`, which the model has: it is a checkpoint of another model")]
+    /// The file does not have a tensor of the model.
+    #[error("`{dict}` does not have `{name}`, which the model has: it is a checkpoint of another model")]
     Missing {
         /// The state dict.
         dict: &'static str,
-        /// What is missing.
+        /// The missing entry.
         name: String,
     },
-    /// Something in the file has no place in the model.
+    /// The file has an entry that does not belong to the model.
     #[error("`{dict}` has `{name}`, which the model does not have: it is a checkpoint of another model")]
     Extra {
         /// The state dict.
         dict: &'static str,
-        /// What is too much.
+        /// The extra entry.
         name: String,
     },
-    /// A tensor of another shape.
+    /// A tensor has another shape.
     #[error("`{name}` has shape {found:?} in the checkpoint and {expected:?} in the model of the config")]
     Shape {
         /// The tensor.
@@ -36,22 +37,22 @@ pub enum StateDictError {
         /// Its shape in the file.
         found: Vec<usize>,
     },
-    /// A value of another kind than it must be.
+    /// A value has the wrong type.
     #[error("`{name}` is not {expected}")]
     Kind {
-        /// Where it stands.
+        /// The name of the value.
         name: String,
-        /// What it should be.
+        /// The type that it should have.
         expected: &'static str,
     },
-    /// Two records of the same thing differ.
+    /// A value contradicts the checkpoint's own count of updates.
     #[error("`{name}` is {found} where the checkpoint's own count makes it {expected}")]
     Contradiction {
-        /// Where it stands.
+        /// The name of the value.
         name: String,
-        /// What it should be.
+        /// The expected value.
         expected: String,
-        /// What it is.
+        /// The value in the file.
         found: String,
     },
     /// A tensor's bytes cannot be read.
@@ -59,12 +60,12 @@ pub enum StateDictError {
     Read {
         /// The tensor.
         name: String,
-        /// Why.
+        /// The cause.
         source: ReadError,
     },
 }
 
-/// The model's `state_dict()`: each tensor in a storage of its own, and tied names in the storage of their tensor.
+/// Returns the model's `state_dict()`. Each tensor has its own storage, which its tied names share.
 pub fn model_state_dict(layout: &Layout, parameters: &SharedBuffer) -> Value {
     let views: Vec<Tensor> = layout.tensors().iter().map(|tensor| view(tensor, parameters)).collect();
     let mut dict = Dict::new();
@@ -80,7 +81,7 @@ pub fn model_state_dict(layout: &Layout, parameters: &SharedBuffer) -> Value {
     Value::OrderedDict(dict)
 }
 
-/// Loads a model's state dict; every tensor of the model must be there and nothing else.
+/// Loads a model's state dict, which must contain exactly the tensors of the model.
 pub fn load_model(value: &Value, layout: &Layout, parameters: &mut [f32]) -> Result<(), StateDictError> {
     const DICT: &str = "model_state_dict";
     let dict = as_dict(value, DICT)?;
@@ -94,9 +95,9 @@ pub fn load_model(value: &Value, layout: &Layout, parameters: &mut [f32]) -> Res
     refuse_extra(dict, DICT, known)
 }
 
-/// `torch.optim.AdamW.state_dict()` with a scheduler attached.
+/// Returns `torch.optim.AdamW.state_dict()` with a scheduler attached.
 ///
-/// `factor` times a group's rate is the rate of the next update, as PyTorch has it after `scheduler.step()`.
+/// Each group's `lr` is its rate times `factor`: the rate of the next update, as in PyTorch after `scheduler.step()`.
 pub fn optimizer_state_dict(
     layout: &Layout,
     groups: &[ParamGroup],
@@ -109,7 +110,7 @@ pub fn optimizer_state_dict(
     if num_updates > 0 {
         for (index, tensor) in tensors(layout, groups).enumerate() {
             let mut entry = Dict::new();
-            // PyTorch counts in float32; the exact count stands under `keepstep`.
+            // PyTorch counts in float32. The exact count is stored under `keepstep`.
             entry.insert("step", Tensor::scalar(num_updates as f32));
             entry.insert("exp_avg", view(tensor, exp_avg));
             entry.insert("exp_avg_sq", view(tensor, exp_avg_sq));
@@ -145,7 +146,7 @@ pub fn optimizer_state_dict(
     Value::Dict(dict)
 }
 
-/// Loads the two moments; the hyperparameters are compared elsewhere.
+/// Loads the two moments. Hyperparameters are compared elsewhere.
 pub fn load_optimizer(
     value: &Value,
     layout: &Layout,
@@ -190,7 +191,7 @@ pub fn load_optimizer(
     Ok(())
 }
 
-/// `torch.optim.lr_scheduler.LambdaLR.state_dict()` after `num_updates` updates.
+/// Returns `torch.optim.lr_scheduler.LambdaLR.state_dict()` after `num_updates` updates.
 pub fn scheduler_state_dict(groups: &[ParamGroup], factor: f64, num_updates: u64) -> Value {
     let each = |value: &dyn Fn(&ParamGroup) -> Value| Value::List(groups.iter().map(value).collect());
     let mut dict = Dict::new();
@@ -204,7 +205,7 @@ pub fn scheduler_state_dict(groups: &[ParamGroup], factor: f64, num_updates: u64
     Value::Dict(dict)
 }
 
-/// Checks that the scheduler's state is what the run's own count makes it.
+/// Checks that the scheduler's state agrees with the run's own count of updates.
 pub fn check_scheduler(
     value: &Value,
     groups: &[ParamGroup],
@@ -239,7 +240,7 @@ pub fn check_scheduler(
     Ok(())
 }
 
-/// The tensors in the optimizer's order.
+/// Returns the tensors in the optimizer's order.
 fn tensors<'a>(layout: &'a Layout, groups: &'a [ParamGroup]) -> impl Iterator<Item = &'a NamedTensor> {
     groups.iter().flat_map(|group| &group.tensors).map(|&index| &layout.tensors()[index])
 }

@@ -1,4 +1,4 @@
-//! What a checkpoint holds of a model: parameters, the optimizer's two moments, and their count of updates.
+//! The training state of a model: parameters, the optimizer's two moments, and the number of updates.
 
 use crate::layout::Layout;
 use crate::train::adamw::ParamGroup;
@@ -8,10 +8,10 @@ use crate::train::state_dict::{self, StateDictError};
 use keepstep::checkpoint::{Checkpoint, State};
 use std::sync::Arc;
 
-/// Three flat buffers of one layout. A clone shares them, and what is shared never changes.
+/// Three flat buffers of one layout. A clone shares them, and shared buffers never change.
 #[derive(Debug, Clone)]
 pub struct TrainState {
-    /// The tensors.
+    /// The names, shapes and offsets of the tensors.
     pub layout: Arc<Layout>,
     /// The parameters.
     pub parameters: SharedBuffer,
@@ -19,17 +19,17 @@ pub struct TrainState {
     pub exp_avg: SharedBuffer,
     /// The second moments.
     pub exp_avg_sq: SharedBuffer,
-    /// Updates that the optimizer has made.
+    /// The number of updates that the optimizer has made.
     pub num_updates: u64,
 }
 
 impl TrainState {
-    /// The state before the first update. `parameters` are a buffer of the layout.
+    /// Creates the state before the first update. `parameters` must have the length of the layout.
     pub fn new(layout: Layout, parameters: Vec<f32>) -> TrainState {
         TrainState { parameters: SharedBuffer::new(parameters), ..TrainState::zeros(layout) }
     }
 
-    /// All 0, to be filled with what a file holds.
+    /// Creates a state of zeros, to be filled from a file.
     pub fn zeros(layout: Layout) -> TrainState {
         let zeros = || SharedBuffer::new(vec![0.0; layout.num_parameters()]);
         TrainState {
@@ -41,7 +41,7 @@ impl TrainState {
         }
     }
 
-    /// Takes over a checkpoint's. Nothing of it is held twice: tensors are read into the buffers in place.
+    /// Reads the state from a checkpoint. Tensors are read directly into the buffers, without a second copy.
     pub fn restore(&mut self, checkpoint: &Checkpoint, groups: &[ParamGroup]) -> Result<(), StateDictError> {
         self.num_updates = checkpoint.num_updates;
         let state = &checkpoint.state;
@@ -56,7 +56,7 @@ impl TrainState {
         )
     }
 
-    /// The three state dicts after `global_step` updates of the run; tensors share these buffers.
+    /// Returns the three state dicts after `global_step` updates of the run. Their tensors share these buffers.
     pub fn state(&self, groups: &[ParamGroup], schedule: &Schedule, global_step: u64) -> State {
         let factor = schedule.factor(global_step);
         State::of_training(

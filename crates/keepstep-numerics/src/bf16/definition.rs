@@ -1,15 +1,15 @@
-//! The definition's constants, and one multiply-add as the instruction does it.
+//! The constants of the definition, and one multiply-add with the rounding of the instruction.
 
-/// The length of a slice of the inner dimension. Each slice is summed by itself. Part of the definition.
+/// The length of a slice of the inner dimension. Each slice is summed separately. Part of the definition.
 pub(super) const SLICE: usize = 256;
 
 /// `sum + left · right`, rounded once to nearest even; a result that is tiny after rounding becomes a zero of its sign.
 /// `left` and `right` are bfloat16 numbers. None of the three arguments is denormal.
 ///
-/// A float32 below the smallest normal number is tiny. At the smallest normal number itself, rounding with and without a
-/// limit on exponents differ: an exact result that lies more than half an *unlimited* unit below it is tiny, although
-/// float32 rounds it up. The same sum scaled up shows this, because no limit cuts its rounding short. (Scaling is exact:
-/// so small a sum has small terms, and a nonzero sum is at least 2^-24 of its larger term.)
+/// A float32 below the smallest normal number is tiny. At the smallest normal number itself, rounding with and without
+/// a limit on exponents differ: an exact result that lies more than half an *unlimited* unit below it is tiny, although
+/// float32 rounds it up. The same sum scaled up shows this, because no limit cuts its rounding short. (Scaling is
+/// exact: so small a sum has small terms, and a nonzero sum is at least 2^-24 of its larger term.)
 #[inline(always)]
 pub(super) fn multiply_add(sum: f32, left: f32, right: f32) -> f32 {
     const SCALE: f32 = (1_u64 << 32) as f32;

@@ -1,4 +1,4 @@
-//! Which kernel this processor runs, and whether its instruction does what the definition says.
+//! The bf16 kernel for this processor, and the test that its instruction follows the definition.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    /// The fastest kernel of this processor.
+    /// Returns the fastest kernel of this processor.
     pub fn detect() -> Kernel {
         match Support::detect() {
             Support::Present => Kernel::Avx512,
@@ -21,14 +21,14 @@ impl Kernel {
     }
 }
 
-/// Whether this processor supports AVX512-BF16.
+/// This processor's support for AVX512-BF16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
-    /// It has the instruction, which does what the definition says.
+    /// The processor has the instruction, and it follows the definition.
     Present,
-    /// It does not have the instruction.
+    /// The processor does not have the instruction.
     Missing,
-    /// It has the instruction, which rounds differently from the definition.
+    /// The processor has the instruction, but it rounds differently from the definition.
     Differs,
 }
 
@@ -39,14 +39,14 @@ impl Support {
         *SUPPORT.get_or_init(test_processor)
     }
 
-    /// Why this processor cannot compute in bf16, as the part of a sentence.
+    /// Returns the reason why this processor cannot compute in bf16, as part of a sentence.
     pub fn lack(self) -> &'static str {
         match self {
             Support::Differs => {
                 "this processor's AVX512-BF16 instructions round differently from the definition"
             }
             Support::Missing | Support::Present => {
-                "this processor lacks the instructions for it (AVX512-BF16)"
+                "this processor does not have the instructions for it (AVX512-BF16)"
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Inputs that show whether an instruction rounds as the definition does.
+//! Inputs that reveal whether an instruction rounds according to the definition.
 
 use super::definition::multiply_add;
 
@@ -10,15 +10,15 @@ pub(super) struct Trial {
     pub(super) right: [u16; 2],
 }
 
-/// Adds a pair as the definition does: first the second member's product, then the first's.
+/// Adds a pair according to the definition: the second member's product first, then the first member's.
 pub(super) fn defined_pair(sum: f32, left: [u16; 2], right: [u16; 2]) -> f32 {
     let value = |bits: u16| f32::from_bits(u32::from(bits) << 16);
     let sum = multiply_add(sum, value(left[1]), value(right[1]));
     multiply_add(sum, value(left[0]), value(right[0]))
 }
 
-/// Inputs that distinguish the definition from other ways to round: the order of the members, one or two roundings, ties,
-/// cancellation, overflow, tiny results of both signs, and the boundary between tiny and not.
+/// Inputs that distinguish the definition from other ways to round: the order of the members, one or two roundings,
+/// ties, cancellation, overflow, tiny results of both signs, and the boundary between tiny and not.
 pub(super) fn trials() -> Vec<Trial> {
     // 0, 1, the neighbours of 1, 2^-12, 2^-24, 2^-63, 2^-75, 2^-76, 2^-126, the largest, infinity, NaN.
     const MEMBERS: [u16; 14] = [

@@ -1,4 +1,4 @@
-//! Memory that begins at a cache line, which kernels read fastest.
+//! Memory that begins at a cache line. Kernels read it fastest.
 
 /// Numbers in a cache line.
 const LINE: usize = 16;
@@ -12,7 +12,7 @@ struct CacheLine([f32; LINE]);
 pub struct AlignedBuffer(Vec<CacheLine>);
 
 impl AlignedBuffer {
-    /// An empty buffer.
+    /// Creates an empty buffer.
     pub const fn new() -> AlignedBuffer {
         AlignedBuffer(Vec::new())
     }
@@ -26,26 +26,26 @@ impl AlignedBuffer {
         }
     }
 
-    /// Numbers in the buffer: a whole number of cache lines.
+    /// Returns the length of the buffer: a whole number of cache lines.
     #[inline]
     pub fn len(&self) -> usize {
         self.0.len() * LINE
     }
 
-    /// Whether the buffer is still empty.
+    /// Reports whether the buffer is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The numbers, as a type of four bytes. Every value of [`bytemuck::Pod`] types is valid.
+    /// Returns the contents as a type of four bytes. Every bit pattern is valid for [`bytemuck::Pod`] types.
     #[inline]
     pub(crate) fn as_mut_slice<T: bytemuck::Pod>(&mut self) -> &mut [T] {
         const { assert!(size_of::<T>() == size_of::<f32>(), "numbers of four bytes") };
         bytemuck::cast_slice_mut(&mut self.0)
     }
 
-    /// The first `len` numbers, after growing to that length.
+    /// Returns the first `len` numbers, after growing to that length.
     #[inline]
     pub(crate) fn grown<T: bytemuck::Pod>(&mut self, len: usize) -> &mut [T] {
         self.grow(len);

@@ -1,4 +1,4 @@
-//! Which code computes a float32 matmul on this processor.
+//! Selects the code that computes float32 matmuls on this processor.
 
 #[cfg(target_arch = "x86_64")]
 use super::avx::{Avx2, Avx512};
@@ -34,7 +34,7 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    /// The fastest backend of this processor.
+    /// Returns the fastest backend of this processor.
     #[inline]
     pub(super) fn detect() -> Backend {
         #[cfg(target_arch = "x86_64")]
@@ -50,7 +50,7 @@ impl Backend {
         Backend::Loops
     }
 
-    /// How the backend packs right sides. `None` if it reads them in place.
+    /// Returns the backend's packing of right sides, or `None` if it reads them in place.
     pub(super) fn packing(self) -> Option<Packing> {
         match self {
             // SAFETY: the backend exists, so the processor has AVX-512.

@@ -1,6 +1,6 @@
-//! The definition of a matrix product: which rounded operations make an element, in which order.
+//! The definition of a matmul: the rounded operations that make an element, and their order.
 
-/// The length of a slice of the inner dimension. Each slice is summed by itself.
+/// The length of a slice of the inner dimension. Each slice is summed separately.
 ///
 /// The `gemm` crate, which tests compare with, cuts the inner dimension by the sizes of caches, but never below this
 /// length: it leaves a slice whole.

@@ -7,17 +7,17 @@ use super::task::{MatmulTask, matmul, serial_matmul};
 use crate::bf16;
 use crate::precision::Precision;
 
-/// How the matmuls of linear layers and of the head are computed.
+/// The kind of matmul for linear layers and the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MatmulKind {
-    /// In float32.
+    /// Factors and sums in float32.
     Float32,
-    /// With factors rounded to bfloat16 and sums in float32. Every kernel gives the same bits.
+    /// Factors rounded to bfloat16, and sums in float32. Every kernel gives the same bits.
     Bf16(bf16::Kernel),
 }
 
 impl MatmulKind {
-    /// The fastest kind of this precision on this processor.
+    /// Returns the fastest kind of this precision on this processor.
     pub fn detect(precision: Precision) -> MatmulKind {
         match precision {
             Precision::Float32 => MatmulKind::Float32,
@@ -25,10 +25,10 @@ impl MatmulKind {
         }
     }
 
-    /// `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs`, on all threads of the current pool.
+    /// Computes `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs`, on all threads of the current pool.
     ///
     /// # Panics
-    /// If the shapes do not fit.
+    /// If the shapes do not match.
     #[inline]
     pub fn matmul(self, out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
         match self {
@@ -37,10 +37,10 @@ impl MatmulKind {
         }
     }
 
-    /// The same as [`matmul`](MatmulKind::matmul), on this thread alone.
+    /// Computes the same as [`matmul`](MatmulKind::matmul), on this thread alone.
     ///
     /// # Panics
-    /// If the shapes do not fit.
+    /// If the shapes do not match.
     #[inline]
     pub fn serial_matmul(
         self,
@@ -55,7 +55,7 @@ impl MatmulKind {
         }
     }
 
-    /// How to pack a right side that several tasks share. `None` if packing it is of no use.
+    /// Returns the packing for a right side that several tasks share, or `None` if packing would not help.
     #[inline]
     pub fn packing(self) -> Option<Packing> {
         match self {

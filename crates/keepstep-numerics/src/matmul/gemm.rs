@@ -4,8 +4,8 @@ use super::matrix::Accumulate;
 use super::problem::Problem;
 use gemm_common::Parallelism;
 
-/// Whether the crate sums across the lanes of a vector, or rounds twice: with one column, an inner dimension of 1 or 2,
-/// and in small products of rows and columns that are both contiguous.
+/// Reports whether the crate sums across the lanes of a vector, or rounds twice. It does so with one column, with an
+/// inner dimension of 1 or 2, and in small matmuls of contiguous rows and contiguous columns.
 pub(super) fn sums_otherwise(problem: &Problem<'_>) -> bool {
     let both_contiguous = problem.lhs.col_stride == 1 && problem.rhs.row_stride == 1;
     problem.cols == 1 || problem.lhs.cols <= 2 || (both_contiguous && problem.rows * problem.cols <= 256)
@@ -26,9 +26,9 @@ pub(super) unsafe fn run(slice: &Problem<'_>, accumulate: Accumulate<'_>) {
     };
     let kernel = gemm_f32::gemm::f32::get_gemm_fn();
     let stride = |stride: usize| stride as isize;
-    // The crate's kernels run down columns: the transposed product makes the result's rows its columns.
-    // SAFETY: the matrices lie within their data, which constructors and ranges have checked; the caller guarantees that
-    // nothing else accesses the result.
+    // The crate's kernels run down columns, so it computes the transposed matmul: the result's rows become its columns.
+    // SAFETY: the matrices lie within their data, which constructors and ranges have checked; the caller guarantees
+    // that nothing else accesses the result.
     unsafe {
         kernel(
             slice.cols,

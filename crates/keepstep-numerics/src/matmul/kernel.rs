@@ -1,10 +1,11 @@
-//! The kernel: it computes tiles of the result in registers. A tile has 6 x 16 elements with AVX2, 12 x 32 with AVX-512 and
+//! The kernel: it computes tiles of the result in registers. A tile has 6 x 16 elements with AVX2, 12 x 32 with AVX-512
+//! and
 //! 12 x 8 with NEON.
 //!
-//! The right side is packed in panels of a tile's width, and a chunk of them stays in the second-level cache. Contiguous
-//! rows of the left side are read in place where the format allows it, and packed otherwise. Contiguous columns are packed
-//! in panels of a tile's height. The method is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix
-//! Multiplication" (2008).
+//! The right side is packed in panels of a tile's width, and a chunk of them stays in the second-level cache.
+//! Contiguous rows of the left side are read in place where the format allows it, and packed otherwise. Contiguous
+//! columns are packed in panels of a tile's height. The method is that of Goto and van de Geijn, "Anatomy of
+//! High-Performance Matrix Multiplication" (2008).
 
 use super::aligned::AlignedBuffer;
 use super::matrix::Accumulate;
@@ -116,14 +117,14 @@ pub(crate) unsafe fn run<S: Simd>(slice: &Problem<'_>, accumulate: Accumulate<'_
     });
 }
 
-/// Where the kernel reads the left side.
+/// The place from which the kernel reads the left side.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LeftLayout {
-    /// In the matrix.
+    /// The matrix itself.
     InPlace,
-    /// Packed row by row.
+    /// A copy, packed row by row.
     Rows,
-    /// Packed in panels of a tile's height.
+    /// A copy, packed in panels of a tile's height.
     Panels,
 }
 
@@ -140,7 +141,7 @@ impl LeftLayout {
 /// Computes `ROWS` rows of a tile.
 ///
 /// # Safety
-/// As [`Simd::compute`].
+/// The contract of [`Simd::compute`].
 #[inline(always)]
 pub(crate) unsafe fn compute<S: Simd, const ROWS: usize, const IS_PACKED: bool>(
     tile: Tile<S>,
@@ -148,7 +149,8 @@ pub(crate) unsafe fn compute<S: Simd, const ROWS: usize, const IS_PACKED: bool>(
 ) {
     const { assert!(S::TILE_COLS <= WIDEST_TILE) };
     // SAFETY: by the tile's promises, each row of the left side has `steps` factors, the panel of the right side has
-    // `steps * TILE_COLS`, and the tile's elements of the result are ours alone. The caller guarantees the instructions.
+    // `steps * TILE_COLS`, and the tile's elements of the result are ours alone. The caller guarantees the
+    // instructions.
     unsafe {
         for row in 0..ROWS {
             let out = tile.out.wrapping_add(row * tile.out_stride);

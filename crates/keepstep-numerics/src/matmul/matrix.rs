@@ -20,7 +20,7 @@ pub struct MatrixMut<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// A contiguous row-major matrix.
+    /// Views a slice as a contiguous row-major matrix.
     ///
     /// # Panics
     /// If the matrix reaches beyond the data.
@@ -28,7 +28,7 @@ impl<'a> Matrix<'a> {
         Matrix::strided(data, rows, cols, cols)
     }
 
-    /// A row-major matrix whose rows lie `row_stride` apart.
+    /// Views a slice as a row-major matrix whose rows lie `row_stride` apart.
     ///
     /// # Panics
     /// If the matrix reaches beyond the data, or rows overlap.
@@ -37,12 +37,12 @@ impl<'a> Matrix<'a> {
         Matrix { data, rows, cols, row_stride, col_stride: 1 }
     }
 
-    /// Its number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The transpose. Nothing moves in memory.
+    /// Returns the transpose. Nothing moves in memory.
     #[must_use]
     pub fn transposed(self) -> Matrix<'a> {
         Matrix {
@@ -56,7 +56,7 @@ impl<'a> Matrix<'a> {
 }
 
 impl<'a> MatrixMut<'a> {
-    /// A contiguous row-major matrix.
+    /// Views a mutable slice as a contiguous row-major matrix.
     ///
     /// # Panics
     /// If the matrix reaches beyond the data.
@@ -64,7 +64,7 @@ impl<'a> MatrixMut<'a> {
         MatrixMut::strided(data, rows, cols, cols)
     }
 
-    /// A row-major matrix whose rows lie `row_stride` apart.
+    /// Views a mutable slice as a row-major matrix whose rows lie `row_stride` apart.
     ///
     /// # Panics
     /// If the matrix reaches beyond the data, or rows overlap.
@@ -80,7 +80,7 @@ fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
     assert!(needed <= len, "a matrix of {rows} x {cols} reaches beyond its data");
 }
 
-/// What a matmul does with the numbers that the result already holds.
+/// The treatment of the values that the result of a matmul already holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Accumulate<'a> {
     /// Overwrites them: `out = lhs · rhs`.
@@ -92,7 +92,7 @@ pub enum Accumulate<'a> {
 }
 
 impl<'a> Accumulate<'a> {
-    /// What happens to the columns from `col` on.
+    /// Returns the same treatment for the columns from `col` on.
     #[inline(always)]
     pub(crate) fn at_col(self, col: usize) -> Accumulate<'a> {
         match self {

@@ -1,7 +1,7 @@
 //! A matrix times a vector, with the bits of a [`matmul`](super::matmul) of one row.
 //!
-//! Decoding uses these. It reads each matrix once and uses nothing again, so memory limits the speed, and what matters is to
-//! read in order. Both functions compute a range of the result, so that threads can share the work without sharing a sum.
+//! Decoding uses these functions. It reads each matrix once and never again, so memory limits the speed, and the matrix
+//! must be read in order. Both functions compute a range of the result: threads share the work and never split a sum.
 
 use super::definition::SLICE;
 use super::prefetch::prefetch_numbers;
@@ -62,7 +62,8 @@ vectorized! {
     }
 }
 
-/// `out = matrix · x`: the product of `x` with each of the matrix's `out.len()` rows, which begin `stride` apart.
+/// Computes `out = matrix · x`: the dot product of `x` with each of the matrix's `out.len()` rows, which begin `stride`
+/// apart.
 pub fn matvec(out: &mut [f32], x: &[f32], matrix: &[f32], stride: usize) {
     #[cfg(target_arch = "x86_64")]
     if crate::vectorized::has_avx2_fma() {
@@ -100,8 +101,8 @@ fn chains(out: &mut [f32], x: &[f32], matrix: &[f32], stride: usize) {
     }
 }
 
-/// `CHAINS` registers of rows at a time. Squares of numbers are transposed, so that a register holds one column of as many
-/// rows as it has lanes, and each lane is the chain of one row.
+/// Computes `CHAINS` registers of rows at a time. Square blocks are transposed: a register then holds one column of as
+/// many rows as it has lanes, and each lane is the chain of one row.
 ///
 /// # Safety
 /// The processor has the set.
@@ -132,8 +133,8 @@ unsafe fn transposing<S: SimdF32, const CHAINS: usize>(
                     let next = (index + 1) * group * len + (slice * SLICE + k) * group;
                     prefetch_numbers(matrix, next, group * S::LANES);
                 }
-                // SAFETY: the numbers from `slice * SLICE + k` on, as many as a register has, of the group's rows lie within
-                // the matrix, as asserted. The caller guarantees the instructions.
+                // SAFETY: the numbers from `slice * SLICE + k` on, as many as a register has, of the group's rows lie
+                // within the matrix, as asserted. The caller guarantees the instructions.
                 unsafe {
                     let first = rows.as_ptr().add(slice * SLICE + k);
                     let mut columns = [S::load_transposed(first, stride); CHAINS];

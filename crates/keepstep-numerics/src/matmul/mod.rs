@@ -1,11 +1,11 @@
-//! Matrix products (matmuls) whose every bit is defined.
+//! Matmuls whose every bit is defined.
 //!
 //! # The definition
 //! The inner dimension is cut into slices of 512. Within a slice, an element of the result is a chain of fused
 //! multiply-adds in ascending order that begins at +0. The slices' sums are then added in ascending order.
 //!
-//! The kernel, the number of threads and the width of vectors do not change an element. One kernel does the work, compiled
-//! for AVX-512, for AVX2 with FMA, and for NEON. Other processors run plain loops.
+//! The kernel, the number of threads and the width of vectors do not change an element. One kernel does the work,
+//! compiled for AVX-512, for AVX2 with FMA, and for NEON. Other processors run plain loops.
 //!
 //! # Files
 //! - `definition`: the length of a slice, and the definition word for word.

@@ -17,8 +17,8 @@ pub(super) unsafe fn right<S: SimdF32>(out: &mut [f32], rhs: &Matrix<'_>, col: u
     let data = &rhs.data[col * rhs.col_stride..];
     assert!(inner * cols.next_multiple_of(S::TILE_COLS) <= out.len(), "room for whole panels");
     debug_assert!(rhs.row_stride == 1 || rhs.col_stride == 1);
-    // SAFETY: reads stay within the columns `col..col + cols` of the matrix, which lies within its data. Writes stay within
-    // `inner` factors for each column of whole panels, as asserted. The caller guarantees the instructions.
+    // SAFETY: reads stay within the columns `col..col + cols` of the matrix, which lies within its data. Writes stay
+    // within `inner` factors for each column of whole panels, as asserted. The caller guarantees the instructions.
     unsafe {
         let out = out.as_mut_ptr();
         if rhs.col_stride == 1 {

@@ -5,7 +5,7 @@ use super::matrix::Matrix;
 use super::simd::Simd;
 use std::marker::PhantomData;
 
-/// Columns of the widest tile. Ranges of columns begin at multiples of it, so that they consist of whole panels.
+/// The number of columns in the widest tile. Ranges of columns begin at multiples of it and consist of whole panels.
 pub(super) const WIDEST_TILE: usize = 32;
 
 /// Columns that one task packs.
@@ -21,7 +21,7 @@ pub struct Packing {
     pack_right: unsafe fn(&mut [f32], &Matrix<'_>, usize, usize),
 }
 
-/// What a kernel must know about a packed matrix to read it.
+/// The format of a packed matrix, which a kernel compares with its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Format {
     tile_cols: usize,
@@ -36,7 +36,7 @@ impl Format {
 }
 
 impl Packing {
-    /// How the kernel packs that is compiled for this set of instructions.
+    /// Returns the packing of the kernel that is compiled for this set of instructions.
     ///
     /// # Safety
     /// The processor has the set.
@@ -50,7 +50,7 @@ impl Packing {
         Packing { format: Format::from_simd::<S>(), slice: S::SLICE, pack_right: pack_right::<S> }
     }
 
-    /// The room that any kernel needs at most for a packed matrix, in numbers of four bytes.
+    /// Returns the largest room that any kernel needs for a packed matrix, in numbers of four bytes.
     #[inline]
     pub fn max_len(inner: usize, cols: usize) -> usize {
         inner * cols.next_multiple_of(WIDEST_TILE)
@@ -59,8 +59,8 @@ impl Packing {
     /// Appends the work of packing a matrix to `tasks` and returns the packed matrix, which is ready after these tasks.
     ///
     /// # Safety
-    /// The buffer's [`max_len`](Packing::max_len) numbers from `first` on belong to this matrix until the last task and the
-    /// last use of the packed matrix. Nothing reads the packed matrix before all tasks are done.
+    /// The buffer's [`max_len`](Packing::max_len) numbers from `first` on belong to this matrix until the last task and
+    /// the last use of the packed matrix. Nothing reads the packed matrix before all tasks are done.
     ///
     /// # Panics
     /// If the buffer is too short.
@@ -93,7 +93,7 @@ impl Packing {
     }
 }
 
-/// Memory for packed matrices. Several may lie in it, each in a range of its own.
+/// Memory for packed matrices. It can hold several, each in a separate range.
 #[derive(Debug, Clone, Copy)]
 pub struct PackBuffer<'a> {
     start: *mut f32,
@@ -102,7 +102,7 @@ pub struct PackBuffer<'a> {
 }
 
 impl<'a> PackBuffer<'a> {
-    /// All of a buffer.
+    /// Wraps a whole buffer.
     #[inline]
     pub fn new(buffer: &'a mut AlignedBuffer) -> PackBuffer<'a> {
         let numbers = buffer.as_mut_slice::<f32>();
@@ -113,8 +113,8 @@ impl<'a> PackBuffer<'a> {
 /// A range of columns of one slice, to pack on any thread.
 ///
 /// # Invariants
-/// `out` points to `out_len` numbers that no other task and no reader uses before this task is done. The processor has the
-/// instructions of `pack_right`.
+/// `out` points to `out_len` numbers that no other task and no reader uses before this task is done. The processor has
+/// the instructions of `pack_right`.
 #[derive(Debug)]
 pub struct PackTask<'a> {
     pack_right: unsafe fn(&mut [f32], &Matrix<'_>, usize, usize),
@@ -125,7 +125,8 @@ pub struct PackTask<'a> {
     cols: usize,
 }
 
-// SAFETY: by the type's invariants, a task's range of the buffer belongs to the task alone, on whichever thread it runs.
+// SAFETY: by the type's invariants, a task's range of the buffer belongs to the task alone, on whichever thread it
+// runs.
 unsafe impl Send for PackTask<'_> {}
 
 impl PackTask<'_> {
@@ -150,19 +151,19 @@ pub struct PackedRhs<'a> {
     buffer: PhantomData<&'a AlignedBuffer>,
 }
 
-// SAFETY: it only reads, and the caller of `Packing::pack` has promised that nothing writes at the same time.
+// SAFETY: a packed matrix is only read. By the contract of `Packing::pack`, nothing writes to it at the same time.
 unsafe impl Send for PackedRhs<'_> {}
-// SAFETY: it only reads, and the caller of `Packing::pack` has promised that nothing writes at the same time.
+// SAFETY: a packed matrix is only read. By the contract of `Packing::pack`, nothing writes to it at the same time.
 unsafe impl Sync for PackedRhs<'_> {}
 
 impl PackedRhs<'_> {
-    /// The same matrix from the slice on that begins at `start` in the inner dimension.
+    /// Returns the same matrix from the slice on that begins at `start` in the inner dimension.
     pub(super) fn at_inner(mut self, start: usize) -> Self {
         self.start = self.start.wrapping_add(start / self.format.step * self.cols);
         self
     }
 
-    /// The first panel, if the panels have the format that this kernel reads.
+    /// Returns the first panel, if the panels have the format that this kernel reads.
     pub(super) fn panels<S: Simd>(self) -> Option<*const S::Factor> {
         (self.format == Format::from_simd::<S>()).then_some(self.start.cast())
     }

@@ -6,8 +6,8 @@ use super::packed::PackedRhs;
 /// `out = lhs · rhs`, or a rectangle of it, or a range of its inner dimension.
 ///
 /// # Invariants
-/// The matrices' shapes fit. `out` points to `rows` rows of `cols` numbers, `out_stride` apart. They were borrowed mutably
-/// for `'a`, so they stay valid. Rectangles that run at the same time are disjoint.
+/// The matrices' shapes fit. `out` points to `rows` rows of `cols` numbers, `out_stride` apart. They were borrowed
+/// mutably for `'a`, so they stay valid. Rectangles that run at the same time are disjoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Problem<'a> {
     pub(crate) out: *mut f32,
@@ -22,7 +22,8 @@ pub(crate) struct Problem<'a> {
 
 // SAFETY: `out` is the only pointer, and problems on different threads write to disjoint rectangles.
 unsafe impl Send for Problem<'_> {}
-// SAFETY: a shared reference gives read access to the fields only. Writing needs an unsafe call, which states the promise.
+// SAFETY: a shared reference gives read access to the fields only. Writing needs an unsafe call, which states the
+// promise.
 unsafe impl Sync for Problem<'_> {}
 
 impl<'a> Problem<'a> {
@@ -66,8 +67,8 @@ impl<'a> Problem<'a> {
         self
     }
 
-    /// Calls `compute` with slices of at most `len` of the inner dimension, in ascending order. The first slice treats the
-    /// result as `accumulate` tells; the others add to it.
+    /// Calls `compute` with slices of at most `len` of the inner dimension, in ascending order. The first slice treats
+    /// the result as `accumulate` tells; the others add to it.
     ///
     /// # Safety
     /// Nothing else accesses the result during the call.
@@ -114,7 +115,8 @@ impl<'a> Problem<'a> {
     #[allow(clippy::mut_from_ref, reason = "the caller guarantees that the row has one user")]
     pub(crate) unsafe fn out_row(&self, row: usize) -> &mut [f32] {
         debug_assert!(row < self.rows);
-        // SAFETY: the result has this row, by the type's invariants. The caller guarantees that nothing else accesses it.
+        // SAFETY: the result has this row, by the type's invariants. The caller guarantees that nothing else accesses
+        // it.
         unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_stride), self.cols) }
     }
 }

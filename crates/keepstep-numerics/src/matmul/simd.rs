@@ -1,11 +1,11 @@
-//! The traits that a set of vector instructions implements, so that the arithmetic is written once.
+//! The traits of a set of vector instructions. The arithmetic is written once, over these traits.
 //!
-//! [`kernel`](super::kernel) and [`pack`](super::pack) are generic over these traits. Each set inlines them into functions
-//! that are compiled for its instructions: see [`simd_impl`](super::simd_impl).
+//! [`kernel`](super::kernel) and [`pack`](super::pack) are generic over these traits. Each set inlines them into
+//! functions that are compiled for its instructions: see [`simd_impl`](super::simd_impl).
 
 use super::matrix::{Accumulate, Matrix};
 
-/// What the kernel needs of a set of vector instructions and of a precision.
+/// The operations of a set of vector instructions, in one precision, that the kernel uses.
 ///
 /// # Safety of the functions
 /// A caller of any function guarantees that the processor has the set. Functions that take a pointer read or write
@@ -46,12 +46,12 @@ pub(crate) trait Simd: Sized {
     /// The tile keeps the promises of its fields.
     unsafe fn compute<const ROWS: usize, const IS_PACKED: bool>(tile: Tile<Self>, accumulate: Accumulate<'_>);
 
-    /// Packs the columns `col..col + cols` into panels of `TILE_COLS` columns. A panel holds `TILE_COLS` factors for each
-    /// step along the inner dimension; columns that the matrix does not have are zero.
+    /// Packs the columns `col..col + cols` into panels of `TILE_COLS` columns. A panel holds `TILE_COLS` factors for
+    /// each step along the inner dimension; columns that the matrix does not have are zero.
     unsafe fn pack_right(out: &mut [Self::Factor], rhs: &Matrix<'_>, col: usize, cols: usize);
 
-    /// Packs the rows `row..row + rows` of a matrix with contiguous columns into panels of `TILE_ROWS` rows. A panel holds
-    /// `TILE_ROWS` factors for each step. Factors of rows that the matrix does not have may stay as they are.
+    /// Packs the rows `row..row + rows` of a matrix with contiguous columns into panels of `TILE_ROWS` rows. A panel
+    /// holds `TILE_ROWS` factors for each step. Factors of rows that the matrix does not have may stay as they are.
     unsafe fn pack_left(out: &mut [Self::Factor], lhs: &Matrix<'_>, row: usize, rows: usize);
 
     /// Packs the rows `row..row + rows` of a matrix with contiguous rows, one after the other. Each takes the room of a
@@ -98,7 +98,7 @@ impl<S: Simd> Tile<S> {
     /// Computes `height` rows, one of the heights that [`height_of`] returns.
     ///
     /// # Safety
-    /// As [`Simd::compute`].
+    /// The contract of [`Simd::compute`].
     pub(crate) unsafe fn run<const IS_PACKED: bool>(self, height: usize, accumulate: Accumulate<'_>) {
         // SAFETY: the caller guarantees the instructions and the promises of the tile's fields.
         unsafe {

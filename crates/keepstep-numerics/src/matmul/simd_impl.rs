@@ -1,4 +1,4 @@
-//! What the implementations of [`Simd`](super::simd::Simd) have in common, as macros over the names of intrinsics.
+//! The common parts of the implementations of [`Simd`](super::simd::Simd), as macros over the names of intrinsics.
 
 /// The functions on registers of sums.
 macro_rules! sums {

@@ -17,7 +17,8 @@ const PART_COLS: usize = WIDEST_TILE;
 /// The most rows or columns of a part. With longer parts, threads would wait for the last one.
 const LONGEST_PART: usize = 768;
 
-/// A matmul, or a part of one, to compute on any thread. Tasks of the same matmul write to disjoint parts of its result.
+/// A matmul, or a part of one, to compute on any thread. Tasks of the same matmul write to disjoint parts of its
+/// result.
 #[derive(Debug)]
 pub struct MatmulTask<'a> {
     problem: Problem<'a>,
@@ -25,10 +26,10 @@ pub struct MatmulTask<'a> {
 }
 
 impl<'a> MatmulTask<'a> {
-    /// A whole matmul.
+    /// Creates one task for a whole matmul.
     ///
     /// # Panics
-    /// If the shapes do not fit.
+    /// If the shapes do not match.
     pub fn new(
         out: MatrixMut<'a>,
         accumulate: Accumulate<'a>,
@@ -38,10 +39,11 @@ impl<'a> MatmulTask<'a> {
         MatmulTask { problem: Problem::new(out, lhs, rhs), accumulate }
     }
 
-    /// A matmul as a few tasks for each thread of the current pool. Each element of the result belongs to one task.
+    /// Splits a matmul into a few tasks for each thread of the current pool. Each element of the result belongs to one
+    /// task.
     ///
     /// # Panics
-    /// If the shapes do not fit.
+    /// If the shapes do not match.
     pub fn split(
         out: MatrixMut<'a>,
         accumulate: Accumulate<'a>,
@@ -77,7 +79,7 @@ impl<'a> MatmulTask<'a> {
         self
     }
 
-    /// The problem, for a kernel of another precision. Its result belongs to this task alone.
+    /// Returns the problem, for a kernel of another precision. Its result belongs to this task alone.
     pub(crate) fn into_problem(self) -> (Problem<'a>, Accumulate<'a>) {
         (self.problem, self.accumulate)
     }
@@ -98,18 +100,19 @@ impl<'a> MatmulTask<'a> {
     }
 }
 
-/// `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs` in float32, on all threads of the current pool.
+/// Computes `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs` in float32, on all threads of the current
+/// pool.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not match.
 pub fn matmul(out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
     run_parallel(out, accumulate, lhs, rhs, MatmulTask::run);
 }
 
-/// The same as [`matmul`], on this thread alone.
+/// Computes the same as [`matmul`], on this thread alone.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not match.
 pub fn serial_matmul(out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
     MatmulTask::new(out, accumulate, lhs, rhs).run();
 }
@@ -117,7 +120,7 @@ pub fn serial_matmul(out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix
 /// Splits a matmul and calls `run` with its tasks on all threads of the current pool.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not match.
 pub(crate) fn run_parallel<'a>(
     out: MatrixMut<'a>,
     accumulate: Accumulate<'a>,

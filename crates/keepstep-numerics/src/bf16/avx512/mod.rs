@@ -1,4 +1,4 @@
-//! The definition computed by its own instruction, in the same kernel as float32.
+//! The definition, computed by the instruction VDPBF16PS in the same kernel as float32.
 
 mod pack;
 
@@ -86,7 +86,7 @@ impl Simd for Avx512Bf16 {
     }
 }
 
-/// Whether the processor and the operating system support what the kernel needs.
+/// Reports whether the processor and the operating system support the kernel.
 pub(super) fn is_present() -> bool {
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512bw")

@@ -75,8 +75,8 @@ pub(super) fn transposed<const STRIDE: usize>(
     for first in (0..STRIDE).step_by(LANES) {
         for start in (0..len).step_by(2 * LANES) {
             let count = len - start;
-            // SAFETY: the masks limit reads to numbers of the matrix, and writes cover whole rows of the panel: both lie in
-            // their slices, as asserted.
+            // SAFETY: the masks limit reads to numbers of the matrix, and writes cover whole rows of the panel: both
+            // lie in their slices, as asserted.
             unsafe {
                 let mut columns = [_mm512_setzero_ps(); LANES];
                 for (index, column) in columns.iter_mut().enumerate().take(width.saturating_sub(first)) {
@@ -100,8 +100,8 @@ pub(super) fn along(panel: &mut [u32], src: &[f32], src_stride: usize, rows: usi
     for row in 0..rows {
         for start in (0..len).step_by(2 * LANES) {
             let count = len - start;
-            // SAFETY: the masks limit reads to numbers of the matrix and writes to one row of the panel: both lie in their
-            // slices, as asserted.
+            // SAFETY: the masks limit reads to numbers of the matrix and writes to one row of the panel: both lie in
+            // their slices, as asserted.
             unsafe {
                 let values = pairs(src.as_ptr().wrapping_add(row * src_stride + start), count);
                 let to = panel.as_mut_ptr().add((row * SLICE + start) / 2).cast();

@@ -78,8 +78,8 @@ unsafe fn sums_with<
     assert!(pairs > 0 && (ROWS - 1) * LHS_ROW + (2 * pairs - 1) * LHS_K < lhs.len(), "a whole left panel");
     assert!(2 * pairs * COLS <= rhs.len(), "a whole right panel");
     for col in (0..COLS).step_by(REGISTERS * S::LANES) {
-        // SAFETY: the left panel has `2 * pairs` numbers of each row and the right panel as many of each column, as asserted.
-        // A row of the tile has `COLS` numbers. The caller guarantees the instructions.
+        // SAFETY: the left panel has `2 * pairs` numbers of each row and the right panel as many of each column, as
+        // asserted. A row of the tile has `COLS` numbers. The caller guarantees the instructions.
         unsafe {
             let mut sums = [[S::zero(); REGISTERS]; ROWS];
             for pair in 0..pairs {

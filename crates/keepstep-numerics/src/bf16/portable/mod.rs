@@ -1,5 +1,5 @@
-//! The definition on any processor, as tiles of packed panels. The method is that of BLIS: Van Zee and van de Geijn, "BLIS:
-//! A Framework for Rapidly Instantiating BLAS Functionality" (2015).
+//! The definition on any processor, as tiles of packed panels. The method is that of BLIS: Van Zee and van de Geijn,
+//! "BLIS: A Framework for Rapidly Instantiating BLAS Functionality" (2015).
 
 mod fused;
 mod pack;

@@ -47,7 +47,8 @@ pub(super) fn pack_rhs(panel: &mut [f32], rhs: &Matrix<'_>, col: usize, cols: us
 }
 
 vectorized! {
-    /// Packs `len` contiguous rows, `width` numbers of each, padded to `stride`. A row of zeros follows an odd last row.
+    /// Packs `len` contiguous rows, `width` numbers of each, padded to `stride`. A row of zeros follows an odd last
+    /// row.
     fn across(panel: &mut [f32], src: &[f32], src_stride: usize, width: usize, stride: usize, len: usize) {
         for (k, row) in panel.chunks_exact_mut(stride).take(len).enumerate() {
             let src = &src[k * src_stride..k * src_stride + width];

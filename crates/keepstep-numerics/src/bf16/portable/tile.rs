@@ -19,10 +19,10 @@ pub(super) fn sums(tile: &mut Tile, layout: LhsLayout, pairs: usize, lhs: Panel<
     }
 }
 
-/// Whether no sum of these panels' products can be tiny, in any order of addition.
+/// Reports whether every sum of these panels' products is zero or not tiny, in any order of addition.
 ///
-/// A bfloat16 number with the exponent e is a multiple of 2^(e - 7). So all products are multiples of one power of two, and
-/// so is every sum, before and after rounding: a sum that is not zero is at least that power.
+/// A bfloat16 number with the exponent e is a multiple of 2^(e - 7). So all products are multiples of one power of two,
+/// and so is every sum, before and after rounding: a sum that is not zero is at least that power.
 fn nothing_is_tiny(left: u32, right: u32) -> bool {
     let exponent = |least: u32| least.wrapping_add(1) >> 23;
     // With biased exponents: (left - 127 - 7) + (right - 127 - 7) >= -126.
