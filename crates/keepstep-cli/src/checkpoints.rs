@@ -102,7 +102,10 @@ pub(crate) fn load_path(path: &Path) -> Result<Checkpoint, Failure> {
     let candidates = Candidates::new(path);
     match find(&Disk, &candidates).map_err(|error| Failure::of(1, &error))? {
         Some(found) => Ok(found.checkpoint),
-        None => Err(Failure::new(1, format!("{}: there is no checkpoint in this folder", path.display()))),
+        None => Err(Failure::new(
+            1,
+            format!("{}: this folder has no valid checkpoint; give a run's output_dir", path.display()),
+        )),
     }
 }
 

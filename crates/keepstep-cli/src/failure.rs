@@ -13,7 +13,7 @@ pub(crate) mod status {
     pub(crate) const DONE: u8 = 0;
     /// `diff` found a difference.
     pub(crate) const DIFFERENT: u8 = 1;
-    /// Stopped early, and the same command goes on: EX_TEMPFAIL of sysexits.h.
+    /// Stopped early; the same command continues. EX_TEMPFAIL of sysexits.h.
     pub(crate) const RESUMABLE: u8 = 75;
     /// Stopped by Ctrl-C where the signal cannot be raised again.
     pub(crate) const INTERRUPTED: u8 = 130;

@@ -8,7 +8,7 @@ pub(crate) fn loss(loss: f64) -> String {
     format!("{loss:.4}")
 }
 
-/// In millions of bytes.
+/// A size in millions of bytes.
 pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -61,12 +61,12 @@ fn read(path: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What as much fresh memory costs before anything is read into it: the floor.
+/// The time to touch as much new memory, without reading anything: the lower bound.
 fn touch(len: usize) -> Duration {
     const PAGE: usize = 4096 / 4;
     let start = Instant::now();
     let mut memory = vec![0.0_f32; len];
-    // As many threads as the reader takes.
+    // The reader uses as many threads.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     std::thread::scope(|scope| {
         for part in memory.chunks_mut(len.div_ceil(threads)) {
@@ -77,7 +77,7 @@ fn touch(len: usize) -> Duration {
     start.elapsed()
 }
 
-/// The most memory that this process has held, from the system.
+/// The peak memory of this process, from the system.
 fn peak_mebibytes() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

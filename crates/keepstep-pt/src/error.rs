@@ -45,7 +45,7 @@ pub enum ReadError {
         found: crate::Dtype,
         /// The tensor's number of elements.
         num_elements: usize,
-        /// What was asked for.
+        /// The type and number that the caller asked for.
         expected: String,
     },
 }

@@ -199,7 +199,7 @@ impl<'a> Builder<'a> {
         depth: usize,
     ) -> Result<Value, Flaw> {
         let Node::Global(name) = self.node(callable) else {
-            return corrupt("the pickle calls something that is no name");
+            return corrupt("the pickle calls something other than a name");
         };
         let Node::Tuple(arguments) = self.node(arguments) else {
             return corrupt(format!("the arguments of `{name}` are not a tuple"));
@@ -272,7 +272,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What has no value of its own kind here: a constructor with arguments that it can have.
+    /// A call of a constructor that has no kind of value here. Its arguments must be ones that it accepts.
     fn object(&mut self, name: &str, arguments: &[Id], depth: usize) -> Result<Value, Flaw> {
         let values = self.values(arguments, depth)?;
         let fits = match name.rsplit('.').next() {

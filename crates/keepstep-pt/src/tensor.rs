@@ -11,7 +11,7 @@ pub struct Tensor(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     storage: Storage,
-    /// In elements.
+    /// Counts elements.
     offset: u64,
     shape: Vec<usize>,
     strides: Vec<usize>,

@@ -58,7 +58,7 @@ fn text(planned: &DryRun, notes: &[String]) -> String {
         megabytes(memory.activations_bytes),
     );
     if memory.spare_bytes > 0 {
-        let _ = write!(memory_line, ", a save under way {}", megabytes(memory.spare_bytes));
+        let _ = write!(memory_line, ", a save in the background {}", megabytes(memory.spare_bytes));
     }
     let available = |bytes: Option<u64>, what: &str| {
         bytes.map_or(String::new(), |bytes| format!("; {} are {what}", megabytes(bytes)))

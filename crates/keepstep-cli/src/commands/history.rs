@@ -19,7 +19,10 @@ pub(crate) fn run(folder: &Path, json: bool) -> Result<(), Failure> {
         return output::print_json(&list.into());
     }
     if sessions.is_empty() {
-        return Err(Failure::new(1, format!("{}: the journal has no session", folder.display())));
+        return Err(Failure::new(
+            1,
+            format!("{}: the journal has no session yet; train the run first", folder.display()),
+        ));
     }
     output::print(&table(&sessions).render(output::terminal_width()))
 }

@@ -16,7 +16,10 @@ pub(crate) fn run(folder: &Path, json: bool) -> Result<(), Failure> {
         return output::print_json(&list.into());
     }
     if entries.is_empty() {
-        return Err(Failure::new(1, format!("{}: there is no checkpoint in this folder", folder.display())));
+        return Err(Failure::new(
+            1,
+            format!("{}: this folder has no checkpoint; give a run's output_dir", folder.display()),
+        ));
     }
     output::print(&table(&entries).render(output::terminal_width()))
 }

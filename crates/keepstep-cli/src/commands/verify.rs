@@ -9,7 +9,10 @@ use std::path::Path;
 pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let files = if path.is_dir() { pt_files(path)? } else { vec![path.to_path_buf()] };
     if files.is_empty() {
-        return Err(Failure::new(1, format!("{}: there is no .pt file in this folder", path.display())));
+        return Err(Failure::new(
+            1,
+            format!("{}: this folder has no .pt file; give a run's output_dir or a .pt file", path.display()),
+        ));
     }
     let mut damaged = 0;
     for file in &files {

@@ -1,4 +1,4 @@
-//! What the program advises works when it is pasted into a shell.
+//! Commands that the program suggests work when they are pasted into a shell.
 
 use crate::support;
 
@@ -68,7 +68,7 @@ fn what_no_branch_can_change_begins_anew() {
         paste(&lab, &command, 0);
         assert!(lab.path("NEW_RUN").is_dir(), "{command}");
     }
-    // What is no longer set.
+    // A key that is no longer set.
     let lab = Lab::new();
     expect(lab.train("run").args(["--set", "eval_batches=1", "--stop-after", "5"]), 75);
     let refused = expect(&mut lab.train("run"), 2);
@@ -125,7 +125,7 @@ fn another_order_of_the_same_files_is_said() {
     assert!(refused.contains("another order"), "{refused}");
 }
 
-/// At an epoch's end a branch goes on with another corpus, optimizer and all.
+/// At an epoch's end, a branch continues with another corpus and the same optimizer state.
 #[test]
 fn a_branch_takes_another_corpus_at_an_epoch_s_end() {
     let lab = started("run");
@@ -165,7 +165,7 @@ fn weights_alone_are_told_from_a_damaged_checkpoint() {
     }
 }
 
-/// A run that goes on needs nothing of the weights that it began with.
+/// A resumed run does not need the weights that it began with.
 #[test]
 fn a_run_goes_on_without_its_first_weights() {
     let lab = Lab::new();
@@ -191,7 +191,7 @@ fn a_run_goes_on_without_its_first_weights() {
         expect(train(run).args(["--stop-after", "3"]), 75);
         fs::rename(lab.path("base"), lab.path("elsewhere")).expect("to move the weights");
         if !gone {
-            // A folder that is there and has nothing: a disk that is not mounted.
+            // An empty folder: a disk that is not mounted.
             fs::create_dir(lab.path("base")).expect("an empty folder");
         }
         let refused = said(&expect(train("new").arg("--dry-run"), 2));

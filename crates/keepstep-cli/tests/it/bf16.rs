@@ -9,7 +9,7 @@ const BF16: [&str; 2] = ["--set", "precision=bf16"];
 const EMULATED: [&str; 4] = ["--set", "precision=bf16", "--set", "emulate_bf16=true"];
 const EITHER: [&str; 2] = ["--set", "precision=[\"bf16\", \"float32\"]"];
 
-/// The same command on a processor that surely lacks the instructions.
+/// Runs the same command on an emulated processor without the instructions.
 fn on_a_haswell(native: &Command) -> Command {
     let mut emulated = Command::new("qemu-x86_64");
     emulated.args(["-cpu", "Haswell"]).arg(native.get_program()).args(native.get_args());
@@ -76,10 +76,10 @@ fn without_the_instructions_it_is_refused_unless_something_else_is_allowed() {
     // float32 is taken where it is allowed, and then its bytes are those of any float32 run.
     expect(&mut on_a_haswell(lab.train("either").args(EITHER)), 0);
     assert_eq!(lab.checkpoints("either"), lab.straight("float32"));
-    // What a run has taken it keeps, though this processor could do what is preferred.
+    // A run keeps its precision, even if this processor supports the preferred one.
     expect(lab.train("either").args(EITHER).args(["--set", "emulate_bf16=true"]), 0);
 
-    // A run in bf16 does not go on here, unless it is emulated.
+    // A run in bf16 cannot continue here without emulation.
     expect(lab.train("begun").args(EMULATED).args(["--stop-after", "2"]), 75);
     let refused = said(&expect(&mut on_a_haswell(lab.train("begun").args(EITHER)), 2));
     assert!(

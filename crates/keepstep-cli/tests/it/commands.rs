@@ -75,7 +75,7 @@ fn generate_writes_the_same_for_the_same_seed() {
     assert!(said(&expect(&mut empty, 2)).contains("prompt"));
 }
 
-/// A new run from a checkpoint with another learning rate: it goes on with it, knows its parent, and resumes exactly.
+/// A new run from a checkpoint with another learning rate: it continues with that rate, knows its parent, and resumes exactly.
 #[test]
 fn branch_goes_on_with_the_change() {
     let lab = Lab::new();

@@ -11,7 +11,7 @@ use support::{Lab, expect, global_step};
 const KILLS: u32 = 200;
 
 /// The highest global step among the files that hold, read independently of the program's own choice. The best model,
-/// which is made durable before the checkpoint beside it, counts only where there is nothing else.
+/// which is made durable before the checkpoint next to it, counts only if there is no other file.
 fn newest_valid(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let steps = entries.filter_map(|entry| {
@@ -33,7 +33,7 @@ fn last_reported(log: &str) -> u64 {
     log.lines().filter_map(|line| global_step(line.strip_prefix("Saved ")?)).max().unwrap_or(0)
 }
 
-/// Where a session said that it continues.
+/// The global step from which a session reports that it continues.
 fn resumed_at(log: &str) -> Option<u64> {
     log.lines().find_map(|line| line.trim().strip_prefix("Global step: ")?.parse().ok())
 }

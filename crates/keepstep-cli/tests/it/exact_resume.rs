@@ -143,7 +143,7 @@ fn updates_made_again_are_compared_with_the_journal() {
     let changed = format!("{}{other}", &bits[..bits.len() - 1]);
     let tampered = text.replace(bits, &changed);
     fs::write(&journal, &tampered).expect("a journal with another loss");
-    // It says so every time, until it is told to go on.
+    // Every start reports it until a flag allows the resume.
     for _ in 0..2 {
         let output = rewind(&["--set", "on_divergence=stop"], 1);
         let said = said(&output);
@@ -156,7 +156,7 @@ fn updates_made_again_are_compared_with_the_journal() {
     assert_eq!(lab.checkpoints("run"), straight);
 }
 
-/// A journal beside a read-only source is carried over.
+/// The journal next to a read-only source is carried over.
 #[test]
 fn the_journal_goes_on_in_the_new_folder() {
     let lab = Lab::new();
@@ -190,7 +190,7 @@ fn total_steps_ends_a_run_anywhere() {
     }
 }
 
-/// Where the learning rate does not depend on the length, a finished run may be made longer.
+/// A finished run can be made longer if the learning rate does not depend on the length.
 #[test]
 fn a_run_with_a_constant_rate_may_grow() {
     let lab = Lab::new();

@@ -397,7 +397,7 @@ save('names', groups=by_name_with_names)
     assert!(told.contains("Taken from the sizes") && told.contains("group 1"), "{told}");
     import(&lab, "names", &[], 0);
     assert_eq!(lab.checkpoints("sizes"), lab.checkpoints("names"));
-    // The config's learning rate goes on, whatever the file's was.
+    // The config's learning rate applies, whatever the file's was.
     let rate = |run: &str, set: &[&str]| {
         expect(lab.train(run).args(set).args(["--stop-after", "1"]), 75);
         let journal = fs::read_to_string(lab.path(run).join("journal.jsonl")).expect("a journal");

@@ -1,4 +1,4 @@
-//! The program holds the vector instructions that it is said to use, whatever processor it was built on.
+//! The program contains the vector instructions that it uses, whatever processor it was built on.
 #![cfg(target_arch = "x86_64")]
 
 /// An instruction of AVX-512 on whole registers, in the terms of its encoding (Intel's Software Developer's Manual, volume 2,
@@ -37,7 +37,7 @@ fn avx512_is_in_the_program() {
         let count = instruction.count(&program);
         assert!(count >= A_TILE, "{} is in the program {count} times", instruction.name);
     }
-    // What no code of ours does, so that the search is seen to tell them apart: reciprocals to 28 bits, of AVX-512 ER.
+    // Our code never uses AVX-512 ER (reciprocals to 28 bits). This shows that the search can fail.
     let absent = Instruction { name: "VRCP28PS", map: 2, prefix: 1, opcode: 0xCA };
     let count = absent.count(&program);
     assert!(count < A_TILE, "{} seems to be in the program {count} times", absent.name);

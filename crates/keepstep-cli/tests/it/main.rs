@@ -1,4 +1,4 @@
-//! Tests of the program as people run it. One binary holds them all, so that it is linked once.
+//! Tests of the program as people run it, in one binary that is linked once.
 
 mod advice;
 mod bad_input;

@@ -1,4 +1,4 @@
-//! What the operating system does to the program: signals, limits, and file systems that lack something.
+//! Signals, limits, and file systems that lack a feature.
 
 use crate::support;
 

@@ -1,4 +1,4 @@
-//! What people see of a run's sessions, and can prove of them.
+//! What the program prints about a run's sessions, and `keepstep prove`.
 
 use crate::support;
 
@@ -61,7 +61,7 @@ fn prove_says_the_same_and_touches_nothing() {
 #[test]
 fn signals_save() {
     let lab = Lab::new();
-    // Long epochs, so that nothing is saved but on request.
+    // Long epochs: nothing is saved except on request.
     std::fs::write(lab.path("corpus.txt"), support::text(60_000)).expect("the corpus");
     let long = ["--set", "epochs=2", "--set", "save_steps=1000000", "--set", "eval_steps=1000000"];
     let straight = {
@@ -151,7 +151,7 @@ fn a_stop_while_tokenizing() {
     assert!(!lab.path("run").exists());
 }
 
-/// Ctrl-C, typed at a terminal, ends a shell's loop: the run saves, and the signal goes on to the shell.
+/// Ctrl-C, typed at a terminal, ends a shell's loop: the run saves, and the shell receives the signal too.
 #[test]
 fn ctrl_c_ends_a_shell_loop() {
     const TYPE: &str = r#"
@@ -284,7 +284,7 @@ fn an_evaluation_that_was_stopped_is_made_first() {
     }
 }
 
-/// Stops of every kind, in an order that a seed decides: the finished folder is that of a straight run, file by file.
+/// Stops of every kind, in an order that a seed decides: the finished folder equals that of an uninterrupted run, file by file.
 #[test]
 fn any_sequence_of_stops_leaves_the_same_folder() {
     let lab = Lab::new();
@@ -404,7 +404,7 @@ fn a_dry_run_writes_nothing() {
     assert!(later.contains("continuing from there (--rewind goes back)"), "{later}");
 }
 
-/// A reader of standard error that has gone away, and a terminal that was closed, stop nothing.
+/// Training continues when the reader of standard error ends or the terminal closes.
 #[test]
 fn nobody_has_to_listen() {
     let lab = Lab::new();

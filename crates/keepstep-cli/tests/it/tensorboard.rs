@@ -21,7 +21,7 @@ print(json.dumps({tag: [[e.step, e.value] for e in events.Scalars(tag)] for tag 
 
 type Curves = BTreeMap<String, Vec<(u64, f64)>>;
 
-/// What TensorBoard shows of a run; steps must rise.
+/// The curves that TensorBoard shows. Steps must rise.
 fn curves(lab: &Lab, run: &str) -> Curves {
     let python = std::env::var_os("KEEPSTEP_TENSORBOARD_PYTHON").expect("KEEPSTEP_TENSORBOARD_PYTHON");
     let output = expect(Command::new(python).args(["-c", SCRIPT]).arg(lab.path(run).join("tensorboard")), 0);
@@ -32,7 +32,7 @@ fn curves(lab: &Lab, run: &str) -> Curves {
     curves
 }
 
-/// What the journal has of each update: its last word.
+/// The journal's last record of each update.
 fn journal(lab: &Lab, run: &str) -> BTreeMap<u64, Value> {
     let text = fs::read_to_string(lab.path(run).join("journal.jsonl")).expect("a journal");
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
@@ -94,7 +94,7 @@ fn one_curve_after_kills_and_resumes() {
     assert_eq!(without_rate(curves(&lab, "elsewhere")), without_rate(expected));
 }
 
-/// Where the files cannot be, the run goes on and says so once; without them nothing is made.
+/// If the files cannot be written, the run reports it once and continues. Without the setting, no file is made.
 #[test]
 fn it_never_ends_a_run() {
     let lab = Lab::new();

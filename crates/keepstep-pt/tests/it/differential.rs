@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 const FILES: usize = 1500;
-/// Larger views are compared by type and shape.
+/// Larger views are only compared by type and shape.
 const MOST_ELEMENTS: usize = 100_000;
 
 fn hex(bytes: &[u8]) -> String {
@@ -19,7 +19,7 @@ fn list(items: &[Value]) -> String {
     items.iter().map(describe).collect::<Vec<_>>().join(",")
 }
 
-/// As `describe` in differential.py.
+/// Does the same as `describe` in differential.py.
 fn describe(value: &Value) -> String {
     match value {
         Value::None => "N".to_owned(),

@@ -1,5 +1,5 @@
-//! Replays the seeds of the fuzz targets, and mutations of them, through the targets' own functions, which measure the
-//! memory that reading takes. `cargo xtask fuzz` goes on from here.
+//! Runs the fuzz targets' functions on their seeds and on mutations of them. The functions measure the memory that reading
+//! takes. `cargo xtask fuzz` starts from the same seeds.
 
 use super::fuzz_targets::{TARGETS, Verdict, allowed_bytes, check};
 use super::raw_zip::{RawEntry, archive, with_pickle};
@@ -65,7 +65,7 @@ fn repeated(open: &[u8], count: usize, close: &[u8]) -> Vec<u8> {
     [&b"\x80\x02"[..], &open.repeat(count), &close.repeat(count), b"."].concat()
 }
 
-/// What wants much memory or time, small and large.
+/// Files that try to take much memory or time.
 fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     let mut memo = b"\x80\x02](".to_vec();
     (0..200_000_u32).for_each(|at| memo.extend([&b"Nr"[..], &at.to_le_bytes()].concat()));
@@ -110,7 +110,7 @@ fn bombs_take_neither_memory_nor_time() {
     for (what, bytes) in bombs() {
         let start = Instant::now();
         let verdict = check(&bytes);
-        // Generous, for a machine that does other things too: what is not proportional takes minutes.
+        // Generous for a busy machine. Work that is not proportional to the size takes minutes.
         let allowed = Duration::from_secs(5) + Duration::from_micros(10 * bytes.len() as u64);
         let taken = start.elapsed();
         println!("{what}: {} bytes, {verdict:?}, {taken:?}", bytes.len());

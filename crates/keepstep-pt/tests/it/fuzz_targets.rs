@@ -11,12 +11,12 @@ use super::raw_zip::with_pickle;
 use keepstep_pt::{Archive, Dict, File, ReadError, Tensor, Value};
 use std::sync::Arc;
 
-/// What becomes of an input.
+/// The reader's verdict on an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is read, and its checksums hold, or it has none.
+    /// The file is read, and its checksums match or are absent.
     Accepted,
-    /// It is refused.
+    /// The file is refused.
     Refused,
 }
 
@@ -85,15 +85,15 @@ fn record_bytes(bytes: &[u8]) -> Vec<usize> {
     places
 }
 
-/// Bytes that reading a file may hold, as the crate promises.
+/// The most memory that reading a file may take: the crate's promise.
 pub(crate) fn allowed_bytes(file_len: usize) -> usize {
     2 * file_len + (16 << 20)
 }
 
-/// Reads all there is to read of a file, and checks what must hold whatever is in it.
+/// Reads a whole file and checks what must hold for every input.
 ///
 /// # Panics
-/// Something does not hold.
+/// One of them does not hold.
 pub(crate) fn check(bytes: &[u8]) -> Verdict {
     let source = bytes.to_vec();
     let (result, peak) = peak_of(|| read_all(source));
@@ -126,7 +126,7 @@ fn read_all(bytes: Vec<u8>) -> Result<File, ReadError> {
     Ok(file)
 }
 
-/// What has been read is written, read again and written again: the second file has the first one's bytes.
+/// Writes the values that were read, reads them again and writes them again. Both files must have the same bytes.
 fn check_writing(file: &File) {
     let first = written(file.value());
     match open(first.clone()) {

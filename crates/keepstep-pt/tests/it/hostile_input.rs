@@ -132,7 +132,7 @@ fn pickles_that_want_too_much() {
         ("a long of 2 GiB", b"\x80\x02\x8b\xff\xff\xff\x7f.".to_vec()),
         ("an empty stack", b"\x80\x02.".to_vec()),
         ("no mark", b"\x80\x02t.".to_vec()),
-        ("a name that is no data", b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.".to_vec()),
+        ("a function", b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.".to_vec()),
         ("a newer protocol", b"\x80\x04N.".to_vec()),
         ("half a pair", b"\x80\x02}(NNNu.".to_vec()),
         ("something after the end", b"\x80\x02N.N".to_vec()),
@@ -222,7 +222,7 @@ fn honest_entries() -> Vec<RawEntry> {
     ]
 }
 
-/// What the reader makes of the honest file with this entry in the place of `data/1`.
+/// Reads the honest file with this entry in the place of `data/1`.
 fn with_entry(entry: RawEntry) -> Result<Value, ReadError> {
     let mut entries = honest_entries();
     entries[2] = entry;

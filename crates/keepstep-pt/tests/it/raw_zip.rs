@@ -6,11 +6,11 @@
 /// An entry. The fields of the directory are those of the local header, unless `local` says otherwise.
 #[derive(Debug, Clone)]
 pub(crate) struct RawEntry {
-    /// What lies in the file.
+    /// The entry's bytes in the file.
     pub(crate) payload: Vec<u8>,
-    /// What the directory says.
+    /// The entry's record in the directory.
     pub(crate) central: Record,
-    /// What the local header says.
+    /// The entry's local header.
     pub(crate) local: Record,
     /// The directory points at the header of an earlier entry.
     pub(crate) header_of: Option<usize>,
@@ -18,7 +18,7 @@ pub(crate) struct RawEntry {
     pub(crate) has_descriptor: bool,
 }
 
-/// What a header says of an entry.
+/// The fields of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     /// General purpose flags.
@@ -71,7 +71,7 @@ impl RawEntry {
         self
     }
 
-    /// The same entry with the directory's record alone changed.
+    /// The same entry with a change in the directory's record only.
     pub(crate) fn with_central(mut self, change: impl Fn(&mut Record)) -> RawEntry {
         change(&mut self.central);
         self

@@ -26,7 +26,7 @@ pub(super) struct Chart<'a> {
     pub(super) color: u8,
     /// Validation losses, drawn as points and a line.
     pub(super) points: &'a [(u64, f64)],
-    /// Where sessions begin.
+    /// The global steps at which sessions begin.
     pub(super) sessions: &'a [u64],
     pub(super) steps: (u64, u64),
     pub(super) from_zero: bool,

@@ -75,7 +75,7 @@ impl Curve {
         self.columns = columns;
     }
 
-    /// The same values in at most `most` columns.
+    /// The curve in at most `most` columns.
     pub(super) fn columns(&self, most: usize) -> Vec<Column> {
         let mut curve = self.clone();
         while curve.columns.len() > most.max(1) {

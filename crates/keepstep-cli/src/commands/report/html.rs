@@ -34,7 +34,7 @@ pub(super) fn thousands(number: u64) -> String {
     out
 }
 
-/// For axes: `250`, `12.5k`, `3M`; small ones as `5e-4`.
+/// A number on an axis: `250`, `12.5k`, `3M`, `5e-4`.
 pub(super) fn short(value: f64) -> String {
     let plain = |value: f64| {
         let text = format!("{value:.3}");

@@ -107,7 +107,7 @@ pub fn expect(command: &mut Command, status: i32) -> Output {
     output
 }
 
-/// What the program said on standard error.
+/// The program's output on standard error.
 pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
