@@ -25,7 +25,7 @@
 //! let mut weight = [0.0_f32];
 //! if let Some((_, checkpoint)) = run.resumed() {
 //!     let model = checkpoint.state.model.as_dict()
-//!     model.ok_or("no weight in the checkpoint")?.read_into(&mut weight)?;
+//!     let model = checkpoint.state.get("model").and_then(|model| model.as_dict());
 //! }
 //! while let Some(update) = run.next_update() {
 //!     let order = run.order(update.epoch, samples.len() as u64);
