@@ -24,8 +24,8 @@
 //! let mut run = Run::open(folder, identity, Sizes::new(samples.len() as u64, 2), policy)?;
 //! let mut weight = [0.0_f32];
 //! if let Some((_, checkpoint)) = run.resumed() {
-//!     let model = checkpoint.state.get("model").and_then(|model| model.as_dict());
-//!     model.ok_or("no weight in the checkpoint")?.read_into(&mut weight)?;
+//!     let saved = checkpoint.state.get("model").and_then(|model| model.as_dict()?.get("weight")?.as_tensor());
+//!     saved.ok_or("no weight in the checkpoint")?.read_into(&mut weight)?;
 //! }
 //! while let Some(update) = run.next_update() {
 //!     let order = run.order(update.epoch, samples.len() as u64);
