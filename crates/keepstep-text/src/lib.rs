@@ -24,7 +24,7 @@
 //! let mut go_on = |_stage, _done, _total| true;
 //! let mut note = |text: String| println!("{text}");
 //! let files = collect(&data, &mut go_on, &mut note)?;
-//! let tokenizer = train_tokenizer(&files, Vocabulary::Bpe(300), &data, &mut go_on)?;
+//! let tokenizer = train_tokenizer(&files, Vocabulary::Bpe(280), &data, &mut go_on)?;
 //!
 //! let sequences = Sequences { block_size: 16, batch_size: 2 };
 //! let corpus = Corpus::new(&files, &tokenizer, &data, sequences, &mut go_on, &mut note)?;

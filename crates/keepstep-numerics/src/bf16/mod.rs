@@ -8,7 +8,7 @@
 //! - The inner dimension is cut into slices of 256, and each slice into pairs. A missing second member is zero.
 //! - Within a slice, an element begins at +0. For each pair, in ascending order, first the second member is added and then
 //!   the first: `sum = sum + left · right`, rounded once to nearest even. A result that is tiny after rounding becomes
-//! a   zero of its sign (x86 detects tininess after rounding). The control register MXCSR has no effect.
+//!   a zero of its sign (x86 detects tininess after rounding). The control register MXCSR has no effect.
 //! - The slices' sums are added in ascending order, in plain float32.
 //!
 //! If the inputs contain NaNs, an affected element is a NaN, but its bits are not defined. The kernel, the number of
