@@ -144,7 +144,7 @@ fn a_file_system_without_locks_is_used_and_named() {
         let output = expect(&mut train, 75);
         assert!(
             said(&output).contains("this file system has no locks")
-                && said(&output).contains("second process"),
+                && said(&output).contains("no other process"),
             "{}",
             said(&output)
         );
