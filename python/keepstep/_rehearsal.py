@@ -39,7 +39,6 @@ from ._source import MapSource
 from ._spies import spying
 
 if TYPE_CHECKING:
-    from ._data import Loader
     from ._random import Randomness
 
 __all__ = ["Finding", "Rehearsal", "RehearsalDriver", "RehearsalReport", "updates_to_rehearse"]
@@ -81,6 +80,19 @@ class Stateful(Protocol):
     def state_dict(self) -> Any: ...
 
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
+class RehearsedLoader(Protocol):
+    """What a rehearsal needs of the loader."""
+
+    @property
+    def dataset(self) -> Any:
+        """The dataset."""
+
+    @property
+    def source(self) -> Any:
+        """What makes its batches."""
+
 
 
 class RehearsalDriver(Protocol):
@@ -131,7 +143,7 @@ class RehearsalReport:
 class Rehearsal:
     """The first updates of a session, made twice."""
 
-    def __init__(self, driver: RehearsalDriver, loader: Loader, num_updates: int) -> None:
+    def __init__(self, driver: RehearsalDriver, loader: RehearsedLoader, num_updates: int) -> None:
         self.num_updates = num_updates
         self.report: RehearsalReport | None = None
         """What was found, once the second pass has made the updates."""

@@ -16,9 +16,6 @@ use pyo3::types::PyDict;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The setting that a run takes from its checkpoint where nobody sets it.
-pub(crate) const NUM_THREADS: &str = "keepstep.num_threads";
-
 type Numbers = (u64, u64, u64);
 
 fn numbers(position: Position) -> Numbers {

@@ -8,6 +8,9 @@ use keepstep::{Checkpoint, store};
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
+/// torch's number of threads. A run takes it from its checkpoint unless the user sets another.
+const NUM_THREADS: &str = "keepstep.num_threads";
+
 /// Links may go round in circles: no real tree is deeper.
 const DEEPEST: usize = 16;
 
@@ -61,8 +64,7 @@ fn stranger(saved: &Identity, ours: &Identity) -> Option<String> {
     if saved.seed != ours.seed {
         return Some(format!("it is of another run, whose seed is {}", saved.seed));
     }
-    let other =
-        differences(&saved.config, &ours.config).into_iter().find(|it| it.key != crate::run::NUM_THREADS);
+    let other = differences(&saved.config, &ours.config).into_iter().find(|it| it.key != NUM_THREADS);
     let other = other.or_else(|| saved.input_difference(ours));
     let text = |value: Option<String>| value.unwrap_or_else(|| "not set".to_owned());
     other.map(|it| format!("it is of another run, whose `{}` is {}", it.key, text(it.saved)))

@@ -1,6 +1,7 @@
 //! Checks that every engine for GPT-2 must pass: values against a float64 reference, golden bits, and the contract of
 //! [`Engine`]. A check panics if an engine fails it.
 
+use super::cases::{KEY, parameters, small, tokens};
 use super::reference::reference;
 use crate::engine::{Batch, DropoutKey, Engine, EngineError, EngineSpec, LossSum, OptimizerStep};
 use crate::gpt2::{Gpt2Config, Gpt2Spec, initial_parameters};
@@ -8,7 +9,6 @@ use crate::train::adamw::{OptimizerConfig, ParamGroup};
 use crate::train::leaf_losses::LeafLosses;
 use crate::train::optimizer_update::OptimizerUpdate;
 use crate::train::train_state::TrainState;
-use keepstep::rng::{Purpose, Stream};
 use keepstep_numerics::precision::Precision;
 use keepstep_numerics::testing::{fingerprint, is_emulated};
 
@@ -51,42 +51,9 @@ impl<'a> Conformance<'a> {
     }
 }
 
-pub(crate) const KEY: DropoutKey = DropoutKey { seed: 5, global_step: 17, micro_batch: 2 };
-
-/// A model small enough for the reference.
-pub(crate) fn small(dropout: f64) -> Gpt2Config {
-    Gpt2Config {
-        vocab_size: 11,
-        block_size: 5,
-        n_layer: 2,
-        n_head: 2,
-        n_embd: 6,
-        dropout,
-        layer_norm_epsilon: 1e-5,
-    }
-}
-
 /// A model that needs several blocks of rows. Its sizes are not multiples of a vector.
 fn odd(dropout: f64) -> Gpt2Config {
     Gpt2Config { vocab_size: 301, block_size: 77, n_layer: 2, n_head: 3, n_embd: 51, ..small(dropout) }
-}
-
-/// Random parameters that differ from the initial ones: every bias and every weight must affect the result.
-pub(crate) fn parameters(model: &Gpt2Config) -> Vec<f32> {
-    // Wide models saturate unless their weights are small.
-    let scale = (8.0 / model.n_embd as f32).sqrt().min(1.0);
-    let stream = Stream::new(9, Purpose::Custom, &[]);
-    let mut values = initial_parameters(model, 3);
-    for (index, value) in values.iter_mut().enumerate() {
-        *value = (*value * 5.0 + (stream.uniform(index as u64) - 0.5) as f32 * 0.4) * scale;
-    }
-    values
-}
-
-pub(crate) fn tokens(model: &Gpt2Config, batch_size: usize) -> Vec<u32> {
-    let stream = Stream::new(4, Purpose::Custom, &[1]);
-    let token = |index: usize| (stream.uniform(index as u64) * model.vocab_size as f64) as u32;
-    (0..batch_size * (model.block_size + 1)).map(token).collect()
 }
 
 fn spec(config: Gpt2Config, batch_size: usize, precision: Precision, recompute: bool) -> Gpt2Spec {

@@ -250,7 +250,7 @@ pub(crate) fn reference(
 /// The tape's derivatives match finite differences of the loss.
 #[test]
 fn derivatives_are_finite_differences() {
-    use super::conformance::{KEY, parameters, small, tokens};
+    use crate::testing::cases::{KEY, parameters, small, tokens};
     let model = small(0.3);
     let tokens = tokens(&model, 2);
     let exact: Vec<f64> = parameters(&model).iter().map(|&value| f64::from(value)).collect();
