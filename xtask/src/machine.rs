@@ -58,7 +58,7 @@ pub(crate) const OLD_TORCH: &str = "2.6.0";
 /// The Python of an environment that has the older PyTorch, made at the first call.
 pub(crate) fn old_torch_python() -> Result<PathBuf, String> {
     let probe = format!("import torch, numpy; assert torch.__version__.split('+')[0] == '{OLD_TORCH}'");
-    let packages = [format!("torch=={OLD_TORCH}"), "numpy".to_owned()];
+    let packages = [&format!("torch=={OLD_TORCH}"), "numpy"];
     environment(&format!("torch-{OLD_TORCH}"), &probe, &packages)
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn torch_python() -> Result<PathBuf, String> {
         "import torch, transformers, numpy; assert torch.__version__.split('+')[0] == '{TORCH}'; \
          assert transformers.__version__ == '{TRANSFORMERS}'"
     );
-    let packages = [format!("torch=={TORCH}"), format!("transformers=={TRANSFORMERS}"), "numpy".to_owned()];
+    let packages = [&format!("torch=={TORCH}"), &format!("transformers=={TRANSFORMERS}"), "numpy"];
     environment(&format!("torch-{TORCH}-transformers-{TRANSFORMERS}"), &probe, &packages)
 }
 
@@ -114,14 +114,7 @@ fn torch_environment(name: &str, probe: &str, packages: &[&str]) -> Result<PathB
     let output = Command::new(&python).args(["-c", purelib]).output().map_err(|error| error.to_string())?;
     let site = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     run(Command::new(&torch).args(["-c", see]).arg(site.join("torch.pth")))?;
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(packages))?;
-    if succeeds(Command::new(&python).args(["-c", probe])) {
-        Ok(python)
-    } else {
-        Err(format!("the Python environment in {} lacks {}", folder.display(), packages.join(", ")))
-    }
+    install(python, &folder, probe, packages)
 }
 
 /// The TensorBoard that the tests read event files with.
@@ -133,16 +126,21 @@ pub(crate) fn tensorboard_python() -> Result<PathBuf, String> {
         "import tensorboard; from tensorboard.backend.event_processing import event_accumulator; \
          assert tensorboard.__version__ == '{TENSORBOARD}'"
     );
-    environment(&format!("tensorboard-{TENSORBOARD}"), &probe, &[format!("tensorboard=={TENSORBOARD}")])
+    environment(&format!("tensorboard-{TENSORBOARD}"), &probe, &[&format!("tensorboard=={TENSORBOARD}")])
 }
 
-fn environment(name: &str, probe: &str, packages: &[String]) -> Result<PathBuf, String> {
+fn environment(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let folder = cache().join(name);
     let python = folder.join("bin/python");
     if python.exists() && succeeds(Command::new(&python).args(["-c", probe])) {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    install(python, &folder, probe, packages)
+}
+
+/// Installs packages into an environment and returns its Python, once `probe` finds them there.
+fn install(python: PathBuf, folder: &Path, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .args(packages))?;

@@ -8,14 +8,7 @@ use std::process::Command;
 /// Builds the wheel once, installs it away from the sources, and gives pytest over `python/tests`.
 pub(crate) fn tests(python: &Path) -> Result<Command, String> {
     let wheel = build(python, &["--profile", "dev"], "test-wheel")?;
-    let site = root().join("target/test-site");
-    let _ = std::fs::remove_dir_all(&site);
-    command::run(
-        Command::new(python)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
-            .arg(&site)
-            .arg(&wheel),
-    )?;
+    let site = install(python, &wheel, "test-site")?;
     let mut tests = Command::new(python);
     tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", "python/tests"]);
     tests.current_dir(root()).env("PYTHONPATH", &site).env("KEEPSTEP_WHEEL", &wheel);
@@ -25,17 +18,23 @@ pub(crate) fn tests(python: &Path) -> Result<Command, String> {
 /// Builds a release wheel, installs it away from the sources, and gives a script of `python/benches`.
 pub(crate) fn bench(python: &Path, script: &str) -> Result<Command, String> {
     let wheel = build(&machine::package_python()?, &["--release"], "bench-wheel")?;
-    let site = root().join("target/bench-site");
+    let site = install(python, &wheel, "bench-site")?;
+    let mut bench = Command::new(python);
+    bench.arg(root().join("python/benches").join(script)).env("PYTHONPATH", &site);
+    Ok(bench)
+}
+
+/// Installs a wheel into an empty folder below `target/`, away from the sources, and returns the folder.
+fn install(python: &Path, wheel: &Path, folder: &str) -> Result<PathBuf, String> {
+    let site = root().join("target").join(folder);
     let _ = std::fs::remove_dir_all(&site);
     command::run(
         Command::new(python)
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
             .arg(&site)
-            .arg(&wheel),
+            .arg(wheel),
     )?;
-    let mut bench = Command::new(python);
-    bench.arg(root().join("python/benches").join(script)).env("PYTHONPATH", &site);
-    Ok(bench)
+    Ok(site)
 }
 
 /// `cargo xtask wheel`: release wheels that run on other machines as well.
