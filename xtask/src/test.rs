@@ -74,7 +74,9 @@ fn run_checks() -> Result<(), String> {
         "warnings",
     ]))?;
     // The features that may be left out can be left out, alone and together.
-    for features in [&[][..], &["--features", "hub"], &["--features", "tensorboard"]] {
+    for features in
+        [&[][..], &["--features", "hub"], &["--features", "tensorboard"], &["--features", "remote"]]
+    {
         let mut check = cargo();
         check
             .args(["clippy", "--package", "keepstep-cli", "--no-default-features", "--quiet"])

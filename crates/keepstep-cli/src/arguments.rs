@@ -76,6 +76,10 @@ pub(crate) enum Command {
         /// A run's folder or a .pt file
         path: PathBuf,
     },
+    /// Copy a run to a place that outlives this machine
+    Push(PushArguments),
+    /// Copy a run from such a place into a folder
+    Pull(PullArguments),
     /// Compare two checkpoints value by value (exit status 1 if they differ)
     Diff {
         /// The first .pt file
@@ -174,6 +178,34 @@ pub(crate) struct ImportArguments {
 pub(crate) enum StepIs {
     Count,
     Index,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArguments {
+    /// The run's folder (`output_dir`)
+    pub(crate) run: PathBuf,
+    /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER
+    pub(crate) url: String,
+    /// Copy only best_model.pt and the tokenizer
+    #[arg(long)]
+    pub(crate) best: bool,
+    /// Become the only writer there, even if a session that writes there has not ended
+    #[arg(long)]
+    pub(crate) take_over: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArguments {
+    /// Where from: the URL that the run was pushed to
+    pub(crate) url: String,
+    /// The folder to write to
+    pub(crate) dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[cfg(feature = "hub")]

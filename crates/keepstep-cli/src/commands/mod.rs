@@ -1,6 +1,7 @@
 //! Dispatches to the commands. Each is one file or one folder.
 
 mod branch;
+mod destination;
 mod diff;
 mod dry_run;
 #[cfg(feature = "hub")]
@@ -11,6 +12,8 @@ mod import;
 mod inspect;
 mod list;
 mod prove;
+mod pull;
+mod push;
 mod report;
 mod train;
 mod verify;
@@ -34,6 +37,8 @@ pub(crate) fn run(command: Command) -> Result<u8, Failure> {
         Command::History { run, json } => history::run(&run, json).map(|()| status::DONE),
         Command::Report { run, out } => report::run(&run, &out).map(|()| status::DONE),
         Command::Verify { path } => verify::run(&path).map(|()| status::DONE),
+        Command::Push(arguments) => push::run(&arguments).map(|()| status::DONE),
+        Command::Pull(arguments) => pull::run(&arguments).map(|()| status::DONE),
         Command::Diff { left, right } => {
             diff::run(&left, &right).map(|same| if same { status::DONE } else { status::DIFFERENT })
         }

@@ -1,0 +1,17 @@
+//! `keepstep pull`: copy a run from a place outside this machine. One file for each kind of place.
+
+#[cfg(feature = "remote")]
+mod object_store;
+
+use super::destination::Destination;
+use crate::arguments::PullArguments;
+use crate::failure::Failure;
+
+pub(crate) fn run(arguments: &PullArguments) -> Result<(), Failure> {
+    match Destination::parse(&arguments.url)? {
+        #[cfg(feature = "remote")]
+        Destination::ObjectStore => object_store::pull(arguments),
+        #[cfg(not(feature = "remote"))]
+        Destination::ObjectStore => Err(super::destination::not_built(&arguments.url)),
+    }
+}
