@@ -4,52 +4,72 @@ use crate::gpt2::packed;
 use crate::gpt2::settings::Gpt2Config;
 use crate::ops::cross_entropy;
 use crate::ops::layer_norm::Statistics;
-use crate::ops::rows;
+use crate::ops::rows::{self, RowBuffer, row_buffers};
 use crate::ops::softmax::RowSoftmax;
 use keepstep_numerics::matmul::AlignedBuffer;
 
-/// The buffers of one micro-batch of at most `rows` tokens.
+/// The buffers of one micro-batch of at most `rows` tokens. With recomputation, a list by blocks holds one element: that
+/// of the block that is being computed.
 pub(crate) struct Activations {
     /// The input of each block, and the output of the last: `[rows, n_embd]`.
-    pub(crate) residual: Vec<Vec<f32>>,
-    /// The buffers of every block. With recomputation, those of the one block that is being computed.
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) ln_f: Vec<f32>,
-    pub(crate) ln_f_statistics: Vec<Statistics>,
+    pub(crate) residual: Vec<RowBuffer<f32>>,
+    pub(crate) before_attention: Vec<BeforeAttention>,
+    /// The softmax of each block's attention: `[heads, block_size]`.
+    pub(crate) softmax: Vec<Vec<RowSoftmax>>,
+    pub(crate) after_attention: Vec<AfterAttention>,
+    pub(crate) last: LastNorm,
     pub(crate) head: cross_entropy::Buffers,
     pub(crate) scratch: Scratch,
-}
-
-/// The activations of one block that the backward pass needs. It computes the outputs of LayerNorm and GELU again.
-pub(crate) struct Block {
-    pub(crate) ln_1_statistics: Vec<Statistics>,
-    /// Queries, keys and values. The backward pass replaces them by their gradients.
-    pub(crate) qkv: Vec<f32>,
-    pub(crate) softmax: Vec<RowSoftmax>,
-    pub(crate) attention: Vec<f32>,
-    /// The residual stream between attention and MLP.
-    pub(crate) middle: Vec<f32>,
-    pub(crate) ln_2_statistics: Vec<Statistics>,
-    /// The output of the MLP's first layer. The backward pass replaces it by its gradient.
-    pub(crate) fc: Vec<f32>,
-}
-
-/// Buffers that carry nothing from one micro-batch to the next.
-pub(crate) struct Scratch {
-    pub(crate) ln_1: Vec<f32>,
-    pub(crate) ln_2: Vec<f32>,
-    pub(crate) gelu: Vec<f32>,
-    /// The gradient of the residual stream.
-    pub(crate) d_residual: Vec<f32>,
-    /// The gradient of the MLP's output, with the dropout mask applied.
-    pub(crate) d_mlp: Vec<f32>,
-    /// The gradient of the attention's projection, with the dropout mask applied.
-    pub(crate) d_projection: Vec<f32>,
-    pub(crate) d_attention: Vec<f32>,
-    /// Column sums of blocks of rows: `[rows / 64, sums]`.
-    pub(crate) sums: Vec<f32>,
     /// One block's packed weights.
     pub(crate) packed: AlignedBuffer,
+}
+
+row_buffers! {
+    /// What the backward pass needs from before a block's attention. It computes the output of the LayerNorm again.
+    BeforeAttention, BeforeAttentionRows {
+        ln_1_statistics: Statistics,
+        /// Queries, keys and values. The backward pass replaces them by their gradients.
+        qkv: f32,
+    }
+}
+
+row_buffers! {
+    /// What the backward pass needs from a block's attention on. It computes the outputs of LayerNorm and GELU again.
+    AfterAttention, AfterAttentionRows {
+        /// The output of the attention.
+        attention: f32,
+        /// The residual stream between attention and MLP.
+        middle: f32,
+        ln_2_statistics: Statistics,
+        /// The output of the MLP's first layer. The backward pass replaces it by its gradient.
+        fc: f32,
+    }
+}
+
+row_buffers! {
+    /// The last LayerNorm.
+    LastNorm, LastNormRows {
+        statistics: Statistics,
+        out: f32,
+    }
+}
+
+row_buffers! {
+    /// Buffers that carry nothing from one micro-batch to the next.
+    Scratch, ScratchRows {
+        ln_1: f32,
+        ln_2: f32,
+        gelu: f32,
+        /// The gradient of the residual stream.
+        d_residual: f32,
+        /// The gradient of the MLP's output, with the dropout mask applied.
+        d_mlp: f32,
+        /// The gradient of the attention's projection, with the dropout mask applied.
+        d_projection: f32,
+        d_attention: f32,
+        /// Column sums of blocks of rows: see [`SumColumns`].
+        sums: f32,
+    }
 }
 
 /// Columns of [`Scratch::sums`]: the gradients of all vectors of a block, in this order.
@@ -84,14 +104,13 @@ impl SumColumns {
 
 impl Activations {
     pub(crate) fn new(model: &Gpt2Config, rows: usize, recompute: bool) -> Activations {
-        let buffer = |cols: usize| vec![0.0_f32; rows * cols];
-        let statistics = || vec![Statistics::default(); rows];
+        let buffer = |cols: usize| RowBuffer::new(rows, cols, 0.0_f32);
+        let statistics = || RowBuffer::new(rows, 1, Statistics::default());
         let (width, inner) = (model.n_embd, model.n_inner());
         let num_heads = model.attention().num_heads(rows);
-        let block = || Block {
-            ln_1_statistics: statistics(),
-            qkv: buffer(3 * width),
-            softmax: vec![RowSoftmax::EMPTY; num_heads * model.block_size],
+        let before_attention = || BeforeAttention { ln_1_statistics: statistics(), qkv: buffer(3 * width) };
+        let softmax = || vec![RowSoftmax::EMPTY; num_heads * model.block_size];
+        let after_attention = || AfterAttention {
             attention: buffer(width),
             middle: buffer(width),
             ln_2_statistics: statistics(),
@@ -102,9 +121,10 @@ impl Activations {
         packed.grow(packed::room_len(model));
         Activations {
             residual: (0..=model.n_layer).map(|_| buffer(width)).collect(),
-            blocks: (0..num_blocks).map(|_| block()).collect(),
-            ln_f: buffer(width),
-            ln_f_statistics: statistics(),
+            before_attention: (0..num_blocks).map(|_| before_attention()).collect(),
+            softmax: (0..num_blocks).map(|_| softmax()).collect(),
+            after_attention: (0..num_blocks).map(|_| after_attention()).collect(),
+            last: LastNorm { statistics: statistics(), out: buffer(width) },
             head: cross_entropy::Buffers::new(model.vocab_size, rows),
             scratch: Scratch {
                 ln_1: buffer(width),
@@ -114,9 +134,9 @@ impl Activations {
                 d_mlp: buffer(width),
                 d_projection: buffer(width),
                 d_attention: buffer(width),
-                sums: vec![0.0; rows.div_ceil(rows::BLOCK) * SumColumns::new(model).all],
-                packed,
+                sums: RowBuffer::by_block(rows, SumColumns::new(model).all, 0.0),
             },
+            packed,
         }
     }
 
@@ -144,9 +164,6 @@ mod tests {
 
     #[test]
     fn bytes_are_those_that_are_held() {
-        fn held<T>(values: &[T]) -> usize {
-            size_of_val(values)
-        }
         let model = Gpt2Config {
             vocab_size: 300,
             block_size: 70,
@@ -158,19 +175,12 @@ mod tests {
         };
         for (rows, recompute) in [(70, false), (700, false), (700, true)] {
             let all = Activations::new(&model, rows, recompute);
-            let mut total: usize = all.residual.iter().map(|values| held(values)).sum();
-            for block in &all.blocks {
-                let Block { ln_1_statistics, qkv, softmax, attention, middle, ln_2_statistics, fc } = block;
-                total += held(ln_1_statistics) + held(qkv) + held(softmax) + held(attention);
-                total += held(middle) + held(ln_2_statistics) + held(fc);
-            }
-            let Scratch { ln_1, ln_2, gelu, d_residual, d_mlp, d_projection, d_attention, sums, packed } =
-                &all.scratch;
-            total += packed.len() * size_of::<f32>();
-            for values in [ln_1, ln_2, gelu, d_residual, d_mlp, d_projection, d_attention, sums] {
-                total += held(values);
-            }
-            total += held(&all.ln_f) + held(&all.ln_f_statistics) + all.head.held();
+            let mut total: usize = all.residual.iter().map(RowBuffer::held).sum();
+            total += all.before_attention.iter().map(BeforeAttention::held).sum::<usize>();
+            total += all.softmax.iter().map(|softmax| size_of_val(&softmax[..])).sum::<usize>();
+            total += all.after_attention.iter().map(AfterAttention::held).sum::<usize>();
+            total += all.last.held() + all.head.held() + all.scratch.held();
+            total += all.packed.len() * size_of::<f32>();
             assert_eq!(
                 Activations::len_bytes(&model, rows, recompute),
                 total as u64,

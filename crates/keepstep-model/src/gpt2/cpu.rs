@@ -4,8 +4,8 @@
 //! One computes the attention by heads. In the backward pass, that region also computes the gradients of weights.
 
 use crate::engine::{Batch, DropoutKey, EngineError, LossSum};
-use crate::gpt2::block::{BlockAt, BlockBuffers, ScratchBuffers, backward_norm};
-use crate::gpt2::buffers::{Activations, SumColumns};
+use crate::gpt2::block::{BlockAt, backward_norm};
+use crate::gpt2::buffers::{Activations, BeforeAttention, ScratchRows, SumColumns};
 use crate::gpt2::dropout_site::Site;
 use crate::gpt2::layout::Views;
 use crate::gpt2::packed::{PackedWeights, Packer, Pass};
@@ -13,15 +13,16 @@ use crate::gpt2::settings::Gpt2Config;
 use crate::gpt2::weight_gradients::{Job, push_jobs_after_attention, push_jobs_before_attention, run};
 use crate::layout::Layout;
 use crate::model::Model;
-use crate::ops::attention::Attention;
+use crate::ops::attention::{Attention, HeadColumns};
 use crate::ops::cross_entropy;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::{self, Inputs};
 use crate::ops::layer_norm;
-use crate::ops::rows::{DisjointRows, for_each_in_order, for_each_range};
+use crate::ops::rows::{for_each_in_order, for_each_part};
 use keepstep_numerics::matmul::MatmulKind;
 use keepstep_numerics::matmul::PackTask;
 use keepstep_numerics::precision::Precision;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The description of a [`Gpt2`].
@@ -88,63 +89,63 @@ impl Gpt2 {
     /// Computes the hidden states up to the input of the head.
     fn forward(&mut self, weights: &Views<&[f32]>, inputs: &Inputs<'_>, dropout: Dropout) {
         let (model, rows) = (self.model, inputs.rows());
-        let width = model.n_embd;
         let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
-        let Activations { residual, blocks: buffers, ln_f, ln_f_statistics, scratch, .. } =
-            &mut self.activations;
-        let residual: Vec<_> = residual.iter_mut().map(|values| DisjointRows::new(values, width)).collect();
-        let num_buffers = buffers.len();
-        let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
-        let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
-        let (scratch, room) = ScratchBuffers::new(scratch, &model);
-        let packer = Packer::new(self.matmul_kind.packing(), room, Pass::Forward);
-        let (ln_f, ln_f_statistics) = (DisjointRows::new(ln_f, width), DisjointRows::new(ln_f_statistics, 1));
+        let Activations {
+            residual,
+            before_attention,
+            softmax,
+            after_attention,
+            last,
+            scratch,
+            packed: room,
+            ..
+        } = &mut self.activations;
+        let num_buffers = after_attention.len();
+        let at = |layer: usize| layer.min(num_buffers - 1);
+        let packer = Packer::new(self.matmul_kind.packing(), Pass::Forward);
 
         let mask = dropout.mask(0, Site::Embedding.into());
-        // SAFETY: this is the first packing of the pass, and nothing has packed weights to read yet.
-        let (packed, pack_tasks) = unsafe { packer.pack(None, weights.layers.first()) };
+        let (packed, pack_tasks) = packer.pack(room, None, weights.layers.first());
         for_each_in_order(pack_tasks, PackTask::run);
-        for_each_range(rows, |range| {
-            // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in the rows of
-            // that range. The pack tasks are done.
-            unsafe {
-                let x = residual[0].rows(range.clone());
-                embedding::forward(x, range.start, inputs, weights.wte, weights.wpe, mask.as_ref());
-                blocks[0].before_attention(range, x, buffers(0), scratch, &packed);
-            }
+        let parts = (residual[0].all_mut(), (before_attention[0].all_mut(), scratch.all_mut()));
+        for_each_part(rows, parts, |range, (mut x, (mut before, mut scratch))| {
+            embedding::forward(&mut x, range.start, inputs, weights.wte, weights.wpe, mask.as_ref());
+            blocks[0].before_attention(&x, &mut before, &mut scratch, &packed);
         });
         for layer in 0..model.n_layer {
-            // SAFETY: the region that read the previous packed weights has ended. The next region that reads these
-            // starts after `forward_shared` has run all pack tasks.
             let (packed, pack_tasks) =
-                unsafe { packer.pack(weights.layers.get(layer), weights.layers.get(layer + 1)) };
+                packer.pack(room, weights.layers.get(layer), weights.layers.get(layer + 1));
             let mask = dropout.mask(layer, Site::AttentionWeights.into());
-            let BlockBuffers { qkv, attention, softmax, .. } = buffers(layer);
-            // SAFETY: no region of rows is running. Only the attention uses these buffers until it returns.
-            unsafe { self.attention.forward_shared(rows, qkv, attention, softmax, mask, pack_tasks) };
-            for_each_range(rows, |range| {
-                // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in the rows
-                // of that range. The attention has run the pack tasks.
-                unsafe {
-                    let x = residual[layer].read(range.clone());
-                    let out = residual[layer + 1].rows(range.clone());
-                    blocks[layer].after_attention(
-                        range.clone(),
-                        x,
-                        Some(out),
-                        buffers(layer),
-                        scratch,
-                        &packed,
-                    );
-                    match blocks.get(layer + 1) {
-                        Some(next) => next.before_attention(range, out, buffers(layer + 1), scratch, &packed),
-                        None => layer_norm::forward(
-                            ln_f.rows(range.clone()),
-                            ln_f_statistics.rows(range),
-                            out,
+            let after = &mut after_attention[at(layer)];
+            self.attention.forward(
+                before_attention[at(layer)].qkv.first(rows),
+                after.attention.first_mut(rows),
+                &mut softmax[at(layer)][..self.attention.num_heads(rows) * model.block_size],
+                mask,
+                pack_tasks,
+            );
+            let (inputs, outputs) = residual.split_at_mut(layer + 1);
+            let parts = (
+                outputs[0].all_mut(),
+                after.all_mut(),
+                before_attention[at(layer + 1)].all_mut(),
+                last.all_mut(),
+                scratch.all_mut(),
+            );
+            for_each_part(rows, parts, |range, (mut out, mut after, mut before, mut last, mut scratch)| {
+                let x = inputs[layer].rows(&range);
+                blocks[layer].after_attention(range, x, Some(&mut out), &mut after, &mut scratch, &packed);
+                match blocks.get(layer + 1) {
+                    Some(next) => next.before_attention(&out, &mut before, &mut scratch, &packed),
+                    None => {
+                        let epsilon = model.layer_norm_epsilon as f32;
+                        layer_norm::forward(
+                            &mut last.out,
+                            &mut last.statistics,
+                            &out,
                             &weights.ln_f,
-                            model.layer_norm_epsilon as f32,
-                        ),
+                            epsilon,
+                        );
                     }
                 }
             });
@@ -161,147 +162,112 @@ impl Gpt2 {
         dropout: Dropout,
     ) {
         let model = self.model;
-        let width = model.n_embd;
         let at = &SumColumns::new(&model);
         let blocks: Vec<_> = (0..model.n_layer).map(|layer| self.block_at(layer, weights, dropout)).collect();
         let (attention, matmul_kind) = (self.attention, self.matmul_kind);
-        let Activations { residual, blocks: buffers, ln_f_statistics, scratch, .. } = &mut self.activations;
-        let residual: Vec<_> = residual.iter_mut().map(|values| DisjointRows::new(values, width)).collect();
-        let num_buffers = buffers.len();
+        let Activations {
+            residual,
+            before_attention,
+            softmax,
+            after_attention,
+            last,
+            scratch,
+            packed: room,
+            ..
+        } = &mut self.activations;
+        let (residual, last) = (&*residual, &*last);
+        let num_buffers = after_attention.len();
         let recompute = num_buffers < model.n_layer;
-        let buffers: Vec<_> = buffers.iter_mut().map(|block| BlockBuffers::new(block, &model)).collect();
-        let buffers = |layer: usize| buffers[layer.min(num_buffers - 1)];
-        let (scratch, room) = ScratchBuffers::new(scratch, &model);
-        let packer = Packer::new(matmul_kind.packing(), room, Pass::Backward);
-        let ln_f_statistics = DisjointRows::new(ln_f_statistics, 1);
+        let buffer = |layer: usize| layer.min(num_buffers - 1);
+        let packer = Packer::new(matmul_kind.packing(), Pass::Backward);
+        let no_head = |_: HeadColumns<'_>| ();
 
         // Backward through the operations between the attentions of blocks `layer` and `layer + 1`: the latter's first
         // LayerNorm and its queries, keys and values, or the last LayerNorm.
-        let backward_next = |range: std::ops::Range<usize>, layer: usize, packed: &PackedWeights<'_>| {
-            // SAFETY: the callers' regions give each task its own `range`, and every buffer is accessed only in those
-            // rows.
-            unsafe {
-                let x = residual[layer + 1].read(range.clone());
-                match blocks.get(layer + 1) {
-                    Some(next) => {
-                        next.backward_before_attention(range, x, buffers(layer + 1), scratch, packed, at);
-                    }
-                    None => {
-                        let d_residual = scratch.d_residual.rows(range.clone());
-                        d_residual.fill(0.0);
-                        let dout = scratch.d_mlp.read(range.clone());
-                        let statistics = ln_f_statistics.read(range.clone());
-                        let weight = weights.ln_f.weight;
-                        backward_norm(range, d_residual, dout, x, statistics, weight, scratch.sums, at);
-                    }
+        let backward_next = |range: &Range<usize>,
+                             layer: usize,
+                             before: Option<&BeforeAttention>,
+                             scratch: &mut ScratchRows<'_>,
+                             packed: &PackedWeights<'_>| {
+            let x = residual[layer + 1].rows(range);
+            match (blocks.get(layer + 1), before) {
+                (Some(next), Some(before)) => {
+                    next.backward_before_attention(range, x, before, scratch, packed, at);
+                }
+                _ => {
+                    let ScratchRows { d_residual, d_mlp, sums, .. } = scratch;
+                    d_residual.fill(0.0);
+                    let statistics = last.statistics.rows(range);
+                    backward_norm(d_residual, d_mlp, x, statistics, weights.ln_f.weight, sums, at);
                 }
             }
         };
-        // SAFETY: this is the first packing of the pass, and nothing has packed weights to read yet.
-        let (mut packed, pack_tasks) = unsafe { packer.pack(weights.layers.last(), None) };
+        let (mut packed, pack_tasks) = packer.pack(room, weights.layers.last(), None);
         for_each_in_order(pack_tasks, PackTask::run);
         for layer in (0..model.n_layer).rev() {
-            let (block, buffer) = (&blocks[layer], buffers(layer));
-            let (these, later) = gradient.layers.split_at_mut(layer + 1);
-            let mut jobs = Vec::new();
-            if recompute && layer + 1 < model.n_layer {
-                for_each_range(rows, |range| backward_next(range, layer, &packed));
-                push_jobs_before_attention(
-                    &mut jobs,
-                    later.first_mut(),
-                    &mut gradient.ln_f,
-                    buffers(layer + 1),
-                    scratch,
-                    rows,
-                    at,
-                );
-                // SAFETY: no other region is running. Each job writes its own gradient, and the sums are only read.
-                unsafe { run(matmul_kind, std::mem::take(&mut jobs), scratch, rows, None) };
-                for_each_range(rows, |range| {
-                    // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in those
-                    // rows.
-                    unsafe {
-                        let x = residual[layer].read(range.clone());
-                        block.before_attention(range, x, buffer, scratch, &PackedWeights::default());
-                    }
-                });
-                let mask = dropout.mask(layer, Site::AttentionWeights.into());
-                let (qkv, out, softmax) = (buffer.qkv, buffer.attention, buffer.softmax);
-                // SAFETY: no region of rows is running. Only the attention uses these buffers until it returns.
-                unsafe { attention.forward_shared(rows, qkv, out, softmax, mask, Vec::new()) };
-                for_each_range(rows, |range| {
-                    // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in those
-                    // rows.
-                    unsafe {
-                        let x = residual[layer].read(range.clone());
-                        block.after_attention(
-                            range.clone(),
-                            x,
-                            None,
-                            buffer,
-                            scratch,
-                            &PackedWeights::default(),
-                        );
-                        block.backward_after_attention(range, buffer, scratch, &packed, at);
-                    }
-                });
-            } else {
-                for_each_range(rows, |range| {
-                    backward_next(range.clone(), layer, &packed);
-                    // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in those
-                    // rows.
-                    unsafe { block.backward_after_attention(range, buffer, scratch, &packed, at) };
-                });
-                push_jobs_before_attention(
-                    &mut jobs,
-                    later.first_mut(),
-                    &mut gradient.ln_f,
-                    buffers(layer + 1),
-                    scratch,
-                    rows,
-                    at,
-                );
-            }
-            jobs.extend((0..attention.num_heads(rows)).map(Job::Head));
-            let before = layer.checked_sub(1).map(|before| &weights.layers[before]);
-            // SAFETY: the region that read the previous packed weights has ended. The next region that reads these
-            // starts after `run` has done all jobs.
-            let (next_packed, pack_tasks) = unsafe { packer.pack(before, Some(&weights.layers[layer])) };
-            packed = next_packed;
-            jobs.extend(pack_tasks.into_iter().map(Job::Pack));
-            push_jobs_after_attention(&mut jobs, &mut these[layer], buffer, scratch, rows, at);
+            let block = &blocks[layer];
             let mask = dropout.mask(layer, Site::AttentionWeights.into());
-            // SAFETY: each job writes its own gradient, its own packed weight, or its own head's columns of `qkv`. No
-            // other job reads those columns. Everything else is only read.
-            unsafe {
-                let attended = buffer.attention.read(0..rows);
-                let dout = scratch.d_attention.read(0..rows);
-                let softmax = buffer.softmax.read(0..attention.num_heads(rows) * model.block_size);
-                let head =
-                    |head| attention.backward_head(head, buffer.qkv, attended, dout, softmax, mask.as_ref());
-                run(matmul_kind, jobs, scratch, rows, Some(&head));
-            }
+            let (these, later) = gradient.layers.split_at_mut(layer + 1);
+            let after = &mut after_attention[buffer(layer)];
+            let softmax = &mut softmax[buffer(layer)][..attention.num_heads(rows) * model.block_size];
+            let mut jobs = Vec::new();
+            let before = if recompute && layer + 1 < model.n_layer {
+                let before = &mut before_attention[0];
+                for_each_part(rows, scratch.all_mut(), |range, mut scratch| {
+                    backward_next(&range, layer, Some(before), &mut scratch, &packed);
+                });
+                let mut next = Vec::new();
+                let weights = later.first_mut().map(|next| (next, &*before));
+                push_jobs_before_attention(&mut next, weights, &mut gradient.ln_f, scratch, rows, at);
+                run(matmul_kind, next, scratch.sums.first(rows), at, &no_head);
+                let unpacked = &PackedWeights::default();
+                let parts = (before.all_mut(), scratch.all_mut());
+                for_each_part(rows, parts, |range, (mut before, mut scratch)| {
+                    block.before_attention(residual[layer].rows(&range), &mut before, &mut scratch, unpacked);
+                });
+                let out = after.attention.first_mut(rows);
+                attention.forward(before.qkv.first(rows), out, softmax, mask, Vec::new());
+                let parts = (after.all_mut(), scratch.all_mut());
+                for_each_part(rows, parts, |range, (mut after, mut scratch)| {
+                    let x = residual[layer].rows(&range);
+                    block.after_attention(range.clone(), x, None, &mut after, &mut scratch, unpacked);
+                    block.backward_after_attention(range, &mut after, &mut scratch, &packed, at);
+                });
+                before
+            } else {
+                let (these, later_buffers) = before_attention.split_at_mut(buffer(layer) + 1);
+                let next = later_buffers.first();
+                let parts = (after.all_mut(), scratch.all_mut());
+                for_each_part(rows, parts, |range, (mut after, mut scratch)| {
+                    backward_next(&range, layer, next, &mut scratch, &packed);
+                    block.backward_after_attention(range, &mut after, &mut scratch, &packed, at);
+                });
+                let weights = later.first_mut().zip(next);
+                push_jobs_before_attention(&mut jobs, weights, &mut gradient.ln_f, scratch, rows, at);
+                &mut these[buffer(layer)]
+            };
+            let previous = layer.checked_sub(1).map(|previous| &weights.layers[previous]);
+            let (next_packed, pack_tasks) = packer.pack(room, previous, Some(&weights.layers[layer]));
+            packed = next_packed;
+            // Another variable: the packed weights may live longer than the jobs that were pushed before.
+            let mut jobs: Vec<Job<'_>> = jobs;
+            jobs.extend(attention.heads(before.qkv.first_mut(rows)).into_iter().map(Job::Head));
+            jobs.extend(pack_tasks.into_iter().map(Job::Pack));
+            push_jobs_after_attention(&mut jobs, &mut these[layer], after, scratch, rows, at);
+            let (attended, dout) = (after.attention.first(rows), scratch.d_attention.first(rows));
+            run(matmul_kind, jobs, scratch.sums.first(rows), at, &|columns| {
+                attention.backward_head(columns, attended, dout, softmax, mask.as_ref());
+            });
         }
-        let (block, buffer) = (&blocks[0], buffers(0));
-        for_each_range(rows, |range| {
-            // SAFETY: `for_each_range` gives each task its own `range`. Every buffer is accessed only in those rows.
-            unsafe {
-                let x = residual[0].read(range.clone());
-                block.backward_before_attention(range, x, buffer, scratch, &packed, at);
-            }
+        let before = &before_attention[0];
+        for_each_part(rows, scratch.all_mut(), |range, mut scratch| {
+            let x = residual[0].rows(&range);
+            blocks[0].backward_before_attention(&range, x, before, &mut scratch, &packed, at);
         });
         let mut jobs = Vec::new();
-        push_jobs_before_attention(
-            &mut jobs,
-            gradient.layers.first_mut(),
-            &mut gradient.ln_f,
-            buffer,
-            scratch,
-            rows,
-            at,
-        );
-        // SAFETY: no other region is running. Each job writes its own gradient, and the sums are only read.
-        unsafe { run(matmul_kind, jobs, scratch, rows, None) };
+        let weights = gradient.layers.first_mut().map(|first| (first, before));
+        push_jobs_before_attention(&mut jobs, weights, &mut gradient.ln_f, scratch, rows, at);
+        run(matmul_kind, jobs, scratch.sums.first(rows), at, &no_head);
     }
 }
 
@@ -311,7 +277,7 @@ impl Gpt2 {
     pub(crate) fn logits(&self, parameters: &[f32], row: usize) -> Vec<f32> {
         use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut};
         let Gpt2Config { n_embd, vocab_size, .. } = self.model;
-        let x = Matrix::new(&self.activations.ln_f[row * n_embd..(row + 1) * n_embd], 1, n_embd);
+        let x = Matrix::new(self.activations.last.out.rows(&(row..row + 1)), 1, n_embd);
         let wte = Matrix::new(self.model.views(&self.layout, parameters).wte, vocab_size, n_embd);
         let mut logits = vec![0.0; vocab_size];
         self.matmul_kind.matmul(
@@ -358,18 +324,17 @@ impl Model for Gpt2 {
     ) -> Result<LossSum, EngineError> {
         let inputs = self.inputs(batch)?;
         let rows = inputs.rows();
-        let width = rows * self.model.n_embd;
         let layout = Arc::clone(&self.layout);
         let weights = self.model.views(&layout, parameters);
         let mut gradient = self.model.views_mut(&layout, gradient);
         let dropout = Dropout::new(key, self.model.dropout);
         self.forward(&weights, &inputs, dropout);
 
-        let Activations { ln_f, head, scratch, .. } = &mut self.activations;
-        let gradients = cross_entropy::Gradients { dx: &mut scratch.d_mlp[..width], dwte: gradient.wte };
+        let Activations { last, head, scratch, .. } = &mut self.activations;
+        let gradients = cross_entropy::Gradients { dx: scratch.d_mlp.first_mut(rows), dwte: gradient.wte };
         let sum = cross_entropy::cross_entropy(
             self.matmul_kind,
-            &ln_f[..width],
+            last.out.first(rows),
             weights.wte,
             &inputs,
             head,
@@ -377,21 +342,27 @@ impl Model for Gpt2 {
         );
         self.backward(&weights, &mut gradient, rows, dropout);
         let mask = dropout.mask(0, Site::Embedding.into());
-        let d_residual = &mut self.activations.scratch.d_residual[..width];
+        let d_residual = self.activations.scratch.d_residual.first_mut(rows);
         embedding::backward(d_residual, &inputs, gradient.wte, gradient.wpe, mask.as_ref());
         Ok(LossSum { sum, num_tokens: rows as u64 })
     }
 
     fn loss(&mut self, parameters: &[f32], batch: &Batch<'_>) -> Result<LossSum, EngineError> {
         let inputs = self.inputs(batch)?;
-        let width = inputs.rows() * self.model.n_embd;
+        let rows = inputs.rows();
         let layout = Arc::clone(&self.layout);
         let weights = self.model.views(&layout, parameters);
         self.forward(&weights, &inputs, Dropout::OFF);
-        let Activations { ln_f, head, .. } = &mut self.activations;
-        let sum =
-            cross_entropy::cross_entropy(self.matmul_kind, &ln_f[..width], weights.wte, &inputs, head, None);
-        Ok(LossSum { sum, num_tokens: inputs.rows() as u64 })
+        let Activations { last, head, .. } = &mut self.activations;
+        let sum = cross_entropy::cross_entropy(
+            self.matmul_kind,
+            last.out.first(rows),
+            weights.wte,
+            &inputs,
+            head,
+            None,
+        );
+        Ok(LossSum { sum, num_tokens: rows as u64 })
     }
 }
 

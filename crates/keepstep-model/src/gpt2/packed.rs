@@ -4,17 +4,17 @@ use crate::gpt2::layout::LayerViews;
 use crate::gpt2::settings::Gpt2Config;
 use crate::ops::affine::Affine;
 use crate::ops::linear;
-use keepstep_numerics::matmul::{AlignedBuffer, PackBuffer, PackTask, PackedRhs, Packing};
+use keepstep_numerics::matmul::{AlignedBuffer, PackTask, PackedMatrix, Packing};
 
 /// The packed weights of the matmuls between one block's attention and the next one's. Where a weight is not packed,
 /// its matmul reads it in place.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct PackedWeights<'a> {
-    pub(crate) attn_c_proj: Option<PackedRhs<'a>>,
-    pub(crate) mlp_c_fc: Option<PackedRhs<'a>>,
-    pub(crate) mlp_c_proj: Option<PackedRhs<'a>>,
+    pub(crate) attn_c_proj: Option<PackedMatrix<'a>>,
+    pub(crate) mlp_c_fc: Option<PackedMatrix<'a>>,
+    pub(crate) mlp_c_proj: Option<PackedMatrix<'a>>,
     /// The weight of the next block's queries, keys and values.
-    pub(crate) attn_c_attn: Option<PackedRhs<'a>>,
+    pub(crate) attn_c_attn: Option<PackedMatrix<'a>>,
 }
 
 /// The form of a weight `[in, out]` that a matmul reads: the weight itself forward, its transpose backward.
@@ -24,10 +24,9 @@ pub(crate) enum Pass {
     Backward,
 }
 
-/// Packs the weights of one pass, one block at a time, into the same buffer.
-pub(crate) struct Packer<'a> {
+/// Packs the weights of one pass, one block at a time.
+pub(crate) struct Packer {
     packing: Option<Packing>,
-    buffer: PackBuffer<'a>,
     pass: Pass,
 }
 
@@ -42,33 +41,29 @@ fn matrix_len(ins: usize, outs: usize) -> usize {
     Packing::max_len(ins, outs).max(Packing::max_len(outs, ins)).next_multiple_of(16)
 }
 
-impl<'a> Packer<'a> {
-    pub(crate) fn new(packing: Option<Packing>, buffer: &'a mut AlignedBuffer, pass: Pass) -> Packer<'a> {
-        Packer { packing, buffer: PackBuffer::new(buffer), pass }
+impl Packer {
+    pub(crate) fn new(packing: Option<Packing>, pass: Pass) -> Packer {
+        Packer { packing, pass }
     }
 
     /// Returns the packed weights after the attention of `block` and before that of `next`, and the tasks that pack
-    /// them.
-    ///
-    /// # Safety
-    /// No task reads the previous packed weights any more. The new ones are read only after all pack tasks are done.
-    pub(crate) unsafe fn pack(
+    /// them. They can be read when all tasks are done.
+    pub(crate) fn pack<'a>(
         &self,
+        buffer: &'a mut AlignedBuffer,
         block: Option<&LayerViews<&'a [f32]>>,
         next: Option<&LayerViews<&'a [f32]>>,
     ) -> (PackedWeights<'a>, Vec<PackTask<'a>>) {
         let mut pack_tasks = Vec::new();
-        let mut first = 0;
+        let mut room = buffer.as_mut_floats();
         let mut pack = |affine: Option<&Affine<&'a [f32]>>| {
             let (affine, packing) = (affine?, self.packing?);
             let weight = linear::weight(affine);
-            let len = matrix_len(weight.rows(), affine.bias.len());
+            let (own, rest) =
+                std::mem::take(&mut room).split_at_mut(matrix_len(weight.rows(), affine.bias.len()));
+            room = rest;
             let weight = if self.pass == Pass::Forward { weight } else { weight.transposed() };
-            // SAFETY: each matrix has its own range of the buffer. By this function's contract, nothing reads the old
-            // contents, and the new ones are read only after the pack tasks.
-            let packed = unsafe { packing.pack(&self.buffer, first, weight, &mut pack_tasks) };
-            first += len;
-            Some(packed)
+            Some(packing.pack(own, weight, &mut pack_tasks))
         };
         let packed = PackedWeights {
             attn_c_proj: pack(block.map(|block| &block.attn_c_proj)),

@@ -1,10 +1,10 @@
 //! The gradients of weights, as jobs that run together with the heads of an attention.
 
-use crate::gpt2::block::{BlockBuffers, ScratchBuffers};
-use crate::gpt2::buffers::SumColumns;
+use crate::gpt2::buffers::{AfterAttention, BeforeAttention, Scratch, SumColumns};
 use crate::gpt2::layout::LayerViews;
 use crate::ops::affine::Affine;
-use crate::ops::rows::{BLOCK, for_each_in_order};
+use crate::ops::attention::HeadColumns;
+use crate::ops::rows::for_each_in_order;
 use keepstep_numerics::matmul::MatmulKind;
 use keepstep_numerics::matmul::PackTask;
 use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut};
@@ -14,26 +14,24 @@ pub(super) enum Job<'a> {
     Matmul(MatmulTask<'a>),
     /// Adds up the sums of all blocks of rows, starting at this column.
     Sums(&'a mut [f32], usize),
-    Head(usize),
+    Head(HeadColumns<'a>),
     Pack(PackTask<'a>),
 }
 
-/// Adds the jobs for the weights before the next block's attention, or for the last LayerNorm.
+/// Adds the jobs for the weights before the next block's attention, or for the last LayerNorm. `before` holds the
+/// gradients of the next block's queries, keys and values.
 pub(super) fn push_jobs_before_attention<'a>(
     jobs: &mut Vec<Job<'a>>,
-    next: Option<&'a mut LayerViews<&mut [f32]>>,
+    next: Option<(&'a mut LayerViews<&mut [f32]>, &'a BeforeAttention)>,
     ln_f: &'a mut Affine<&mut [f32]>,
-    buffers: BlockBuffers<'a>,
-    scratch: ScratchBuffers<'a>,
+    scratch: &'a Scratch,
     rows: usize,
     at: &SumColumns,
 ) {
     match next {
-        Some(LayerViews { attn_c_attn, ln_1, .. }) => {
-            // SAFETY: the regions of rows that write these buffers have ended. Until these jobs are done, no task
-            // writes to the rows of `ln_1`; each head replaces `qkv` only in its own block, after these jobs.
-            let (ln_1_out, d_qkv) = unsafe { (scratch.ln_1.read(0..rows), buffers.qkv.read(0..rows)) };
-            push_linear(jobs, attn_c_attn, ln_1_out, d_qkv, at.attn_c_attn);
+        Some((LayerViews { attn_c_attn, ln_1, .. }, before)) => {
+            let (normal, d_qkv) = (scratch.ln_1.first(rows), before.qkv.first(rows));
+            push_linear(jobs, attn_c_attn, normal, d_qkv, at.attn_c_attn);
             push_layer_norm(jobs, ln_1, at.ln_1_weight, at.ln_1_bias);
         }
         None => push_layer_norm(jobs, ln_f, at.ln_1_weight, at.ln_1_bias),
@@ -55,24 +53,15 @@ fn push_layer_norm<'a>(
 pub(super) fn push_jobs_after_attention<'a>(
     jobs: &mut Vec<Job<'a>>,
     gradient: &'a mut LayerViews<&mut [f32]>,
-    buffers: BlockBuffers<'a>,
-    scratch: ScratchBuffers<'a>,
+    after: &'a AfterAttention,
+    scratch: &'a Scratch,
     rows: usize,
     at: &SumColumns,
 ) {
     let LayerViews { attn_c_proj, ln_2, mlp_c_fc, mlp_c_proj, .. } = gradient;
-    // SAFETY: the region of rows that writes these buffers has ended. Until these jobs are done, their inputs are only
-    // read.
-    let (active, d_mlp, normal, d_fc, attended, d_projection) = unsafe {
-        (
-            scratch.gelu.read(0..rows),
-            scratch.d_mlp.read(0..rows),
-            scratch.ln_2.read(0..rows),
-            buffers.fc.read(0..rows),
-            buffers.attention.read(0..rows),
-            scratch.d_projection.read(0..rows),
-        )
-    };
+    let (active, d_mlp) = (scratch.gelu.first(rows), scratch.d_mlp.first(rows));
+    let (normal, d_fc) = (scratch.ln_2.first(rows), after.fc.first(rows));
+    let (attended, d_projection) = (after.attention.first(rows), scratch.d_projection.first(rows));
     push_linear(jobs, mlp_c_proj, active, d_mlp, at.mlp_c_proj);
     push_linear(jobs, mlp_c_fc, normal, d_fc, at.mlp_c_fc);
     push_linear(jobs, attn_c_proj, attended, d_projection, at.attn_c_proj);
@@ -101,21 +90,14 @@ fn push_linear<'a>(
 }
 
 /// Runs jobs in parallel. Each thread takes the next one that is left. Matmuls take longest and come first; small jobs
-/// fill the end.
-///
-/// # Safety
-/// No other task writes to the scratch's sums during the call.
-pub(super) unsafe fn run(
+/// fill the end. `sums` holds the column sums of all blocks of rows.
+pub(super) fn run<'a>(
     matmul_kind: MatmulKind,
-    mut jobs: Vec<Job<'_>>,
-    scratch: ScratchBuffers<'_>,
-    rows: usize,
-    head: Option<&(dyn Fn(usize) + Sync)>,
+    mut jobs: Vec<Job<'a>>,
+    sums: &[f32],
+    at: &SumColumns,
+    head: &(dyn Fn(HeadColumns<'a>) + Sync),
 ) {
-    let blocks = rows.div_ceil(BLOCK);
-    // SAFETY: by this function's contract, no task writes to these sums during the call.
-    let sums: &[f32] = unsafe { scratch.sums.read(0..blocks) };
-    let cols = sums.len() / blocks;
     jobs.sort_by_key(|job| match job {
         Job::Matmul(_) => 0,
         Job::Head(_) => 1,
@@ -127,16 +109,12 @@ pub(super) unsafe fn run(
         Job::Pack(task) => task.run(),
         Job::Sums(out, first) => {
             out.fill(0.0);
-            for sums in sums.chunks(cols) {
+            for sums in sums.chunks(at.all) {
                 for (out, sum) in out.iter_mut().zip(&sums[first..]) {
                     *out += sum;
                 }
             }
         }
-        Job::Head(index) => {
-            if let Some(head) = head {
-                head(index);
-            }
-        }
+        Job::Head(columns) => head(columns),
     });
 }

@@ -4,7 +4,7 @@
 //! again where there is more than one block.
 
 use crate::ops::embedding::Inputs;
-use crate::ops::rows::{self, DisjointRows, for_each_range};
+use crate::ops::rows::{self, RowsMut, for_each_part};
 use keepstep_numerics::math::{exp, ln};
 use keepstep_numerics::matmul::MatmulKind;
 use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut};
@@ -138,12 +138,10 @@ impl Head<'_> {
     fn take_in(&self, first: usize, logits: &mut [f32], rows: &mut [RowLoss]) {
         let block = self.block(first);
         let width = block.rows();
-        let (logits, rows) = (DisjointRows::new(logits, width), DisjointRows::new(rows, 1));
-        for_each_range(self.count(), |range| {
-            // SAFETY: `for_each_range` gives each task its own `range`. Both buffers are accessed only in those rows.
-            let (logits, rows) = unsafe { (logits.rows(range.clone()), rows.rows(range.clone())) };
-            self.logits(logits, block, &range);
-            for ((logits, row), index) in logits.chunks_exact(width).zip(rows).zip(range) {
+        let parts = (RowsMut::new(logits, width), RowsMut::new(rows, 1));
+        for_each_part(self.count(), parts, |range, (mut logits, mut rows)| {
+            self.logits(&mut logits, block, &range);
+            for ((logits, row), index) in logits.chunks_exact(width).zip(rows.iter_mut()).zip(range) {
                 let target = self.inputs.target(self.start + index);
                 if let Some(&correct) = target.checked_sub(first).and_then(|place| logits.get(place)) {
                     row.correct = correct;
@@ -170,12 +168,10 @@ impl Head<'_> {
     ) -> Matrix<'a> {
         let block = self.block(first);
         let width = block.rows();
-        let (shared, dx) = (DisjointRows::new(logits, width), DisjointRows::new(dx, self.cols));
-        for_each_range(self.count(), |range| {
-            // SAFETY: `for_each_range` gives each task its own `range`. Both buffers are accessed only in those rows.
-            let (logits, dx) = unsafe { (shared.rows(range.clone()), dx.rows(range.clone())) };
+        let parts = (RowsMut::new(logits, width), RowsMut::new(dx, self.cols));
+        for_each_part(self.count(), parts, |range, (mut logits, mut dx)| {
             if !self.is_one_block() {
-                self.logits(logits, block, &range);
+                self.logits(&mut logits, block, &range);
             }
             for (logits, index) in logits.chunks_exact_mut(width).zip(range.clone()) {
                 to_gradients(logits, rows[index].largest, share / rows[index].total);
@@ -185,9 +181,9 @@ impl Head<'_> {
                 }
             }
             self.matmul_kind.serial_matmul(
-                MatrixMut::new(dx, range.len(), self.cols),
+                MatrixMut::new(&mut dx, range.len(), self.cols),
                 if first == 0 { Accumulate::Replace } else { Accumulate::Add },
-                Matrix::new(logits, range.len(), width),
+                Matrix::new(&logits, range.len(), width),
                 block,
             );
         });

@@ -1,7 +1,7 @@
 //! Token and position embeddings. Their sum is the input of the first block.
 
 use crate::ops::dropout::Mask;
-use crate::ops::rows::{DisjointRows, for_each_range};
+use crate::ops::rows::{RowsMut, for_each_part};
 use rayon::prelude::*;
 
 /// The inputs of a micro-batch: `[batch_size, block_size]` tokens, each with its position in the context.
@@ -84,11 +84,8 @@ pub(crate) fn backward(
 ) {
     let cols = dwpe.len() / inputs.block_size;
     if let Some(mask) = mask {
-        let dx = DisjointRows::new(dx, cols);
-        for_each_range(inputs.rows(), |range| {
-            // SAFETY: `for_each_range` gives each task its own `range`. `dx` is accessed only in those rows.
-            let rows = unsafe { dx.rows(range.clone()) };
-            rows.chunks_mut(cols).zip(range).for_each(|(dx, row)| mask.apply(dx, row, cols));
+        for_each_part(inputs.rows(), RowsMut::new(dx, cols), |range, mut dx| {
+            dx.chunks_mut(cols).zip(range).for_each(|(dx, row)| mask.apply(dx, row, cols));
         });
     }
     let add = |sum: &mut [f32], row: usize| {

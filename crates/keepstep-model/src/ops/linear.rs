@@ -2,7 +2,7 @@
 
 use crate::ops::affine::Affine;
 use keepstep_numerics::matmul::MatmulKind;
-use keepstep_numerics::matmul::PackedRhs;
+use keepstep_numerics::matmul::PackedMatrix;
 use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, matmul};
 use keepstep_numerics::vectorized;
 
@@ -22,33 +22,32 @@ pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
 
 /// Computes `y = x · weight + bias` on this thread alone, in the pass's precision.
 ///
-/// # Safety
-/// `packed`, if given, holds this weight, and its pack tasks are done.
-pub(crate) unsafe fn forward_rows(
+/// # Panics
+/// If `packed` is given and holds another matrix, or not all its pack tasks are done.
+pub(crate) fn forward_rows(
     kind: MatmulKind,
     y: &mut [f32],
     x: &[f32],
     affine: &Affine<&[f32]>,
-    packed: Option<PackedRhs<'_>>,
+    packed: Option<&PackedMatrix<'_>>,
 ) {
     let (weight, outs) = (weight(affine), affine.bias.len());
     let rows = x.len() / weight.rows();
     let x = Matrix::new(x, rows, weight.rows());
     let task = MatmulTask::new(MatrixMut::new(y, rows, outs), Accumulate::Bias(affine.bias), x, weight);
-    // SAFETY: by this function's contract, the packed matrix is this operand, fully written.
-    kind.run(unsafe { task.with_packed(packed) });
+    kind.run(task.with_packed(packed));
 }
 
 /// Computes `dx = dy · weightᵀ` on this thread alone.
 ///
-/// # Safety
-/// `packed`, if given, holds the transpose of this weight, and its pack tasks are done.
-pub(crate) unsafe fn backward_rows(
+/// # Panics
+/// If `packed` is given and holds another matrix than the transpose, or not all its pack tasks are done.
+pub(crate) fn backward_rows(
     kind: MatmulKind,
     dx: &mut [f32],
     dy: &[f32],
     affine: &Affine<&[f32]>,
-    packed: Option<PackedRhs<'_>>,
+    packed: Option<&PackedMatrix<'_>>,
 ) {
     let (weight, outs) = (weight(affine), affine.bias.len());
     let rows = dy.len() / outs;
@@ -59,8 +58,7 @@ pub(crate) unsafe fn backward_rows(
         dy,
         weight.transposed(),
     );
-    // SAFETY: by this function's contract, the packed matrix is this operand, fully written.
-    kind.run(unsafe { task.with_packed(packed) });
+    kind.run(task.with_packed(packed));
 }
 
 vectorized! {

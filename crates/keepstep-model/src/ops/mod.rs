@@ -8,6 +8,7 @@ pub mod embedding;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod rectangle;
 pub mod rows;
 pub mod softmax;
 pub mod spin_pool;

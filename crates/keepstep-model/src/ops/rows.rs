@@ -2,102 +2,175 @@
 
 use rayon::prelude::*;
 use std::cell::RefCell;
-use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Mutex, PoisonError};
 
 /// The number of rows whose column sums are made separately before they are added to the rest. Part of the numerics.
 /// Tasks take whole blocks.
 pub(crate) const BLOCK: usize = 64;
 
-/// A mutable buffer of rows that several tasks use at once. Invariant: while a task has a mutable slice, no other task
-/// has any element of that slice.
+/// A buffer with `cols` elements for each row of a micro-batch, or for each block of rows.
 #[derive(Debug)]
-pub(crate) struct DisjointRows<'a, T> {
-    data: *mut T,
-    len: usize,
+pub(crate) struct RowBuffer<T> {
+    values: Vec<T>,
     cols: usize,
-    borrow: PhantomData<&'a mut [T]>,
+    /// The number of rows that share `cols` elements.
+    height: usize,
 }
 
-impl<T> Clone for DisjointRows<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for DisjointRows<'_, T> {}
-
-// SAFETY: the buffer only gives out slices. By the contracts of its methods, no element is in two tasks while one of
-// them may change it. Moving such slices between threads needs only `T: Send`.
-unsafe impl<T: Send> Send for DisjointRows<'_, T> {}
-// SAFETY: a shared reference gives out the same slices as an owned value, under the same contracts.
-unsafe impl<T: Send> Sync for DisjointRows<'_, T> {}
-
-impl<'a, T> DisjointRows<'a, T> {
-    pub(crate) fn new(data: &'a mut [T], cols: usize) -> DisjointRows<'a, T> {
-        DisjointRows { data: data.as_mut_ptr(), len: data.len(), cols, borrow: PhantomData }
+impl<T: Clone> RowBuffer<T> {
+    /// Creates a buffer with `cols` elements a row.
+    pub(crate) fn new(rows: usize, cols: usize, value: T) -> RowBuffer<T> {
+        RowBuffer { values: vec![value; rows * cols], cols, height: 1 }
     }
 
-    /// Returns mutable rows.
-    ///
-    /// # Safety
-    /// No other task uses any of these rows while the slice lives.
-    ///
-    /// # Panics
-    /// If the buffer has fewer rows.
-    pub(crate) unsafe fn rows(&self, rows: Range<usize>) -> &'a mut [T] {
-        // SAFETY: by this method's contract, no other task uses these rows.
-        unsafe { self.elements(rows.start * self.cols..rows.end * self.cols) }
-    }
-
-    /// Returns rows to read.
-    ///
-    /// # Safety
-    /// No task changes any of these rows while the slice lives.
-    ///
-    /// # Panics
-    /// If the buffer has fewer rows.
-    pub(crate) unsafe fn read(&self, rows: Range<usize>) -> &'a [T] {
-        let range = rows.start * self.cols..rows.end * self.cols;
-        assert!(range.start <= range.end && range.end <= self.len, "rows of the buffer");
-        // SAFETY: the range lies within the buffer, which is borrowed for `'a`. By this method's contract, no task
-        // changes these rows.
-        unsafe { std::slice::from_raw_parts(self.data.add(range.start), range.len()) }
-    }
-
-    /// Returns mutable columns of one row.
-    ///
-    /// # Safety
-    /// No other task uses any of these elements while the slice lives.
-    ///
-    /// # Panics
-    /// If the buffer has fewer rows or fewer columns.
-    pub(crate) unsafe fn part(&self, row: usize, cols: Range<usize>) -> &'a mut [T] {
-        assert!(cols.end <= self.cols, "a part of the row");
-        // SAFETY: by this method's contract, no other task uses these elements.
-        unsafe { self.elements(row * self.cols + cols.start..row * self.cols + cols.end) }
-    }
-
-    /// # Safety
-    /// No other task uses any of these elements while the slice lives.
-    unsafe fn elements(&self, range: Range<usize>) -> &'a mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "rows of the buffer");
-        // SAFETY: the range lies within the buffer, which is borrowed for `'a`. By this method's contract, no other
-        // task uses these elements.
-        unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
+    /// Creates a buffer with `cols` elements for each [`BLOCK`] of rows.
+    pub(crate) fn by_block(rows: usize, cols: usize, value: T) -> RowBuffer<T> {
+        RowBuffer { values: vec![value; rows.div_ceil(BLOCK) * cols], cols, height: BLOCK }
     }
 }
 
-/// Calls `task` on all threads with disjoint ranges that cover `0..rows`. Each begins at a multiple of [`BLOCK`].
-pub(crate) fn for_each_range(rows: usize, task: impl Fn(Range<usize>) + Sync) {
+impl<T> RowBuffer<T> {
+    /// Returns the elements of some rows.
+    pub(crate) fn rows(&self, rows: &Range<usize>) -> &[T] {
+        &self.values[rows.start / self.height * self.cols..rows.end.div_ceil(self.height) * self.cols]
+    }
+
+    /// Returns the elements of the first rows.
+    pub(crate) fn first(&self, rows: usize) -> &[T] {
+        self.rows(&(0..rows))
+    }
+
+    /// Returns the elements of the first rows, to write.
+    pub(crate) fn first_mut(&mut self, rows: usize) -> &mut [T] {
+        &mut self.values[..rows.div_ceil(self.height) * self.cols]
+    }
+
+    /// Returns all rows, to divide among tasks.
+    pub(crate) fn all_mut(&mut self) -> RowsMut<'_, T> {
+        RowsMut { values: &mut self.values, cols: self.cols, height: self.height }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        size_of_val(&self.values[..])
+    }
+}
+
+/// Rows to write: a slice of their elements that can be divided between two rows.
+#[derive(Debug)]
+pub(crate) struct RowsMut<'a, T> {
+    values: &'a mut [T],
+    cols: usize,
+    /// The number of rows that share `cols` elements.
+    height: usize,
+}
+
+impl<'a, T> RowsMut<'a, T> {
+    /// Wraps a slice with `cols` elements a row.
+    pub(crate) fn new(values: &'a mut [T], cols: usize) -> RowsMut<'a, T> {
+        RowsMut { values, cols, height: 1 }
+    }
+}
+
+impl<T> Deref for RowsMut<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.values
+    }
+}
+
+impl<T> DerefMut for RowsMut<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.values
+    }
+}
+
+/// What tasks are handed: something that can be divided between two rows.
+pub(crate) trait SplitRows: Sized {
+    /// Splits into the rows before `row` and the others. `row` is a multiple of [`BLOCK`], or the number of all rows.
+    fn split_rows(self, row: usize) -> (Self, Self);
+}
+
+impl<T> SplitRows for RowsMut<'_, T> {
+    fn split_rows(self, row: usize) -> (Self, Self) {
+        let RowsMut { values, cols, height } = self;
+        let (before, after) = values.split_at_mut(row.div_ceil(height) * cols);
+        (RowsMut { values: before, cols, height }, RowsMut { values: after, cols, height })
+    }
+}
+
+macro_rules! split_rows_of_tuple {
+    ($($part:ident)*) => {
+        impl<$($part: SplitRows),*> SplitRows for ($($part,)*) {
+            #[expect(non_snake_case, reason = "a value has the name of its type")]
+            fn split_rows(self, row: usize) -> (Self, Self) {
+                let ($($part,)*) = self;
+                $(let $part = $part.split_rows(row);)*
+                (($($part.0,)*), ($($part.1,)*))
+            }
+        }
+    };
+}
+
+split_rows_of_tuple! { A B }
+split_rows_of_tuple! { A B C D E }
+
+/// Declares buffers that are divided together: the struct that owns them, and the rows of them that a task is handed.
+macro_rules! row_buffers {
+    ($(#[$doc:meta])* $owner:ident, $part:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        pub(crate) struct $owner {
+            $($(#[$field_doc])* pub(crate) $field: $crate::ops::rows::RowBuffer<$type>,)*
+        }
+
+        #[doc = concat!("Rows of [`", stringify!($owner), "`], to write.")]
+        pub(crate) struct $part<'a> {
+            $($(#[$field_doc])* pub(crate) $field: $crate::ops::rows::RowsMut<'a, $type>,)*
+        }
+
+        impl $owner {
+            /// Returns all rows, to divide among tasks.
+            pub(crate) fn all_mut(&mut self) -> $part<'_> {
+                $part { $($field: self.$field.all_mut(),)* }
+            }
+
+            #[cfg(test)]
+            pub(crate) fn held(&self) -> usize {
+                [$(self.$field.held()),*].iter().sum()
+            }
+        }
+
+        impl $crate::ops::rows::SplitRows for $part<'_> {
+            fn split_rows(self, row: usize) -> (Self, Self) {
+                $(let $field = self.$field.split_rows(row);)*
+                ($part { $($field: $field.0,)* }, $part { $($field: $field.1,)* })
+            }
+        }
+    };
+}
+pub(crate) use row_buffers;
+
+/// Divides the first `rows` rows of `all` into ranges that begin at multiples of [`BLOCK`], and calls `task` with each
+/// range and its rows on all threads.
+///
+/// # Panics
+/// If `all` has fewer rows.
+pub(crate) fn for_each_part<P: SplitRows + Send>(rows: usize, all: P, task: impl Fn(Range<usize>, P) + Sync) {
     let len = task_rows(rows, rayon::current_num_threads());
-    let tasks = rows.div_ceil(len);
-    let run = |index: usize| task(index * len..rows.min((index + 1) * len));
-    if tasks == 1 {
-        run(0);
+    let mut parts = Vec::with_capacity(rows.div_ceil(len));
+    let mut rest = all;
+    for start in (0..rows).step_by(len) {
+        let end = rows.min(start + len);
+        let (part, later) = rest.split_rows(end - start);
+        parts.push((start..end, part));
+        rest = later;
+    }
+    if parts.len() == 1 {
+        parts.into_iter().for_each(|(range, part)| task(range, part));
     } else {
-        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
+        parts.into_par_iter().with_max_len(1).for_each(|(range, part)| task(range, part));
     }
 }
 
@@ -141,19 +214,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_cover_all_rows_once() {
+    fn each_task_has_its_rows_and_their_block() {
         for (rows, threads) in [(1, 1), (64, 2), (65, 2), (768, 2), (768, 16), (4096, 2), (5000, 3)] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            let mut counts = vec![0_u32; rows];
-            let shared = DisjointRows::new(&mut counts, 1);
+            let room = rows + 100;
+            let mut numbers = RowBuffer::new(room, 2, 0);
+            let mut blocks = RowBuffer::by_block(room, 1, 0);
             pool.install(|| {
-                for_each_range(rows, |range| {
-                    assert!(range.start.is_multiple_of(BLOCK) && !range.is_empty());
-                    // SAFETY: `for_each_range` promises disjoint ranges, which the assertion below confirms.
-                    unsafe { shared.rows(range) }.iter_mut().for_each(|count| *count += 1);
-                });
+                for_each_part(
+                    rows,
+                    (numbers.all_mut(), blocks.all_mut()),
+                    |range, (mut numbers, mut blocks)| {
+                        assert!(range.start.is_multiple_of(BLOCK) && !range.is_empty());
+                        assert_eq!(numbers.len(), 2 * range.len());
+                        for (row, numbers) in range.clone().zip(numbers.chunks_mut(2)) {
+                            numbers[0] += row;
+                            numbers[1] += 1;
+                        }
+                        for (index, block) in blocks.iter_mut().enumerate() {
+                            *block += range.start / BLOCK + index + 1;
+                        }
+                    },
+                );
             });
-            assert!(counts.iter().all(|&count| count == 1), "{rows} rows, {threads} threads");
+            let expected = |row: usize| if row < rows { [row, 1] } else { [0, 0] };
+            let same = numbers.first(room).chunks(2).enumerate().all(|(row, found)| found == expected(row));
+            assert!(same, "{rows} rows, {threads} threads");
+            let expected = |block: usize| if block * BLOCK < rows { block + 1 } else { 0 };
+            let same = blocks.first(room).iter().enumerate().all(|(block, &found)| found == expected(block));
+            assert!(same, "blocks of {rows} rows, {threads} threads");
         }
     }
 }

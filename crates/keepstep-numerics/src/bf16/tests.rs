@@ -2,9 +2,7 @@ use super::convert::rounded;
 use super::definition::{SLICE, multiply_add};
 use super::trials::{defined_pair, trials};
 use super::{Kernel, Support, matmul, packing, run};
-use crate::matmul::{
-    Accumulate, AlignedBuffer, MatmulTask, Matrix, MatrixMut, PackBuffer, PackTask, Packing,
-};
+use crate::matmul::{Accumulate, AlignedBuffer, MatmulTask, Matrix, MatrixMut, PackTask, Packing};
 use crate::testing::is_emulated;
 
 /// The kernels that this processor can run. `cargo xtask test` reports which kernels did not run.
@@ -117,7 +115,6 @@ fn check(kind: Numbers, rows: usize, cols: usize, inner: usize) {
                 );
                 let Some(packing) = packing(kernel) else { continue };
                 buffer.grow(Packing::max_len(inner, cols));
-                let buffer = PackBuffer::new(&mut buffer);
                 let mut tasks = Vec::new();
                 let mut out = before.clone();
                 let task = MatmulTask::new(
@@ -126,13 +123,9 @@ fn check(kind: Numbers, rows: usize, cols: usize, inner: usize) {
                     lhs,
                     rhs,
                 );
-                // SAFETY: the buffer belongs to this matrix, which is read after the tasks are done.
-                let task = unsafe {
-                    let packed = packing.pack(&buffer, 0, rhs, &mut tasks);
-                    task.with_packed(Some(packed))
-                };
+                let packed = packing.pack(buffer.as_mut_floats(), rhs, &mut tasks);
                 tasks.into_iter().for_each(PackTask::run);
-                run(kernel, task);
+                run(kernel, task.with_packed(Some(&packed)));
                 assert!(
                     out.iter().zip(&expected).all(same),
                     "{rows} x {inner} x {cols}, layout {layout}, {kernel:?}, {kind:?}, packed first"

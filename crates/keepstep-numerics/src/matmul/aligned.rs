@@ -38,6 +38,12 @@ impl AlignedBuffer {
         self.0.is_empty()
     }
 
+    /// Returns the numbers.
+    #[inline]
+    pub fn as_mut_floats(&mut self) -> &mut [f32] {
+        self.as_mut_slice()
+    }
+
     /// Returns the contents as a type of four bytes. Every bit pattern is valid for [`bytemuck::Pod`] types.
     #[inline]
     pub(crate) fn as_mut_slice<T: bytemuck::Pod>(&mut self) -> &mut [T] {

@@ -43,5 +43,5 @@ mod tests;
 pub use aligned::AlignedBuffer;
 pub use dispatch::MatmulKind;
 pub use matrix::{Accumulate, Matrix, MatrixMut};
-pub use packed::{PackBuffer, PackTask, PackedRhs, Packing};
+pub use packed::{PackTask, PackedMatrix, Packing};
 pub use task::{MatmulTask, matmul, serial_matmul};

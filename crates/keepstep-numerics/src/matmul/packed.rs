@@ -1,9 +1,10 @@
 //! The right side of a matmul, packed once and read many times.
 
-use super::aligned::AlignedBuffer;
 use super::matrix::Matrix;
 use super::simd::Simd;
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The number of columns in the widest tile. Ranges of columns begin at multiples of it and consist of whole panels.
 pub(super) const WIDEST_TILE: usize = 32;
@@ -58,24 +59,21 @@ impl Packing {
 
     /// Appends the work of packing a matrix to `tasks` and returns the packed matrix, which is ready after these tasks.
     ///
-    /// # Safety
-    /// The buffer's [`max_len`](Packing::max_len) numbers from `first` on belong to this matrix until the last task and
-    /// the last use of the packed matrix. Nothing reads the packed matrix before all tasks are done.
-    ///
     /// # Panics
-    /// If the buffer is too short.
+    /// If `room` is shorter than [`max_len`](Packing::max_len).
     #[inline]
-    pub unsafe fn pack<'a>(
+    pub fn pack<'a>(
         self,
-        buffer: &PackBuffer<'a>,
-        first: usize,
+        room: &'a mut [f32],
         matrix: Matrix<'a>,
         tasks: &mut Vec<PackTask<'a>>,
-    ) -> PackedRhs<'a> {
+    ) -> PackedMatrix<'a> {
         let (inner, cols) = (matrix.rows, matrix.cols);
         let padded = cols.next_multiple_of(self.format.tile_cols);
-        assert!(first + Packing::max_len(inner, cols) <= buffer.len, "room for the matrix");
-        let start = buffer.start.wrapping_add(first);
+        assert!(Packing::max_len(inner, cols) <= room.len(), "room for the matrix");
+        let num_tasks = inner.div_ceil(self.slice) * cols.div_ceil(TASK_COLS);
+        let unfinished = Arc::new(AtomicUsize::new(num_tasks));
+        let start = room.as_mut_ptr();
         let mut end = start;
         for slice in (0..inner).step_by(self.slice) {
             let rows = self.slice.min(inner - slice);
@@ -85,36 +83,29 @@ impl Packing {
                 let out = end.wrapping_add(col * steps);
                 let cols = TASK_COLS.min(cols - col);
                 let out_len = steps * cols.next_multiple_of(self.format.tile_cols);
-                tasks.push(PackTask { pack_right: self.pack_right, out, out_len, matrix, col, cols });
+                let unfinished = Arc::clone(&unfinished);
+                tasks.push(PackTask {
+                    pack_right: self.pack_right,
+                    out,
+                    out_len,
+                    matrix,
+                    col,
+                    cols,
+                    unfinished,
+                });
             }
             end = end.wrapping_add(steps * padded);
         }
-        PackedRhs { start, cols: padded, format: self.format, buffer: PhantomData }
-    }
-}
-
-/// Memory for packed matrices. It can hold several, each in a separate range.
-#[derive(Debug, Clone, Copy)]
-pub struct PackBuffer<'a> {
-    start: *mut f32,
-    len: usize,
-    borrow: PhantomData<&'a mut AlignedBuffer>,
-}
-
-impl<'a> PackBuffer<'a> {
-    /// Wraps a whole buffer.
-    #[inline]
-    pub fn new(buffer: &'a mut AlignedBuffer) -> PackBuffer<'a> {
-        let numbers = buffer.as_mut_slice::<f32>();
-        PackBuffer { start: numbers.as_mut_ptr(), len: numbers.len(), borrow: PhantomData }
+        let panels = PackedRhs { start, cols: padded, format: self.format, buffer: PhantomData };
+        PackedMatrix { panels, matrix, unfinished }
     }
 }
 
 /// A range of columns of one slice, to pack on any thread.
 ///
 /// # Invariants
-/// `out` points to `out_len` numbers that no other task and no reader uses before this task is done. The processor has
-/// the instructions of `pack_right`.
+/// `out` points to `out_len` numbers that are borrowed mutably for `'a`. No other task uses them, and no reader before
+/// this task has counted itself as finished. The processor has the instructions of `pack_right`.
 #[derive(Debug)]
 pub struct PackTask<'a> {
     pack_right: unsafe fn(&mut [f32], &Matrix<'_>, usize, usize),
@@ -123,6 +114,8 @@ pub struct PackTask<'a> {
     matrix: Matrix<'a>,
     col: usize,
     cols: usize,
+    /// The tasks of the matrix that are not finished.
+    unfinished: Arc<AtomicUsize>,
 }
 
 // SAFETY: by the type's invariants, a task's range of the buffer belongs to the task alone, on whichever thread it
@@ -133,27 +126,56 @@ impl PackTask<'_> {
     /// Packs the columns.
     #[inline]
     pub fn run(self) {
-        // SAFETY: the type's invariants, which the caller of `Packing::pack` has promised to keep.
+        // SAFETY: by the type's invariants, only this task uses the numbers, and the processor has the instructions.
         unsafe {
             let out = std::slice::from_raw_parts_mut(self.out, self.out_len);
             (self.pack_right)(out, &self.matrix, self.col, self.cols);
         }
+        self.unfinished.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// A packed right side.
+/// A packed matrix. It can be read when all its tasks are finished.
+#[derive(Debug)]
+pub struct PackedMatrix<'a> {
+    panels: PackedRhs<'a>,
+    matrix: Matrix<'a>,
+    unfinished: Arc<AtomicUsize>,
+}
+
+impl PackedMatrix<'_> {
+    /// Returns the panels, for a matmul with this right side.
+    ///
+    /// # Panics
+    /// If the right side is another matrix, or not all tasks are finished.
+    pub(super) fn panels_of(&self, rhs: &Matrix<'_>) -> PackedRhs<'_> {
+        let parts = |matrix: &Matrix<'_>| {
+            let Matrix { data, rows, cols, row_stride, col_stride } = *matrix;
+            (data.as_ptr(), rows, cols, row_stride, col_stride)
+        };
+        assert_eq!(parts(rhs), parts(&self.matrix), "the matrix that was packed");
+        // What the tasks have written before they counted themselves is seen after this.
+        assert_eq!(self.unfinished.load(Ordering::Acquire), 0, "tasks that are not finished");
+        self.panels
+    }
+}
+
+/// The panels of a packed right side.
+///
+/// # Invariants
+/// All tasks of the matrix are finished, except inside its [`PackedMatrix`].
 #[derive(Debug, Clone, Copy)]
-pub struct PackedRhs<'a> {
+pub(crate) struct PackedRhs<'a> {
     start: *const f32,
     /// Columns in whole panels.
     cols: usize,
     format: Format,
-    buffer: PhantomData<&'a AlignedBuffer>,
+    buffer: PhantomData<&'a [f32]>,
 }
 
-// SAFETY: a packed matrix is only read. By the contract of `Packing::pack`, nothing writes to it at the same time.
+// SAFETY: panels are only read, and by the type's invariants, no task writes to them any more.
 unsafe impl Send for PackedRhs<'_> {}
-// SAFETY: a packed matrix is only read. By the contract of `Packing::pack`, nothing writes to it at the same time.
+// SAFETY: panels are only read, and by the type's invariants, no task writes to them any more.
 unsafe impl Sync for PackedRhs<'_> {}
 
 impl PackedRhs<'_> {

@@ -3,7 +3,7 @@
 use super::backend::Backend;
 use super::definition::SLICE;
 use super::matrix::{Accumulate, Matrix, MatrixMut};
-use super::packed::{PackedRhs, WIDEST_TILE};
+use super::packed::{PackedMatrix, WIDEST_TILE};
 use super::problem::Problem;
 use rayon::prelude::*;
 
@@ -71,11 +71,11 @@ impl<'a> MatmulTask<'a> {
 
     /// Gives the task its right side in packed form.
     ///
-    /// # Safety
-    /// The packed matrix is this task's right side, and all its pack tasks are done before this task runs.
+    /// # Panics
+    /// If the packed matrix is not this task's right side, or not all its pack tasks are finished.
     #[must_use]
-    pub unsafe fn with_packed(mut self, rhs: Option<PackedRhs<'a>>) -> MatmulTask<'a> {
-        self.problem.packed = rhs;
+    pub fn with_packed(mut self, rhs: Option<&'a PackedMatrix<'_>>) -> MatmulTask<'a> {
+        self.problem.packed = rhs.map(|rhs| rhs.panels_of(&self.problem.rhs));
         self
     }
 

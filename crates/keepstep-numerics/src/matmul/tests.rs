@@ -51,19 +51,43 @@ fn check(rows: usize, cols: usize, inner: usize) {
                 });
                 let Some(packing) = backend.packing() else { continue };
                 buffer.grow(Packing::max_len(inner, cols));
-                let buffer = PackBuffer::new(&mut buffer);
                 let mut tasks = Vec::new();
-                // SAFETY: the buffer belongs to this matrix, which is read after the tasks are done.
-                let packed = unsafe { packing.pack(&buffer, 0, rhs, &mut tasks) };
+                let packed = packing.pack(buffer.as_mut_floats(), rhs, &mut tasks);
                 tasks.into_iter().for_each(PackTask::run);
                 check(&format!("{backend:?}, packed first"), &|out| {
                     let task = MatmulTask::new(out, accumulate, lhs, rhs);
-                    // SAFETY: it is the right side of this task, and packing is done.
-                    unsafe { task.with_packed(Some(packed)) }.run_with(backend);
+                    task.with_packed(Some(&packed)).run_with(backend);
                 });
             }
         }
     }
+}
+
+/// Packs a matrix, and gives it to a matmul whose right side begins `shift` numbers later.
+fn pack_and_use(packing: Packing, shift: usize, are_tasks_run: bool) {
+    let numbers = vec![1.0; 50];
+    let matrix = |start: usize| Matrix::new(&numbers[start..start + 49], 7, 7);
+    let mut buffer = AlignedBuffer::new();
+    buffer.grow(Packing::max_len(7, 7));
+    let mut tasks = Vec::new();
+    let packed = packing.pack(buffer.as_mut_floats(), matrix(0), &mut tasks);
+    if are_tasks_run {
+        tasks.into_iter().for_each(PackTask::run);
+    }
+    let mut out = vec![0.0; 49];
+    let out = MatrixMut::new(&mut out, 7, 7);
+    MatmulTask::new(out, Accumulate::Replace, matrix(0), matrix(shift)).with_packed(Some(&packed)).run();
+}
+
+#[test]
+fn only_the_matrix_that_was_packed_is_read_and_only_after_its_tasks() {
+    let Some(packing) = Backend::detect().packing() else { return };
+    let works = |shift, are_tasks_run| {
+        std::panic::catch_unwind(|| pack_and_use(packing, shift, are_tasks_run)).is_ok()
+    };
+    assert!(works(0, true));
+    assert!(!works(1, true), "another matrix");
+    assert!(!works(0, false), "not packed yet");
 }
 
 /// All backends that this processor can run. Each is the fastest of some other processor.
