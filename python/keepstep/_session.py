@@ -11,6 +11,7 @@ from ._banner import banner
 from ._bar import Bar
 from ._environment import Environment
 from ._errors import NotFiniteError, UsageError
+from ._forks import belongs_here
 from ._notebook import Interrupts, after_cell
 from ._opening import open_run
 from ._options import Options
@@ -123,6 +124,7 @@ class Session:
     def _open(self, loader: Loader) -> None:
         opened = open_run(self.options, self.tracked_objects, loader)
         self.core = opened.core
+        belongs_here(self)
         self.saver = Saver(opened.core, self.tracked_objects, self.options.frozen)
         self.position = opened.core.position
         for note in opened.notes:

@@ -1,7 +1,7 @@
 """The loop that the tests run, in a process of its own: ``python resume_loop.py FOLDER [key=value]...``.
 
-It has everything that people forget to save: dropout, random augmentations from all three generators, EMA, a scheduler,
-clipping, a moving best, a ragged last window.
+It has everything that people forget to save: dropout, random augmentations from all three generators (or a masking
+collator with a generator of its own), EMA, a scheduler, clipping, a moving best, a ragged last window.
 """
 
 from __future__ import annotations
@@ -33,6 +33,35 @@ class Noisy(torch.utils.data.Dataset):
         return x + random.random() + float(numpy.random.rand()), torch.tensor([index / SAMPLES])
 
 
+TEXTS: list[dict[str, Any]] = [{"input_ids": [(index * 7 + at) % 38 + 2 for at in range(12)]} for index in range(SAMPLES)]
+
+
+def masking() -> Any:
+    """A collator of transformers that masks tokens with a generator of its own."""
+    from tokenizers import Tokenizer, models
+    from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
+
+    words = {"[PAD]": 0, "[MASK]": 1, **{f"w{number}": number for number in range(2, 40)}}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="[PAD]")), pad_token="[PAD]", mask_token="[MASK]"
+    )
+    return DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.4, seed=11)
+
+
+class Filler(nn.Module):
+    """Guesses masked tokens from the mean of a text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(40, 8)
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(8, 40)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(tokens)
+        return self.head(self.dropout(x + x.mean(1, keepdim=True)))
+
+
 def main(folder: str, **options: Any) -> int:
     torch.set_num_threads(1)
     stop_at = options.pop("stop_at", None)
@@ -40,11 +69,17 @@ def main(folder: str, **options: Any) -> int:
     how = options.pop("how", "SIGTERM")
     workers = options.pop("workers", {})
     scaler_on = options.pop("scaler", False)
+    mlm = options.pop("mlm", False)
+    epochs = options.pop("epochs", 2)
+    announce = options.pop("announce", False)
     settings = {"save_steps": 3, "max_checkpoints": 2, "eval_steps": 2, "progress_bar": False, "num_threads": 1} | options
     config = {"lr": 1e-2, "width": 16}
     run = keepstep.Run(folder, config=config, seed=7, **settings)
-    data = run.data(Noisy(), batch_size=3, epochs=2, gradient_accumulation_steps=4, **workers)
-    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, 1))
+    dataset = TEXTS if mlm else Noisy()
+    if mlm:
+        workers = workers | {"collate_fn": masking()}
+    data = run.data(dataset, batch_size=3, epochs=epochs, gradient_accumulation_steps=4, **workers)
+    model = Filler() if mlm else nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, 1))
     ema = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["lr"])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config["lr"], total_steps=data.total_steps)
@@ -53,8 +88,16 @@ def main(folder: str, **options: Any) -> int:
     if scaler_on:
         run.track(scaler=scaler)
     losses = []
-    for x, y in data:
-        loss = nn.functional.mse_loss(model(x), y)
+    for batch in data:
+        if announce:
+            print("training", flush=True)
+            announce = False
+        if mlm:
+            y = batch["labels"]
+            loss = nn.functional.cross_entropy(model(batch["input_ids"]).flatten(0, 1), y.flatten())
+        else:
+            x, y = batch
+            loss = nn.functional.mse_loss(model(x), y)
         scaler.scale(loss / run.window).backward()
         run.record(loss, count=len(y))
         losses.append(loss.item())

@@ -2,7 +2,7 @@
 //!
 //! - `test` is everything that a change must pass; `.ci/run` calls it and nothing else.
 //! - `bench` measures, side by side in one run.
-//! - `soak` runs the long forms of the store's tests.
+//! - `soak` runs the long forms of the tests of the store and the Python package.
 //! - `wheel` builds the Python package for other machines.
 //! - `fuzz` and `differential` search for files that the `.pt` reader takes wrongly.
 //! - `quickstart` regenerates the quickstart's list of crates and the figures that the README shows.
@@ -41,6 +41,8 @@ usage: cargo xtask COMMAND
                          SIGKILL, 10,000 times, of a process that saves, rotates and moves the best
   soak crash-states [--states N] [--seed N] [--round N]
                          a million distinct states in which a crash may leave the disk (--round replays one)
+  soak pytorch [--kills N] [--seed N]
+                         the Python package's tests marked `soak`: stopped at every update, 100 times SIGKILL
   wheel [--here]         wheels of the Python package for x86-64 and aarch64 (--here: x86-64 alone), manylinux_2_28
   fuzz [--minutes N]     the fuzz targets of the .pt reader, all at once, for N minutes each (10)
   differential [FILES]   what the .pt reader makes of generated files (10000), against torch.load

@@ -15,6 +15,13 @@ pub(crate) fn tests(python: &Path) -> Result<Command, String> {
     Ok(tests)
 }
 
+/// The tests of `tests`, with the long ones that are marked `soak`.
+pub(crate) fn soak(python: &Path) -> Result<Command, String> {
+    let mut tests = tests(python)?;
+    tests.args(["--durations=0", "-vv", "-m", "soak"]).env("KEEPSTEP_SOAK", "1");
+    Ok(tests)
+}
+
 /// Builds a release wheel, installs it away from the sources, and gives a script of `python/benches`.
 pub(crate) fn bench(python: &Path, script: &str) -> Result<Command, String> {
     let wheel = build(&machine::package_python()?, &["--release"], "bench-wheel")?;

@@ -1,13 +1,17 @@
-//! `cargo xtask soak`: the long forms of the store's tests. The pipeline runs the same tests for seconds.
+//! `cargo xtask soak`: the long forms of the tests. The pipeline runs the same tests for seconds.
 
 use crate::command::{cargo, run};
+use crate::{machine, python};
 
 const KILLS: u64 = 10_000;
 const STATES: u64 = 1_000_000;
 
 /// What can be soaked, with the options that it takes.
-const SOAKS: [(&str, &[&str]); 2] =
-    [("kill-loop", &["--kills", "--seed"]), ("crash-states", &["--states", "--seed", "--round"])];
+const SOAKS: [(&str, &[&str]); 3] = [
+    ("kill-loop", &["--kills", "--seed"]),
+    ("crash-states", &["--states", "--seed", "--round"]),
+    ("pytorch", &["--kills", "--seed"]),
+];
 
 pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
     let usage = || {
@@ -30,6 +34,15 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
     }
     let number =
         |name: &str| numbers.iter().rev().find(|(known, _)| known == name).map(|(_, number)| *number);
+    if name == "pytorch" {
+        let mut tests = python::soak(&machine::package_python()?)?;
+        for (option, variable) in [("kills", "KEEPSTEP_KILLS"), ("seed", "KEEPSTEP_SEED")] {
+            if let Some(number) = number(option) {
+                tests.env(variable, number.to_string());
+            }
+        }
+        return run(&mut tests);
+    }
     let mut command = cargo();
     command.args(["test", "--quiet", "--package", "keepstep", "--test"]);
     match name.as_str() {
@@ -56,7 +69,14 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         let main = |line: &str| main(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-        for line in ["", "sleep", "kill-loop --states 3", "kill-loop --kills", "crash-states --seed x"] {
+        for line in [
+            "",
+            "sleep",
+            "kill-loop --states 3",
+            "kill-loop --kills",
+            "crash-states --seed x",
+            "pytorch --states 1",
+        ] {
             assert!(main(line).is_err(), "{line}");
         }
     }
