@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._core import __version__
-from ._errors import Error, LockedError, MismatchError, NotFiniteError, SaveError, StateError, UsageError
+from ._errors import Error, LockedError, MismatchError, NotFiniteError, RankError, SaveError, StateError, UsageError
 from ._stopping import EarlyStopping
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "LockedError",
     "MismatchError",
     "NotFiniteError",
+    "RankError",
     "Run",
     "SaveError",
     "StateError",

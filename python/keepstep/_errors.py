@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._core import Error, LockedError, MismatchError, SaveError, StateError
 
-__all__ = ["Error", "LockedError", "MismatchError", "NotFiniteError", "SaveError", "StateError", "UsageError"]
+__all__ = ["Error", "LockedError", "MismatchError", "NotFiniteError", "RankError", "SaveError", "StateError", "UsageError"]
 
 
 class UsageError(Error):
@@ -13,3 +13,7 @@ class UsageError(Error):
 
 class NotFiniteError(Error, ArithmeticError):
     """A loss or a gradient norm is not finite. Nothing was saved since; the last good checkpoint is named."""
+
+
+class RankError(Error):
+    """A process of the run died, stopped, hangs or disagrees with the others. It is named."""

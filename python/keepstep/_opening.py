@@ -84,6 +84,8 @@ def _identity(options: Options, tracked: Tracked, loader: Loader) -> tuple[dict[
         own.pop(key, None)  # part of the plan
     own["eval_steps"] = options.eval_steps
     own["num_threads"] = options.num_threads
+    if options.elastic:
+        own["elastic"] = True
     inputs = [("dataset", loader.fingerprint()), *options.inputs.items()]
     if options.frozen == "reference":
         for name, target in tracked.objects.items():

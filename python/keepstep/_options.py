@@ -31,5 +31,6 @@ class Options:
     progress_bar: bool
     rehearse: bool | int | None
     quiet: bool
+    elastic: bool = False
     last_update: int | None = None
     """The update after which a session ends, whatever the run's length."""

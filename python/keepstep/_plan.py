@@ -31,6 +31,8 @@ class MicroBatch:
     """True for the last micro-batch of the window that this process computes: the optimizer steps now."""
     epoch_ends: bool
     """True if the update that is due completes the epoch."""
+    first: bool = True
+    """True for the first micro-batch of the window that this process computes."""
     counts: bool = True
     """False for a process that has no share of this window: its gradient must be thrown away."""
 
@@ -88,7 +90,12 @@ class Plan:
 
     def share(self, size: int) -> range:
         """Returns the indices of a window of `size` micro-batches that this process computes; may be empty."""
-        return range(self.rank * size // self.world_size, (self.rank + 1) * size // self.world_size)
+        return self.shares(size)[self.rank]
+
+    def shares(self, size: int) -> list[range]:
+        """Returns the shares of all processes. The first process always has one."""
+        bounds = [-(-rank * size // self.world_size) for rank in range(self.world_size + 1)]
+        return [range(start, stop) for start, stop in zip(bounds, bounds[1:])]
 
     def micro_batches(self, epoch: int, step: int) -> Iterator[MicroBatch]:
         """Yields this process's micro-batches from `step` micro-batches into `epoch` to the end of the run.
@@ -118,6 +125,7 @@ class Plan:
                     window=size,
                     update_due=last,
                     epoch_ends=last and first + size == self.steps_per_epoch,
+                    first=index == (share or range(1))[0],
                     counts=len(share) > 0,
                 )
             step = first + size

@@ -18,7 +18,9 @@ from ._notebook import OpenRuns
 from ._prove import apply as apply_proof
 from ._rehearsal import RehearsalReport
 from ._options import Options
+from ._ranks import join_ranks
 from ._session import Session
+from ._sharing import Sharing
 from ._settings import UNSET, Unset, parse_duration, split_config
 from ._track import state_of
 
@@ -73,6 +75,8 @@ class Run:
         rehearse: bool | int | None = None,
         quiet: bool = False,
         distributed: bool = False,
+        elastic: bool = False,
+        rank_timeout: float | str = "30m",
     ) -> None:
         """Reads the settings. Arguments come before keys of the config, which come before defaults.
 
@@ -100,7 +104,10 @@ class Run:
             progress_bar: Whether to show a bar. Default True.
             rehearse: Whether to make the first updates twice and compare them, or how many. Default: where it is cheap.
             quiet: Print nothing but the bar.
-            distributed: Whether several processes share the run.
+            distributed: Whether the processes that torchrun has started share the run.
+            elastic: Whether any number of processes, up to ``gradient_accumulation_steps``, gives the same bytes.
+            rank_timeout: How long the others wait for a process that does not come along, before it is named and the
+                session ends. One without any sign of life is named after a minute at most.
 
         Raises:
             UsageError: in one sentence, if a setting is not what it must be.
@@ -115,8 +122,11 @@ class Run:
                 return default if value is None else value
             return default
 
-        if distributed:
-            raise UsageError("distributed=True is not there yet: this version trains in one process")
+        if elastic and not distributed:
+            raise UsageError("elastic=True is for distributed=True: give both, also for one process")
+        timeout = parse_duration("rank_timeout", rank_timeout) or 1800.0
+        sharing = Sharing(join_ranks(timeout), elastic) if distributed else None
+        follows = sharing is not None and not sharing.is_first
         folder = setting("output_dir", output_dir, settings.get("checkpoint_dir"))
         if folder is None:
             raise UsageError("`output_dir` is missing: name the folder that the run writes to")
@@ -148,13 +158,14 @@ class Run:
             frozen=frozen,
             num_threads=_optional_count("num_threads", num_threads),
             inputs=dict(inputs or {}),
-            progress_bar=bool(setting("progress_bar", progress_bar, True)),
+            progress_bar=bool(setting("progress_bar", progress_bar, True)) and not follows,
             rehearse=setting("rehearse", rehearse, None),
-            quiet=quiet,
+            quiet=quiet or follows,
+            elastic=elastic,
         )
         apply_proof(options)
         self._results = results
-        self._session = Session(options)
+        self._session = Session(options, sharing)
         # The garbage collector may be what ends a run: the folder and the hooks are given back then.
         weakref.finalize(self, Session.close, self._session, "has been left")
         _OPEN.replace(options.folder, self, lambda run: run._session.close("was replaced by a new Run on its folder"))
@@ -205,6 +216,8 @@ class Run:
             gradient_accumulation_steps=_count("gradient_accumulation_steps", gradient_accumulation_steps),
             **arguments,
         )
+        if session.sharing is not None:
+            session.sharing.check_plan(loader.plan)
         session.loader = loader
         return loader
 
@@ -256,6 +269,8 @@ class Run:
         window = self._session.window
         if self._session.micro_batch is None or window is None:
             raise UsageError("run.record() belongs into the loop over run.data()")
+        if not self._session.micro_batch.counts:
+            return
         window.record(loss, count, grad_norm, values)
 
     @property
@@ -265,8 +280,14 @@ class Run:
 
     @property
     def update_due(self) -> bool:
-        """True in the last micro-batch of an update: the optimizer must step now."""
-        return self._micro_batch("update_due").update_due
+        """True in the last micro-batch of an update: the optimizer must step now.
+
+        With several processes, reading it as true after ``backward()`` sums the gradients that neither DDP nor FSDP sums.
+        """
+        due = bool(self._micro_batch("update_due").update_due)
+        if due and self._session.sharing is not None:
+            self._session.sharing.update_due()
+        return due
 
     @property
     def evaluation_due(self) -> bool:
@@ -352,6 +373,16 @@ class Run:
         return self._session.core.id
 
     @property
+    def rank(self) -> int:
+        """This process, from 0: the one that reads and writes the run's folder."""
+        return self._session.share[0]
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes that share the run."""
+        return self._session.share[1]
+
+    @property
     def output_dir(self) -> str:
         """The folder that the run writes to."""
         return self._session.options.folder
@@ -376,7 +407,11 @@ class Run:
             if isinstance(target, torch.nn.Module)
             for parameter in target.parameters()
         )
-        return exactness(any(it.is_cuda for it in tensors), loader is None or loader.exact)
+        table = exactness(any(it.is_cuda for it in tensors), loader is None or loader.exact)
+        sharing = self._session.sharing
+        if sharing is not None:
+            table.rows.append(sharing.row(self._session.updates_made))
+        return table
 
     def sampling(self) -> Any:
         """Returns a context with random numbers of its own, for text that is generated in between."""

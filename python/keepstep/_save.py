@@ -145,17 +145,27 @@ class Snapshots:
         copies: dict[tuple[Any, ...], _Buffer] = {}
         queued: dict[torch.device, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.num_bytes = 0
+        gathered: dict[int, Any] = {}
 
         def copy(tensor: torch.Tensor) -> Any:
+            if not hasattr(tensor, "full_tensor"):
+                return copy_whole(tensor)
+            # Every process gathers the same tensors in the same order: see `_fsdp.join`.
+            if id(tensor) not in gathered:
+                gathered[id(tensor)] = copy_whole(tensor.full_tensor(), alone=True)  # pyright: ignore[reportAttributeAccessIssue]
+            return gathered[id(tensor)]
+
+        def copy_whole(tensor: torch.Tensor, alone: bool = False) -> Any:
             if not is_plain_tensor(tensor):
                 return tensor  # `_core` refuses it, naming its path
             tensor = tensor.detach()
             key = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-            if tensor.numel() and key in copies:
+            if tensor.numel() and not alone and key in copies:
                 return copies[key]
             streamed = self._has_streams(tensor.device)
             buffer = self._pool.take(tensor, pinned=streamed and self._pinned)
-            copies[key] = buffer
+            if not alone:  # its memory is used again
+                copies[key] = buffer
             self.num_bytes += tensor.numel() * tensor.element_size()
             if not streamed:
                 buffer.tensor.copy_(tensor)

@@ -23,6 +23,7 @@ from ._window import Numbers, Pending, Steps, Window
 
 if TYPE_CHECKING:
     from ._data import Loader
+    from ._sharing import Sharing
     from ._plan import MicroBatch
 
 __all__ = ["Session"]
@@ -31,8 +32,12 @@ __all__ = ["Session"]
 class Session:
     """The driver of a run's loop."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, sharing: Sharing | None = None) -> None:
         self.options = options
+        self.sharing = sharing
+        """What this process does with the others; None if it is alone."""
+        self.updates_made = 0
+        """Updates of this session."""
         self.started = time.monotonic()
         self.randomness = Randomness(options.seed)
         self.tracked_objects = Tracked()
@@ -78,7 +83,7 @@ class Session:
     @property
     def share(self) -> tuple[int, int]:
         """This process, and the number of processes."""
-        return 0, 1
+        return (0, 1) if self.sharing is None else (self.sharing.ranks.rank, self.sharing.ranks.size)
 
     @property
     def global_step(self) -> int:
@@ -122,17 +127,20 @@ class Session:
             self._open(loader)
 
     def _open(self, loader: Loader) -> None:
-        opened = open_run(self.options, self.tracked_objects, loader)
+        sharing, tracked = self.sharing, self.tracked_objects
+        opened = (sharing.open if sharing is not None else open_run)(self.options, tracked, loader)
         self.core = opened.core
-        belongs_here(self)
-        self.saver = Saver(opened.core, self.tracked_objects, self.options.frozen)
+        if sharing is None or sharing.is_first:
+            belongs_here(self)
+        self.saver = (Saver if sharing is None else sharing.saver)(opened.core, tracked, self.options.frozen)
         self.position = opened.core.position
         for note in opened.notes:
             self._say(note)
         if opened.path is not None:
             self._load(opened.path)
             self.saver.last_saved = opened.path
-        self.environment.compare(self.options.folder, self._say)
+        if sharing is None or sharing.is_first:
+            self.environment.compare(self.options.folder, self._say)
         for name, optimizer in self.tracked_objects.optimizers().items():
             self.steps.watch(name, optimizer)
         self._next_window()
@@ -163,7 +171,7 @@ class Session:
         options, done = self.options, self.position[2]
         left = loader.total_steps - done
         number = updates_to_rehearse(loader.plan, epoch, step, left, options.eval_steps, done, options.rehearse)
-        if number:
+        if number and not (self.sharing is not None and self.sharing.sharded):
             self._rehearsal = Rehearsal(self, loader, number)
         return self._rehearsal
 
@@ -190,14 +198,21 @@ class Session:
         self.steps.check(micro_batch.window, bool(self.tracked_objects.scalers()), "that was rehearsed")
         self._rehearsal.updated(self.window.values())
         self.position = (micro_batch.epoch, micro_batch.step_after, self.position[2] + 1)
-        return self._wish_to_stop() is None and self.stop_for_good is None
+        stop, for_good = self._wish_to_stop(), self.stop_for_good
+        if self.sharing is not None:
+            stop, for_good, _ = self.sharing.agree(stop, for_good, False)
+        return stop is None and for_good is None
 
     def before(self, micro_batch: MicroBatch) -> None:
         """A batch is there, and the loop's body is about to run."""
         self.micro_batch = micro_batch
         self.clean = False
-        if micro_batch.index == 0:
+        if micro_batch.first:
             self._next_window()
+        if self.window is not None:
+            self.window.place = micro_batch.index
+        if self.sharing is not None:
+            self.sharing.before(micro_batch)
         if self._before_rehearsal is None:
             self._bar.begin(micro_batch.epoch, micro_batch.step)
         if self.saver is not None:
@@ -206,6 +221,8 @@ class Session:
     def after(self, micro_batch: MicroBatch) -> bool:
         """The body has run; at an update's end: counts, saves, stops."""
         self.micro_batch = None
+        if self.sharing is not None:
+            self.sharing.after(micro_batch)
         if self._before_rehearsal is not None:
             return self._rehearsed(micro_batch) if micro_batch.update_due else True
         self._bar.advance()
@@ -244,6 +261,8 @@ class Session:
         self._completed = self._evaluated = False
 
     def _hold_back_update(self) -> None:
+        if self.sharing is not None:
+            self.sharing.before_step()
         if self.saver is not None:
             self.saver.hold_back_update()
 
@@ -261,7 +280,8 @@ class Session:
         epoch, _, global_step = self.position
         self.position = (micro_batch.epoch, micro_batch.step_after, global_step + 1)
         self._completed = True
-        if pending.on_host:
+        self.updates_made += 1
+        if pending.used_no_device or (pending.on_host and self.sharing is None):
             self._settle_pending()
         now = time.monotonic()
         self._longest_update = max(self._longest_update, now - self._update_began)
@@ -276,7 +296,7 @@ class Session:
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
-        numbers = pending.read()
+        numbers = pending.read() if self.sharing is None else self.sharing.numbers(pending)
         loss = numbers.loss
         # A scaler skips an update because its gradients, and possibly its loss, are not finite.
         if not numbers.skipped:
@@ -289,7 +309,7 @@ class Session:
         self.last_numbers = numbers
         epoch, step, global_step = self.core.position
         self._bar.show(global_step, loss, numbers.rate)
-        if self.callbacks:
+        if self.callbacks and (self.sharing is None or self.sharing.is_first):
             event = {
                 "epoch": epoch,
                 "step": step,
@@ -348,7 +368,8 @@ class Session:
         self._settle_pending()
         self._evaluated = True
         values = [(name, float(value)) for name, value in metrics.items()]
-        if self.options.metric != "val_loss" and self.options.metric not in metrics:
+        leads = self.sharing is None or self.sharing.is_first
+        if leads and self.options.metric != "val_loss" and self.options.metric not in metrics:
             raise UsageError(f"run.evaluated() was not given `{self.options.metric}`, which decides the best")
         return bool(self.core.evaluated(None if loss is None else float(loss), values))
 
@@ -363,6 +384,9 @@ class Session:
         options, (_, _, global_step) = self.options, self.position
         assert self.loader is not None and self.saver is not None
         stop = self._wish_to_stop()
+        by_clock = options.save_every is not None and time.monotonic() - self.saver.saved_at >= options.save_every
+        if self.sharing is not None:
+            stop, self.stop_for_good, by_clock = self.sharing.agree(stop, self.stop_for_good, by_clock)
         ends = global_step >= self.loader.total_steps or self.stop_for_good is not None
         ends_epoch = self.position[1] == self.loader.steps_per_epoch
         every = options.eval_steps
@@ -384,7 +408,7 @@ class Session:
         if ends:
             return False
         if stop is None:
-            if options.save_every is not None and time.monotonic() - self.saver.saved_at >= options.save_every:
+            if by_clock:
                 self._settle_pending()
                 self.saver.save("save_now")
             self.saver.poll()
@@ -424,6 +448,8 @@ class Session:
             self._settle_pending()
             self.saver.wait()
         self._end_session()
+        if self.sharing is not None:
+            self.sharing.finish()
         complete = bool(self.core.is_complete)
         self.close("has been finished")
         return complete

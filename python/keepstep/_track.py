@@ -130,9 +130,11 @@ def is_scaler(target: Any) -> bool:
 
 def state_of(target: Any, frozen: str) -> Any:
     """Returns an object's state dict, aliasing its tensors; a module's without wrappers in the names."""
-    state = target.state_dict()
     if not isinstance(target, torch.nn.Module):
-        return state
+        return target.state_dict()
+    # A sharded tensor that has two names is told by its identity: only the parameter itself has one.
+    sharded = any(hasattr(parameter, "full_tensor") for parameter in target.parameters())
+    state = target.state_dict(keep_vars=sharded)
     left_out = frozen_names(target) if frozen == "reference" else set()
     named = ((plain_name(name), value) for name, value in state.items())
     return OrderedDict((name, value) for name, value in named if name not in left_out)

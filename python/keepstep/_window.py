@@ -10,7 +10,7 @@ import torch
 from ._errors import UsageError
 from ._track import Tracked
 
-__all__ = ["Pending", "Steps", "Window"]
+__all__ = ["Numbers", "Pending", "Steps", "Window", "loss_sum"]
 
 
 class Steps:
@@ -93,6 +93,10 @@ class Window:
 
     def __init__(self, scalers: list[Any]) -> None:
         self.losses: list[tuple[Any, int]] = []
+        self.places: list[int] = []
+        """For each loss the index of its micro-batch in the window."""
+        self.place = 0
+        """Index of the micro-batch that is under way."""
         self.norm: Any = None
         self.others: dict[str, Any] = {}
         self._scalers = scalers
@@ -104,6 +108,7 @@ class Window:
             if count is not None and count < 0:
                 raise UsageError(f"run.record(count={count}): the count must be at least 0")
             self.losses.append((_detached(loss), 1 if count is None else int(count)))
+            self.places.append(self.place)
         if norm is not None:
             self.norm = _detached(norm)
         for name, value in others.items():
@@ -119,17 +124,21 @@ class Window:
         values = [loss for loss, _ in self.losses]
         scales = [value for scaler, old in zip(self._scalers, self._scales) for value in (old, scale_of(scaler))]
         values += [self.norm, *self.others.values(), *scales, rate]
-        return Pending(values, [count for _, count in self.losses], list(self.others), len(scales))
+        counts = [count for _, count in self.losses]
+        return Pending(values, counts, list(self.others), len(scales), self.places)
 
 
 class Pending:
     """The numbers of a window on their way to the host."""
 
-    def __init__(self, values: list[Any], counts: list[int], names: list[str], num_scales: int) -> None:
+    def __init__(
+        self, values: list[Any], counts: list[int], names: list[str], num_scales: int, places: list[int]
+    ) -> None:
         self._values = values
         self._counts = counts
         self._names = names
         self._num_scales = num_scales
+        self._places = places
         self._events: list[Any] = []
         self._on_host = True
         for at, value in enumerate(values):
@@ -157,6 +166,11 @@ class Pending:
                 self._values[at] = host[index]
 
     @property
+    def used_no_device(self) -> bool:
+        """True if no number had to be brought from a device: the same in all processes, whatever their speed."""
+        return self._on_host
+
+    @property
     def on_host(self) -> bool:
         """True if reading waits for no device."""
         return self._on_host or all(event.query() for event in self._events)
@@ -171,12 +185,14 @@ class Pending:
         norm, rest = rest[0], rest[1:]
         others, rest = dict(zip(self._names, rest)), rest[len(self._names) :]
         scales, rate = rest[: self._num_scales], rest[-1]
-        total = 0.0
-        for loss, count in zip(losses, self._counts):
-            total += (loss if loss is not None else 0.0) * count
+        terms = [
+            (place, loss if loss is not None else 0.0, count)
+            for place, loss, count in zip(self._places, losses, self._counts)
+        ]
+        total, count = loss_sum(terms)
         pairs = zip(scales[::2], scales[1::2])
         skipped = any(old is not None and new is not None and new < old for old, new in pairs)
-        return Numbers(total, sum(self._counts), norm, rate, skipped, others)
+        return Numbers(total, count, norm, rate, skipped, others, terms)
 
 
 class Numbers:
@@ -190,6 +206,7 @@ class Numbers:
         rate: float | None,
         skipped: bool,
         others: dict[str, float | None],
+        terms: list[tuple[int, float, int]],
     ) -> None:
         self.loss_sum = loss_sum
         self.count = count
@@ -197,11 +214,22 @@ class Numbers:
         self.rate = rate
         self.skipped = skipped
         self.others = others
+        self.terms = terms
+        """What `loss_sum` adds up: for each loss the index of its micro-batch, the loss, and its weight."""
 
     @property
     def loss(self) -> float | None:
         """The mean loss; None where none was recorded."""
         return self.loss_sum / self.count if self.count else None
+
+
+def loss_sum(terms: list[tuple[int, float, int]]) -> tuple[float, int]:
+    """Returns the weighted sum of losses, added in the order given, and the sum of weights."""
+    total, weight = 0.0, 0
+    for _, loss, count in terms:
+        total += loss * count
+        weight += count
+    return total, weight
 
 
 def scale_of(scaler: Any) -> Any:
@@ -214,6 +242,8 @@ def scale_of(scaler: Any) -> Any:
 
 def _detached(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
+        if hasattr(value, "full_tensor"):
+            value = value.full_tensor()  # pyright: ignore[reportAttributeAccessIssue] -- FSDP's gradient norm
         if value.numel() != 1:
             raise UsageError(f"run.record() takes numbers, not a tensor of shape {list(value.shape)}: use its mean()")
         # The loop may change it in place before it is read.
