@@ -3,6 +3,7 @@
 mod available_memory;
 mod branch;
 mod clock;
+mod control;
 mod corpus_record;
 mod disk_need;
 mod dry_run;
@@ -22,9 +23,10 @@ mod tensorboard;
 
 pub use available_memory::{AvailableMemory, MemoryLimit};
 pub use branch::{branch, branch_keeps};
+pub use control::{Control, Outcome, StopReason};
 pub use disk_need::{DiskNeed, DiskShortage};
 pub use dry_run::{DryRun, Estimate, dry_run};
 pub use error::TrainError;
 pub use memory::Memory;
 pub use observer::{EpochReport, Observer, PlanReport, ResumeReport, Silent};
-pub use session::{Control, Outcome, StopReason, train};
+pub use session::train;

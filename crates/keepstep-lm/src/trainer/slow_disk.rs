@@ -1,7 +1,8 @@
 //! Tests whole sessions on a disk that is slow or fails.
 
+use super::control::{Control, Outcome};
 use super::observer::{EpochReport, Observer};
-use super::session::{Control, Outcome, train_on};
+use super::session::train_on;
 use crate::config::{Config, OnSaveError};
 use keepstep::store::{Disk, Storage};
 use keepstep::testing::{Hooked, SlowDisk};
