@@ -1,5 +1,7 @@
 //! Why a command ends early: a message for people and an exit status.
 
+use crate::hints;
+use keepstep::settings::UnsetVariable;
 use keepstep_lm::config::ConfigError;
 use keepstep_lm::trainer::TrainError;
 use std::error::Error;
@@ -95,13 +97,26 @@ impl fmt::Display for Failure {
 
 impl From<&TrainError> for Failure {
     fn from(error: &TrainError) -> Failure {
-        Failure::of(if error.is_usage() { 2 } else { 1 }, error)
+        let failure = Failure::of(if error.is_usage() { 2 } else { 1 }, error);
+        match error.unset_variable() {
+            Some(unset) => failure.with(&hints::unset_variable(unset)),
+            None => failure,
+        }
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
-        Failure::of(2, &error)
+        match &error {
+            ConfigError::Variable(unset) => Failure::from(unset),
+            _ => Failure::of(2, &error),
+        }
+    }
+}
+
+impl From<&UnsetVariable> for Failure {
+    fn from(error: &UnsetVariable) -> Failure {
+        Failure::of(2, error).with(&hints::unset_variable(error))
     }
 }
 

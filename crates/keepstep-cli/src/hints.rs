@@ -7,12 +7,18 @@ use keepstep::branch::BranchError;
 use keepstep::identity::Difference;
 use keepstep::name::Name;
 use keepstep::run::{Notice, RunError};
-use keepstep::store::{SourceError, StoreError};
+use keepstep::settings::UnsetVariable;
+use keepstep::store::{MissingOperation, SourceError, StoreError};
 use keepstep_lm::Config;
 use keepstep_lm::config::TokenizerSpec;
 use keepstep_lm::hub::HubError;
 use keepstep_lm::trainer::{DiskShortage, TrainError, branch_keeps};
 use std::path::Path;
+
+/// How to go on without a variable of the environment.
+pub(crate) fn unset_variable(unset: &UnsetVariable) -> String {
+    format!("set it, or write ${{{}:-DEFAULT}}", unset.variable)
+}
 
 /// How a run gets by with less memory.
 pub(crate) const LESS_MEMORY: &str =
@@ -46,6 +52,7 @@ fn hint(error: &TrainError, config: &Config) -> Option<String> {
             Some(format!("continue on a processor that has them, or {EMULATE}"))
         }
         TrainError::Memory { .. } | TrainError::Allocation { .. } => Some(LESS_MEMORY.to_owned()),
+        TrainError::FileSizeLimit { .. } => Some("`ulimit -f unlimited` raises the limit".to_owned()),
         TrainError::OutputLink { .. } => Some("mount it, or choose another output_dir".to_owned()),
         TrainError::OtherTokenizer { .. } => {
             Some("choose another output_dir, or move the file away".to_owned())
@@ -109,6 +116,9 @@ pub(crate) fn store_hint(error: &StoreError) -> Option<&'static str> {
 pub(crate) fn notice_hint(notice: &Notice) -> Option<&'static str> {
     match notice {
         Notice::LaterThanSource { .. } => Some("--rewind goes back"),
+        Notice::FileSystem { missing: MissingOperation::Lock { .. } } => {
+            Some("make sure that no other process trains into this folder at the same time")
+        }
         _ => None,
     }
 }

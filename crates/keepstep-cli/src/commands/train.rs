@@ -120,7 +120,7 @@ fn status_of(outcome: &Outcome, signals: &Signals) -> u8 {
 /// Where to resume from according to the arguments; None if the config decides.
 pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Option<Resume>, Failure> {
     let path = |text: &str| {
-        let expanded = keepstep::settings::expand(text).map_err(|error| Failure::of(2, &error))?;
+        let expanded = keepstep::settings::expand(text).map_err(|error| Failure::from(&error))?;
         Ok::<_, Failure>(Source::Path(PathBuf::from(expanded)))
     };
     let configured = || config.resume_from_checkpoint.as_deref().map_or(Ok(Source::None), path);

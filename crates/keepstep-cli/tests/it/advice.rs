@@ -111,6 +111,25 @@ fn a_changed_corpus_is_named_with_two_ways_on() {
     }
 }
 
+/// In the folder of a run, in a path to resume from, and among the texts.
+#[test]
+fn an_unset_variable_is_named_with_a_way_on() {
+    let lab = Lab::new();
+    for arguments in [
+        ["--set", "output_dir=$KEEPSTEP_NOT_SET/run"],
+        ["--set", "data.paths=[\"${KEEPSTEP_NOT_SET}/*.txt\"]"],
+        ["--resume", "$KEEPSTEP_NOT_SET/run"],
+    ] {
+        let refused = said(&expect(lab.train("run").args(arguments), 2));
+        assert!(
+            refused.contains(
+                "KEEPSTEP_NOT_SET, which is not set; set it, or write ${KEEPSTEP_NOT_SET:-DEFAULT}"
+            ),
+            "{refused}"
+        );
+    }
+}
+
 #[test]
 fn another_order_of_the_same_files_is_said() {
     let lab = Lab::new();

@@ -2,6 +2,7 @@
 
 use super::available_memory::AvailableMemory;
 use crate::config::{ConfigError, Precision, Precisions};
+use keepstep::settings::UnsetVariable;
 use keepstep_model::engine::EngineError;
 use keepstep_model::train::state_dict::StateDictError;
 use keepstep_numerics::bf16::Support;
@@ -115,7 +116,7 @@ pub enum TrainError {
     /// The process may not write files as large as a checkpoint.
     #[error(
         "a checkpoint of this run has {:.1} MB, and this process may write files of at most {:.1} MB \
-         (the limit RLIMIT_FSIZE, which `ulimit -f` shows and raises); nothing was written",
+         (RLIMIT_FSIZE); nothing was written",
         *checkpoint_bytes as f64 / 1e6, *limit_bytes as f64 / 1e6
     )]
     FileSizeLimit {
@@ -214,6 +215,15 @@ impl TrainError {
             self,
             TrainError::Corpus(CorpusError::Stopped) | TrainError::Tokenizer(TokenizerError::Stopped)
         )
+    }
+
+    /// Returns the variable of the environment that a path in the config uses, if that is what is missing.
+    pub fn unset_variable(&self) -> Option<&UnsetVariable> {
+        match self {
+            TrainError::Config(ConfigError::Variable(unset))
+            | TrainError::Corpus(CorpusError::Config(unset)) => Some(unset),
+            _ => None,
+        }
     }
 
     /// Reports whether the config, or a file that it names, must change before the same command can succeed.

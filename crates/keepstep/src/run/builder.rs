@@ -164,7 +164,7 @@ impl RunBuilder {
             Some(store) => store,
             None => Store::open(&folder, storage)?,
         };
-        notes.extend(store.notes().into_iter().map(|text| Notice::FileSystem { text }));
+        notes.extend(store.missing_operations().into_iter().map(|missing| Notice::FileSystem { missing }));
         if let (Some(found), Resume::Rewind(_)) = (&found, &policy.resume) {
             for path in store.supersede(found.checkpoint.position.global_step)? {
                 notes.push(Notice::Moved { path });

@@ -2,7 +2,7 @@
 
 use crate::metrics::Objective;
 use crate::position::Position;
-use crate::store::Skipped;
+use crate::store::{MissingOperation, Skipped};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -60,8 +60,8 @@ pub enum Notice {
     },
     /// An operation that the folder's file system does not have.
     FileSystem {
-        /// A description.
-        text: String,
+        /// The operation.
+        missing: MissingOperation,
     },
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for Notice {
                 "The checkpoint was computed by numerics version {saved}, and this keepstep has version {found}: the \
                  run will not end in the bytes of an uninterrupted one"
             ),
-            Notice::FileSystem { text } => f.write_str(text),
+            Notice::FileSystem { missing } => missing.fmt(f),
         }
     }
 }

@@ -4,9 +4,7 @@ use thiserror::Error;
 
 /// An environment variable that is not set.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "`{text}` names the environment variable {variable}, which is not set: set it, or write ${{{variable}:-DEFAULT}}"
-)]
+#[error("`{text}` names the environment variable {variable}, which is not set")]
 #[non_exhaustive]
 pub struct UnsetVariable {
     /// The text with the variable.

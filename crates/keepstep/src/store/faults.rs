@@ -1,6 +1,6 @@
 //! Every operation of the store fails once, or from then on: nothing that was reported as saved is lost.
 
-use super::{Candidates, Disk, Retention, Source, Storage, Store, StoreError, find};
+use super::{Candidates, Disk, MissingOperation, Retention, Source, Storage, Store, StoreError, find};
 use crate::cadence::Cadence;
 use crate::checkpoint::{Checkpoint, State};
 use crate::identity::Identity;
@@ -127,8 +127,8 @@ fn a_folder_that_cannot_be_synced_is_used_and_noted() {
         let storage = Lacking { folder_sync: Some(error), ..Lacking::default() };
         let mut store =
             Store::open(&folder.path().join("a/b"), Arc::new(Hooked(storage))).expect("it can be used");
-        let notes = store.notes();
-        assert!(notes.len() == 1 && notes[0].contains("cannot sync folders"), "{notes:?}");
+        let missing = store.missing_operations();
+        assert!(matches!(missing[..], [MissingOperation::FolderSync { .. }]), "{missing:?}");
         for step in 1..=SAVES {
             save(&mut store, step).expect("a save");
         }

@@ -13,6 +13,7 @@ mod error;
 mod faults;
 mod folder;
 mod lock;
+mod missing_operation;
 mod operation;
 mod retry_interrupted;
 mod storage;
@@ -22,6 +23,7 @@ pub(crate) use discovery::open;
 pub use discovery::{Candidates, Newest, OpenError, Skipped, Source, SourceError, chain, find, load};
 pub use error::StoreError;
 pub use lock::Lock;
+pub use missing_operation::MissingOperation;
 pub use storage::{Disk, Metadata, Storage, StorageFile};
 pub use write_whole::{temporary_file, write_whole};
 
@@ -150,20 +152,16 @@ impl Store {
     }
 
     /// Lists operations that this folder's file system does not have, with the guarantees that are missing for it.
-    pub fn notes(&self) -> Vec<String> {
-        let folder = self.folder.display();
-        let lock = self.lock.missing().map(|reason| {
-            format!(
-                "{folder}: this file system has no locks (flock: {reason}). Make sure that no other process trains into \
-                 this folder at the same time"
-            )
-        });
-        let sync = self.missing.folder_sync().map(|reason| {
-            format!(
-                "{folder}: this file system cannot sync folders (fsync: {reason}). Checkpoints survive a crash of this \
-                 program, but a loss of power may destroy the newest ones"
-            )
-        });
+    pub fn missing_operations(&self) -> Vec<MissingOperation> {
+        let folder = || self.folder.clone();
+        let lock = self
+            .lock
+            .missing()
+            .map(|reason| MissingOperation::Lock { folder: folder(), reason: reason.to_owned() });
+        let sync = self
+            .missing
+            .folder_sync()
+            .map(|reason| MissingOperation::FolderSync { folder: folder(), reason: reason.to_owned() });
         lock.into_iter().chain(sync).collect()
     }
 
