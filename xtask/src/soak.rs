@@ -51,12 +51,15 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
             command.args(["real_disk", "--", "kill-loop"]).args([kills.to_string(), seed.to_string()]);
         }
         _ => {
-            command.args(["crash_states", "--", "--nocapture"]);
+            command.args(["it", "--", "--nocapture"]);
             command.env("KEEPSTEP_CRASH_STATES", number("states").unwrap_or(STATES).to_string());
             command.env("KEEPSTEP_CRASH_SEED", number("seed").unwrap_or(1).to_string());
-            if let Some(round) = number("round") {
-                command.arg("crashes_of_random_sessions").env("KEEPSTEP_CRASH_ROUND", round.to_string());
-            }
+            match number("round") {
+                Some(round) => command
+                    .arg("crash_states::crashes_of_random_sessions")
+                    .env("KEEPSTEP_CRASH_ROUND", round.to_string()),
+                None => command.arg("crash_states::"),
+            };
         }
     }
     run(&mut command)

@@ -3,14 +3,12 @@
 //!
 //! `cargo xtask soak crash-states` looks at a million states.
 
-#![allow(unreachable_pub, reason = "a test binary has no outside")]
-
 mod check;
 mod disk;
 mod script;
-#[path = "../support/mod.rs"]
-mod support;
 
+use crate::support::random::Random;
+use crate::support::retention;
 use check::{check, identity};
 use disk::{Disk, Limits};
 use keepstep::testing::{Lies, Memory, Tree};
@@ -19,8 +17,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
-use support::random::Random;
-use support::retention;
 
 /// What has been looked at.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! What must hold in a state that a crash left.
 
-use crate::script::{Expectation, FOLDER, Known, contents, hash, stated};
+use super::script::{Expectation, FOLDER, Known, contents, hash, stated};
 use crate::support::{archive, name, retention, save};
 use keepstep::name::BEST_MODEL;
 use keepstep::store::{Candidates, SourceError, Store, find};
