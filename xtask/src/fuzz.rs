@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 /// The targets, and the longest input that each is given.
-const TARGETS: [(&str, &str); 3] = [("file", "8192"), ("pickle", "1500"), ("zip", "96")];
+const TARGETS: [(&str, &str); 4] = [("file", "8192"), ("legacy", "2048"), ("pickle", "1500"), ("zip", "96")];
 
 /// Runs every target side by side. The corpora grow in the cache, outside the repository; the seeds are only read.
 fn run_all(minutes: u64) -> Result<(), String> {
@@ -33,7 +33,7 @@ fn run_all(minutes: u64) -> Result<(), String> {
             "-verbosity=0".to_owned(),
             "-print_final_stats=1".to_owned(),
         ]);
-        if target == "pickle" {
+        if matches!(target, "legacy" | "pickle") {
             command.arg(format!("-dict={}", fuzz.join("pickle.dict").display()));
         }
         let line = describe(&command);

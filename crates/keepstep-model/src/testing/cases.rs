@@ -20,6 +20,12 @@ pub(crate) fn small(dropout: f64) -> Gpt2Config {
     }
 }
 
+/// A model small enough for a test of its training state alone.
+#[cfg(test)]
+pub(crate) fn tiny() -> Gpt2Config {
+    Gpt2Config { vocab_size: 5, block_size: 3, n_layer: 1, n_head: 1, n_embd: 4, ..small(0.0) }
+}
+
 /// Random parameters that differ from the initial ones: every bias and every weight must affect the result.
 pub(crate) fn parameters(model: &Gpt2Config) -> Vec<f32> {
     // Wide models saturate unless their weights are small.

@@ -1,5 +1,5 @@
 //! Conformance tests for engines, behind the feature `testing`.
 
-mod cases;
+pub(crate) mod cases;
 pub mod conformance;
 mod reference;

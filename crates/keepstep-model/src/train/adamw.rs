@@ -240,20 +240,12 @@ vectorized! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpt2::settings::Gpt2Config;
+    use crate::testing::cases::tiny;
 
     /// Results match Kingma and Ba's algorithm with decoupled decay, in float64.
     #[test]
     fn it_is_the_published_algorithm() {
-        let model = Gpt2Config {
-            vocab_size: 5,
-            block_size: 3,
-            n_layer: 1,
-            n_head: 1,
-            n_embd: 4,
-            dropout: 0.0,
-            layer_norm_epsilon: 1e-5,
-        };
+        let model = tiny();
         let layout = model.layout();
         let len = layout.num_parameters();
         let config = OptimizerConfig { learning_rate: 1e-2, weight_decay: 0.1, ..OptimizerConfig::default() };

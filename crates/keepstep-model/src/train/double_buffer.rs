@@ -85,22 +85,14 @@ impl DoubleBuffer {
 mod tests {
     use super::*;
     use crate::gpt2::layout::initial_parameters;
-    use crate::gpt2::settings::Gpt2Config;
+    use crate::testing::cases::tiny;
     use crate::train::adamw::{AdamW, ParamGroup};
     use crate::train::schedule::Schedule;
     use keepstep::checkpoint::State;
     use keepstep_pt::Archive;
 
     fn weights(has_spare: bool) -> (DoubleBuffer, AdamW) {
-        let model = Gpt2Config {
-            vocab_size: 5,
-            block_size: 3,
-            n_layer: 1,
-            n_head: 1,
-            n_embd: 4,
-            dropout: 0.0,
-            layer_norm_epsilon: 1e-5,
-        };
+        let model = tiny();
         let layout = model.layout();
         let groups = ParamGroup::from_config(&crate::train::adamw::OptimizerConfig::default(), &layout);
         let state = TrainState::new(layout, initial_parameters(&model, 1));

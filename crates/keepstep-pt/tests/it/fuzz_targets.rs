@@ -8,7 +8,7 @@
 
 use super::counting_allocator::peak_of;
 use super::raw_zip::with_pickle;
-use keepstep_pt::{Archive, Dict, File, ReadError, Tensor, Value};
+use keepstep_pt::{Archive, Dict, File, LegacyFile, ReadError, Tensor, Value};
 use std::sync::Arc;
 
 /// The reader's verdict on an input.
@@ -24,11 +24,17 @@ pub(crate) enum Verdict {
 pub(crate) type Target = (&'static str, fn(&[u8]) -> Verdict);
 
 /// Every target.
-pub(crate) const TARGETS: [Target; 3] = [("file", file), ("pickle", pickle), ("zip", zip)];
+pub(crate) const TARGETS: [Target; 4] =
+    [("file", file), ("legacy", legacy), ("pickle", pickle), ("zip", zip)];
 
 /// The input is a whole file.
 pub(crate) fn file(input: &[u8]) -> Verdict {
     check(input)
+}
+
+/// The input is a whole file of PyTorch's format before 1.6.
+pub(crate) fn legacy(input: &[u8]) -> Verdict {
+    verdict(input, read_legacy, LegacyFile::value)
 }
 
 /// The input is the pickle of an archive that is honest but for it.
@@ -95,8 +101,16 @@ pub(crate) fn allowed_bytes(file_len: usize) -> usize {
 /// # Panics
 /// One of them does not hold.
 pub(crate) fn check(bytes: &[u8]) -> Verdict {
+    verdict(bytes, read_all, File::value)
+}
+
+fn verdict<F>(
+    bytes: &[u8],
+    read: impl FnOnce(Vec<u8>) -> Result<F, ReadError>,
+    value: impl FnOnce(&F) -> &Value,
+) -> Verdict {
     let source = bytes.to_vec();
-    let (result, peak) = peak_of(|| read_all(source));
+    let (result, peak) = peak_of(|| read(source));
     assert!(
         peak <= allowed_bytes(bytes.len()),
         "a file of {} bytes took {peak} bytes of memory",
@@ -104,7 +118,7 @@ pub(crate) fn check(bytes: &[u8]) -> Verdict {
     );
     match result {
         Ok(file) => {
-            check_writing(&file);
+            check_writing(value(&file));
             Verdict::Accepted
         }
         Err(error) => {
@@ -118,17 +132,28 @@ pub(crate) fn check(bytes: &[u8]) -> Verdict {
 fn read_all(bytes: Vec<u8>) -> Result<File, ReadError> {
     let file = open(bytes)?;
     file.verify()?;
-    for_each_tensor(file.value(), &mut |tensor| match tensor.to_bytes() {
+    read_tensors(file.value());
+    Ok(file)
+}
+
+/// Opens a file of the legacy format and reads every tensor once.
+fn read_legacy(bytes: Vec<u8>) -> Result<LegacyFile, ReadError> {
+    let file = LegacyFile::from_source("(fuzzed)", Arc::new(bytes))?;
+    read_tensors(file.value());
+    Ok(file)
+}
+
+fn read_tensors(value: &Value) {
+    for_each_tensor(value, &mut |tensor| match tensor.to_bytes() {
         Ok(bytes) => assert_eq!(bytes.len(), tensor.num_elements() * tensor.dtype().size()),
         Err(ReadError::Element { .. }) => {}
         Err(error) => panic!("a tensor of an accepted file cannot be read: {error}"),
     });
-    Ok(file)
 }
 
 /// Writes the values that were read, reads them again and writes them again. Both files must have the same bytes.
-fn check_writing(file: &File) {
-    let first = written(file.value());
+fn check_writing(value: &Value) {
+    let first = written(value);
     match open(first.clone()) {
         Ok(again) => {
             again.verify().expect("our own checksums hold");
