@@ -1,7 +1,7 @@
 //! Processes that are killed while they save, and disks that are full: with real files.
 //!
-//! A binary of its own and without a harness, because it starts itself: `main` is also the process that saves. `cargo xtask soak kill-loop`
-//! makes the long form.
+//! A binary of its own and without a harness, because it starts itself: `main` is also the process that saves.
+//! `cargo xtask soak kill-loop` makes the long form.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
