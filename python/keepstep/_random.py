@@ -27,7 +27,7 @@ try:
 except ImportError:  # torch works without it
     numpy = None
 
-__all__ = ["Purpose", "Randomness", "derive", "seed_host", "reseed"]
+__all__ = ["Purpose", "Randomness", "derive", "host_untouched", "seed_host", "reseed"]
 
 
 class Purpose(str, Enum):
@@ -195,6 +195,16 @@ class Randomness:
         lazy: Callable[..., None] | None = getattr(torch.cuda, "_lazy_call", None)
         if lazy is not None:
             lazy(started, seed_all=True)
+
+
+@contextmanager
+def host_untouched() -> Generator[None]:
+    """Whatever is drawn or seeded inside, the host's generators go on where they were."""
+    states = _states([])
+    try:
+        yield
+    finally:
+        _restore(states)
 
 
 def _states(devices: list[torch.Generator]) -> list[tuple[Callable[[Any], Any], Any]]:

@@ -92,11 +92,24 @@ pub(crate) fn package_python() -> Result<PathBuf, String> {
     torch_environment(&format!("package-torch-{TORCH}-1"), probe, &PACKAGE_TOOLS)
 }
 
-/// The Python of an environment that has the trainers that keepstep is compared with, made at the first call.
+/// The trainers and the streaming data sets that keepstep works with and is compared with, and what tests them.
+const PEERS: [&str; 9] = [
+    "accelerate==1.15.0",
+    "lightning==2.6.6",
+    "trl==1.16.0",
+    "datasets==5.2.0",
+    "torchdata==0.11.0",
+    "webdataset==1.0.2",
+    "ckpt-chaos==0.1.8",
+    "pytest==9.2.0",
+    "tqdm",
+];
+
+/// The Python of an environment that has other people's trainers and streaming data sets, made at the first call.
 pub(crate) fn peers_python() -> Result<PathBuf, String> {
-    let probe = "import torch, transformers, accelerate, lightning, tqdm";
-    let packages = ["accelerate==1.15.0", "lightning==2.6.6", "tqdm"];
-    torch_environment(&format!("peers-torch-{TORCH}-1"), probe, &packages)
+    let probe = "import torch, transformers, accelerate, lightning, trl, datasets, torchdata, webdataset, \
+                 ckpt_chaos, pytest, tqdm";
+    torch_environment(&format!("peers-torch-{TORCH}-2"), probe, &PEERS)
 }
 
 /// An environment that sees the packages of the one that has PyTorch, so that those are there once.

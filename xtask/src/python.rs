@@ -5,14 +5,24 @@ use crate::machine;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Builds the wheel once, installs it away from the sources, and gives pytest over `python/tests`.
-pub(crate) fn tests(python: &Path) -> Result<Command, String> {
-    let wheel = build(python, &["--profile", "dev"], "test-wheel")?;
-    let site = install(python, &wheel, "test-site")?;
-    let mut tests = Command::new(python);
-    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", "python/tests"]);
-    tests.current_dir(root()).env("PYTHONPATH", &site).env("KEEPSTEP_WHEEL", &wheel);
-    Ok(tests)
+/// Builds the wheel once, installs it away from the sources, and gives pytest over `python/tests`: over its folder
+/// `trainers` with other people's trainers installed, and over the rest without them.
+pub(crate) fn tests() -> Result<[Command; 2], String> {
+    let python = machine::package_python()?;
+    let wheel = build(&python, &["--profile", "dev"], "test-wheel")?;
+    let site = install(&python, &wheel, "test-site")?;
+    let pytest = |python: &Path, arguments: [&str; 2]| {
+        let mut tests = Command::new(python);
+        tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"]).args(arguments);
+        tests.current_dir(root()).env("PYTHONPATH", &site).env("KEEPSTEP_WHEEL", &wheel);
+        // Nothing may ask the hub for anything.
+        tests.env("HF_HUB_OFFLINE", "1").env("HF_HUB_DISABLE_TELEMETRY", "1");
+        tests
+    };
+    Ok([
+        pytest(&python, ["python/tests", "--ignore=python/tests/trainers"]),
+        pytest(&machine::peers_python()?, ["python/tests/trainers", "--strict-markers"]),
+    ])
 }
 
 /// The tests of `tests`, with the long ones that are marked `soak`.
