@@ -26,9 +26,11 @@ pub(crate) fn tests() -> Result<[Command; 2], String> {
 }
 
 /// The tests of `tests`, with the long ones that are marked `soak`.
-pub(crate) fn soak(python: &Path) -> Result<Command, String> {
-    let mut tests = tests(python)?;
-    tests.args(["--durations=0", "-vv", "-m", "soak"]).env("KEEPSTEP_SOAK", "1");
+pub(crate) fn soak() -> Result<[Command; 2], String> {
+    let mut tests = tests()?;
+    for tests in &mut tests {
+        tests.args(["--durations=0", "-vv", "-m", "soak"]).env("KEEPSTEP_SOAK", "1");
+    }
     Ok(tests)
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: the long forms of the tests. The pipeline runs the same tests for seconds.
 
 use crate::command::{cargo, run};
-use crate::{machine, python};
+use crate::python;
 
 const KILLS: u64 = 10_000;
 const STATES: u64 = 1_000_000;
@@ -35,13 +35,15 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
     let number =
         |name: &str| numbers.iter().rev().find(|(known, _)| known == name).map(|(_, number)| *number);
     if name == "pytorch" {
-        let mut tests = python::soak(&machine::package_python()?)?;
-        for (option, variable) in [("kills", "KEEPSTEP_KILLS"), ("seed", "KEEPSTEP_SEED")] {
-            if let Some(number) = number(option) {
-                tests.env(variable, number.to_string());
+        for mut tests in python::soak()? {
+            for (option, variable) in [("kills", "KEEPSTEP_KILLS"), ("seed", "KEEPSTEP_SEED")] {
+                if let Some(number) = number(option) {
+                    tests.env(variable, number.to_string());
+                }
             }
+            run(&mut tests)?;
         }
-        return run(&mut tests);
+        return Ok(());
     }
     let mut command = cargo();
     command.args(["test", "--quiet", "--package", "keepstep", "--test"]);

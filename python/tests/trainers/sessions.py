@@ -13,6 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+SEED = int(os.environ.get("KEEPSTEP_SEED", "3"))
+LONG = int(os.environ.get("KEEPSTEP_KILLS", "100"))
+KILLS = [4, pytest.param(LONG, marks=pytest.mark.soak, id="long")]
+"""Numbers of kills: for the short form, and for the long one of `cargo xtask soak pytorch`."""
+
 
 def in_child(session: Callable[[], Any]) -> int:
     """Runs `session` in a forked process; returns its exit status, or minus the signal that ended it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import transformers
 from keepstep import Error, MismatchError
 from keepstep._sealed import problem, staging
 from keepstep.transformers import ExactTrainer, ExactTrainerMixin
-from sessions import digests, flip, in_child, kill_after, truncate
+from sessions import KILLS, SEED, digests, flip, in_child, kill_after, truncate
 
 UPDATES = 9
 TIMES = ("_runtime", "_per_second")
@@ -192,29 +191,29 @@ class SlowDisk(ExactTrainer):
         super()._save_checkpoint(model, trial)
 
 
-def test_killed_inside_saves(straight: tuple[Path, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", KILLS)
+def test_killed_inside_saves(kills: int, straight: tuple[Path, Any], tmp_path: Path) -> None:
     """SIGKILL at random instants of a save: what is there is valid, and the end is the same."""
-    random_ = random.Random(3)
-    kills = 100 if os.environ.get("KEEPSTEP_SOAK") else 4
+    random_ = random.Random(SEED)
+
+    def session(folder: Path, delay: float | None) -> None:
+        SlowDisk.number, SlowDisk.delay = random_.randrange(1, 4), delay
+        train(folder, base=SlowDisk, limit=2)
+
     done = rounds = 0
     while done < kills:
         rounds += 1
         folder = tmp_path / str(rounds)
-
-        def session(dies: bool, folder: Path = folder) -> None:
-            SlowDisk.number, SlowDisk.delay = random_.randrange(1, 4), random_.random() * 0.06 if dies else None
-            train(folder, base=SlowDisk, limit=2)
-
         for _ in range(5):
-            random_.random()
-            status = in_child(lambda: session(True))
+            delay = random_.random() * 0.06
+            status = in_child(lambda: session(folder, delay))
             assert status in (-9, 0)
             done += status == -9
             for path in folder.glob("checkpoint-*"):
                 assert problem(str(path)) is None
             if status == 0:
                 break
-        assert in_child(lambda: session(False)) == 0
+        assert in_child(lambda: session(folder, None)) == 0
         assert end(folder)[:3] == end(straight[0])[:3], f"round {rounds}"
         assert not Path(staging(str(folder))).exists()
 
