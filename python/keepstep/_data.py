@@ -23,6 +23,7 @@ from ._plan import MicroBatch, Plan
 from ._random import Randomness
 from ._rehearsal import Rehearsal
 from ._source import MapSource, StreamSource, open_source
+from ._streams import StatefulSource
 
 __all__ = ["Driver", "Epoch", "Loader"]
 
@@ -148,19 +149,19 @@ class Loader:
         return self._source.loading.dataset
 
     @property
-    def source(self) -> MapSource | StreamSource:
+    def source(self) -> MapSource | StreamSource | StatefulSource:
         """Where the batches come from."""
         return self._source
 
     @property
     def exact(self) -> bool:
-        """True if any batch can be made again from its position. False for streams."""
+        """True if a resume gets the same batches. False for streams without a state of their own."""
         return self._source.exact
 
     def settings(self) -> dict[str, int | str | bool | None]:
         """Returns what the batches depend on: compared when a run is resumed."""
         loading = self._source.loading
-        return {
+        settings: dict[str, int | str | bool | None] = {
             "batch_size": loading.batch_size,
             "drop_last": loading.drop_last,
             "epochs": self.epochs,
@@ -169,6 +170,10 @@ class Loader:
             "num_samples": self.num_samples,
             "order": self._source.order.kind if isinstance(self._source, MapSource) else "stream",
         }
+        if not isinstance(self._source, MapSource):
+            # The samples of a stream are shared out by worker.
+            settings["num_workers"] = int(loading.workers.get("num_workers") or 0)
+        return settings
 
     def fingerprint(self) -> str:
         """Returns a text that tells this dataset from others, and from itself in another order.

@@ -80,9 +80,8 @@ class Exactness:
         return f"<table>{rows}</table>"
 
 
-def exactness(uses_cuda: bool, exact_data: bool) -> Exactness:
-    """Returns the table for this environment."""
-    order = ("exact", "from the seed and the position") if exact_data else ("not exact", "the dataset is a stream")
+def exactness(uses_cuda: bool, order: tuple[str, str]) -> Exactness:
+    """Returns the table for this environment; `order` is what is promised for the data, and on which condition."""
     rows = [("order of samples", *order), ("counters, schedule", "exact", "stored in the checkpoint")]
     if not uses_cuda:
         capability = torch.backends.cpu.get_cpu_capability()

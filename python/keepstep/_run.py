@@ -22,6 +22,8 @@ from ._ranks import join_ranks
 from ._session import Session
 from ._sharing import Sharing
 from ._settings import UNSET, Unset, parse_duration, split_config
+from ._source import MapSource
+from ._streams import StatefulSource
 from ._track import state_of
 
 __all__ = ["Run"]
@@ -219,6 +221,9 @@ class Run:
         if session.sharing is not None:
             session.sharing.check_plan(loader.plan)
         session.loader = loader
+        if isinstance(loader.source, StatefulSource):
+            loader.source.position = lambda: session.position[:2]
+            session.tracked_objects.add("data", loader.source)
         return loader
 
     def track(self, *, steps: int | Mapping[str, int | None] | None = 1, **objects: Any) -> None:
@@ -407,7 +412,8 @@ class Run:
             if isinstance(target, torch.nn.Module)
             for parameter in target.parameters()
         )
-        table = exactness(any(it.is_cuda for it in tensors), loader is None or loader.exact)
+        order = MapSource.promise if loader is None else loader.source.promise
+        table = exactness(any(it.is_cuda for it in tensors), order)
         sharing = self._session.sharing
         if sharing is not None:
             table.rows.append(sharing.row(self._session.updates_made))

@@ -25,6 +25,7 @@ from ._batches import KeyedBatches, KeyedCollate, Request, WorkerStart, unchange
 from ._orders import BatchSamplerOrder, KeyedOrder, Order, SamplerOrder, SequentialOrder, set_epoch
 from ._plan import MicroBatch
 from ._random import Purpose, Randomness, derive, seed_host
+from ._streams import StatefulSource, is_stateful, loses_samples
 
 __all__ = ["Loading", "MapSource", "StreamSource", "open_source"]
 
@@ -143,6 +144,8 @@ class MapSource:
 
     exact = True
     """True: a resumed run gets the batches that an uninterrupted one would have got."""
+    promise = ("exact", "from the seed and the position")
+    """What is promised for the order of samples, and on which condition."""
 
     def __init__(self, loading: Loading, randomness: Randomness) -> None:
         self.loading = loading
@@ -241,21 +244,19 @@ class StreamSource:
 
     exact = False
 
-    def __init__(self, loading: Loading, randomness: Randomness, steps_per_epoch: int | None) -> None:
-        if loading.sampler is not None or loading.batch_sampler is not None:
-            raise ValueError("an `IterableDataset` makes its own order: leave out `sampler` and `batch_sampler`")
+    def __init__(
+        self, loading: Loading, randomness: Randomness, steps_per_epoch: int, num_samples: int | None = None
+    ) -> None:
         self.loading = loading
         self.randomness = randomness
-        self.num_samples: int | None = None
-        if steps_per_epoch is None:
-            if not isinstance(loading.dataset, Sized):
-                raise ValueError(
-                    f"the stream `{type(loading.dataset).__name__}` has no length: give run.data(steps_per_epoch=...)"
-                )
-            self.num_samples = len(loading.dataset)
-            size = loading.batch_size or 1
-            steps_per_epoch = self.num_samples // size if loading.drop_last else -(-self.num_samples // size)
+        self.num_samples = num_samples
         self.steps_per_epoch = steps_per_epoch
+
+    @property
+    def promise(self) -> tuple[str, str]:
+        """What is promised for the order of samples, and on which condition."""
+        why = "its state_dict() leaves out its shuffle buffer" if loses_samples(self.loading.dataset) else "it has no state_dict()"
+        return "not exact", f"the dataset is a stream, and {why}: a resume reads and drops what was used, num_workers must stay"
 
     def batches(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Any]:
         """Yields one collated batch for each of `micro_batches`, after reading and dropping those before the first."""
@@ -299,7 +300,7 @@ class StreamSource:
 
 def open_source(
     data: Any, given: dict[str, Any], randomness: Randomness, steps_per_epoch: int | None
-) -> MapSource | StreamSource:
+) -> MapSource | StreamSource | StatefulSource:
     """Returns the source of batches that the arguments of ``run.data`` describe.
 
     Raises:
@@ -307,7 +308,28 @@ def open_source(
     """
     loading = Loading.read(data, given)
     if isinstance(loading.dataset, IterableDataset):
-        return StreamSource(loading, randomness, steps_per_epoch)
+        if loading.sampler is not None or loading.batch_sampler is not None:
+            raise ValueError("an `IterableDataset` makes its own order: leave out `sampler` and `batch_sampler`")
+        num_samples = None
+        if steps_per_epoch is None:
+            num_samples, steps_per_epoch = _length_of_stream(loading)
+        kind = StatefulSource if is_stateful(loading.dataset) else StreamSource
+        return kind(loading, randomness, steps_per_epoch, num_samples)
     if steps_per_epoch is not None:
         raise ValueError("`steps_per_epoch` is for streams: this dataset has a length")
     return MapSource(loading, randomness)
+
+
+def _length_of_stream(loading: Loading) -> tuple[int, int]:
+    """Returns the samples and the batches of a stream that knows its length.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    name = type(loading.dataset).__name__
+    try:
+        num_samples = len(loading.dataset)
+    except (TypeError, NotImplementedError):  # some streams have a `__len__` that raises
+        raise ValueError(f"the stream `{name}` has no length: give run.data(steps_per_epoch=...)") from None
+    size = loading.batch_size or 1
+    return num_samples, num_samples // size if loading.drop_last else -(-num_samples // size)
