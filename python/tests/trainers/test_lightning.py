@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import pytest
 import tiny_lightning
-import tiny_trainer
+import tiny
 import torch
 from keepstep import Error, MismatchError, _archives
 from keepstep.lightning import DurableCheckpointIO, newest
@@ -146,7 +146,7 @@ def test_last_gives_way_to_a_newer_one(tmp_path: Path, straight: tiny_lightning.
 
 def test_other_batches_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit(tmp_path, 7)
-    monkeypatch.setattr(tiny_trainer, "SAMPLES", 21)
+    monkeypatch.setattr(tiny, "SAMPLES", 21)
     with pytest.raises(MismatchError, match="the number of batches per epoch was 12 and is 11 now"):
         fit(tmp_path, None, tmp_path / "stopped07.ckpt")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import tiny
 import tiny_trainer
 import torch
 import transformers
@@ -69,14 +70,14 @@ def test_trainer_without_keepstep_opens_the_checkpoints(tmp_path: Path) -> None:
 def test_a_resume_loads_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, 5)
     seen: list[int] = []
-    monkeypatch.setattr(tiny_trainer.Noisy, "__getitem__", note(seen, tiny_trainer.Noisy.__getitem__))
+    monkeypatch.setattr(tiny.Noisy, "__getitem__", note(seen, tiny.Noisy.__getitem__))
     trainer = tiny_trainer.trainer(tmp_path, eval_strategy="no")
     trainer.get_train_dataloader().identity()  # looks at six samples, twice
     seen.clear()
     monkeypatch.setattr(type(trainer.get_train_dataloader()), "identity", lambda self: {})
     trainer.train(resume_from_checkpoint=True)
     # Update 5 ends after micro-batch 10 of 12 in epoch 2: three samples are left of it.
-    assert len(seen) == 3 + tiny_trainer.SAMPLES
+    assert len(seen) == 3 + tiny.SAMPLES
 
 
 def note(seen: list[int], original: Any) -> Any:
@@ -138,7 +139,7 @@ def test_other_batches_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     train(tmp_path, 2)
     with pytest.raises(MismatchError, match="the seed of the order was 7 and is 8 now"):
         train(tmp_path, data_seed=8)
-    monkeypatch.setattr(tiny_trainer, "SAMPLES", 21)
+    monkeypatch.setattr(tiny, "SAMPLES", 21)
     with pytest.raises(MismatchError, match="was 12 and is 11 now"):
         train(tmp_path)
     assert train(tmp_path, ignore_data_skip=True).global_step > 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import tiny_trainer
+import tiny
 import torch
 from keepstep.lightning import DurableCheckpointIO, ExactCheckpoint, ExactLoader, ExactResume
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -19,11 +19,11 @@ warnings.filterwarnings("ignore", module="lightning")
 
 
 class Module(lightning.LightningModule):
-    """`tiny_trainer.Model` with AdamW and a schedule, and its means of each epoch."""
+    """`tiny.Model` with AdamW and a schedule, and its means of each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = tiny_trainer.Model()
+        self.model = tiny.Model()
         self.means: dict[int, dict[str, float]] = {}
         self.validations: dict[int, float] = {}
         """Validation losses by the number of micro-batches trained on."""
@@ -87,9 +87,9 @@ def fit(
     lightning.seed_everything(7, workers=True, verbose=False)
     module = Module()
     data = torch.utils.data.DataLoader(
-        tiny_trainer.Noisy(), tiny_trainer.BATCH, shuffle=True, num_workers=workers, collate_fn=tiny_trainer.Masking()
+        tiny.Noisy(), tiny.BATCH, shuffle=True, num_workers=workers, collate_fn=tiny.Masking()
     )
-    held_out = torch.utils.data.DataLoader(torch.utils.data.Subset(tiny_trainer.Noisy(), range(4)), 2)
+    held_out = torch.utils.data.DataLoader(torch.utils.data.Subset(tiny.Noisy(), range(4)), 2)
     saver = (ExactCheckpoint if exact else ModelCheckpoint)(
         folder, "step={step}", auto_insert_metric_name=False, every_n_train_steps=every, save_top_k=-1, save_last=save_last
     )

@@ -1,55 +1,14 @@
-"""A small run of Hugging Face's Trainer with everything that is lost on the way: dropout, draws in workers, a collator
-with a generator of its own, accumulation with a ragged window, evaluation, a best model, early stopping.
-"""
+"""A small run of Hugging Face's Trainer: `tiny`, with accumulation, a ragged window and evaluation."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy
+import tiny
 import torch
 import transformers
 from keepstep.transformers import ExactTrainer
-from torch import nn
-
-SAMPLES, BATCH, WIDTH = 23, 2, 6
-
-
-class Noisy(torch.utils.data.Dataset[Any]):
-    """Samples with draws from all three generators."""
-
-    def __len__(self) -> int:
-        return SAMPLES
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        x = torch.full((WIDTH,), index / SAMPLES) + torch.randn(WIDTH) * 0.1
-        return {"x": x + random.random() + float(numpy.random.rand()), "labels": torch.tensor([index / SAMPLES])}
-
-
-class Masking:
-    """A collator that draws from its own generator."""
-
-    def __init__(self) -> None:
-        self.generator = torch.Generator().manual_seed(1)
-
-    def __call__(self, samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        batch = {name: torch.stack([it[name] for it in samples]) for name in samples[0]}
-        batch["x"] = batch["x"] * (torch.rand(batch["x"].shape, generator=self.generator) > 0.1)
-        return batch
-
-
-class Model(nn.Module):
-    """Two layers with dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(WIDTH, 8), nn.Dropout(0.2), nn.GELU(), nn.Linear(8, 1))
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        y = self.body(x)
-        return {"loss": nn.functional.mse_loss(y, labels), "logits": y}
 
 
 class StopAt(transformers.TrainerCallback):
@@ -71,7 +30,7 @@ def trainer(
     settings = {"save_steps": 2, "eval_steps": 3, "logging_steps": 4, "eval_strategy": "steps"} | settings
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=tiny.BATCH,
         gradient_accumulation_steps=5,
         num_train_epochs=3,
         learning_rate=3e-2,
@@ -87,10 +46,10 @@ def trainer(
     )
     transformers.set_seed(7)
     return base(
-        model=Model(),
+        model=tiny.Model(),
         args=arguments,
-        data_collator=Masking(),
-        train_dataset=Noisy(),
-        eval_dataset=torch.utils.data.Subset(Noisy(), range(4)),
+        data_collator=tiny.Masking(),
+        train_dataset=tiny.Noisy(),
+        eval_dataset=torch.utils.data.Subset(tiny.Noisy(), range(4)),
         callbacks=[*callbacks, StopAt(stop_at)],
     )
