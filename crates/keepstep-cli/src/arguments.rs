@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Generate(GenerateArguments),
     /// List the checkpoints of a run
     List {
-        /// The run's folder (`output_dir`)
+        /// The run's folder (`output_dir`), or a URL that it was pushed to
         run: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Prove(ProveArguments),
     /// Show the contents of a checkpoint or any other .pt file
     Inspect {
-        /// A .pt file
+        /// A .pt file, or its URL
         checkpoint: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -73,7 +73,7 @@ pub(crate) enum Command {
     },
     /// Compare the checksums of a checkpoint, or of all checkpoints of a run
     Verify {
-        /// A run's folder or a .pt file
+        /// A run's folder or a .pt file, or the URL of either
         path: PathBuf,
     },
     /// Copy a run to a place that outlives this machine
@@ -97,7 +97,7 @@ pub(crate) struct TrainArguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
     /// Where to resume from: `auto` takes the newest valid checkpoint, `never` requires a new run, PATH is a .pt file or
-    /// a folder of them
+    /// a folder of them, or the URL of a run
     #[arg(long, value_name = "auto|never|PATH")]
     pub(crate) resume: Option<String>,
     /// Allow resuming from a checkpoint that is not the newest: later ones move to superseded/
@@ -230,7 +230,8 @@ pub(crate) enum ExportFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArguments {
-    /// A .pt file, or a run's folder: its best model, or its newest checkpoint if it has no best model
+    /// A .pt file, or a run's folder, or the URL of either. Of a run: its best model, or its newest checkpoint if it has
+    /// no best model
     pub(crate) path: PathBuf,
     /// The text to continue
     #[arg(long, value_name = "TEXT")]

@@ -45,8 +45,16 @@ impl Entry {
     }
 }
 
-/// The checkpoints of a folder, the best last.
+/// The URL of an object store that a path is, if it is one.
+pub(crate) fn url(path: &Path) -> Option<&str> {
+    path.to_str().filter(|text| crate::remote::is_url(text))
+}
+
+/// The checkpoints of a folder or a URL, the best last.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
+    if let Some(url) = url(folder) {
+        return crate::remote::entries(url);
+    }
     let unreadable = |error: std::io::Error| Failure::at(folder, &error);
     let mut paths: Vec<(u64, String, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -75,6 +83,12 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
             }
         })
         .collect();
+    mark_best(&mut entries);
+    Ok(entries)
+}
+
+/// Marks the entries that have the best validation result of all.
+pub(crate) fn mark_best(entries: &mut [Entry]) {
     let checkpoints = entries.iter().filter_map(|entry| entry.content.as_ref().ok());
     let bests = checkpoints.filter_map(|checkpoint| Some((checkpoint.metrics.best?, &checkpoint.objective)));
     let best = bests.reduce(
@@ -83,16 +97,18 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
         },
     );
     if let Some(best) = best.map(|(best, _)| best) {
-        for entry in &mut entries {
+        for entry in entries {
             entry.is_best =
                 entry.content.as_ref().is_ok_and(|checkpoint| checkpoint.position == best.position);
         }
     }
-    Ok(entries)
 }
 
-/// Loads the checkpoint that a path names: a file, or a folder's best model or newest valid checkpoint.
+/// Loads the checkpoint that a path or a URL names: a file, or a run's best model or newest valid checkpoint.
 pub(crate) fn load_path(path: &Path) -> Result<Checkpoint, Failure> {
+    if let Some(url) = url(path) {
+        return crate::remote::load(url);
+    }
     if !path.is_dir() {
         return load(path).map_err(|error| Failure::about(1, &path.display().to_string(), &error));
     }

@@ -15,6 +15,8 @@ pub(crate) mod status {
     pub(crate) const DONE: u8 = 0;
     /// `diff` found a difference.
     pub(crate) const DIFFERENT: u8 = 1;
+    /// The run is complete, and its copy in the remote is not.
+    pub(crate) const NOT_PUSHED: u8 = 1;
     /// Stopped early; the same command continues. EX_TEMPFAIL of sysexits.h.
     pub(crate) const RESUMABLE: u8 = 75;
     /// Stopped by Ctrl-C where the signal cannot be raised again.

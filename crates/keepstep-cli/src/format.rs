@@ -1,5 +1,6 @@
 //! Numbers, times and values as text.
 
+pub(crate) use keepstep::journal::utc;
 use keepstep_pt::{Tensor, Value};
 use std::time::Duration;
 
@@ -33,20 +34,6 @@ pub(crate) fn age(age: Duration) -> String {
         3_600..86_400 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
     }
-}
-
-/// `2026-01-31 12:34:56`, by Hinnant's algorithm for civil dates.
-pub(crate) fn utc(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
 /// Scientific notation like C's `%.2e`, with at least two digits in the exponent.

@@ -6,6 +6,7 @@ use crate::format::quoted;
 use keepstep::branch::BranchError;
 use keepstep::identity::Difference;
 use keepstep::name::Name;
+use keepstep::remote::RemoteError;
 use keepstep::run::{Notice, RunError};
 use keepstep::settings::UnsetVariable;
 use keepstep::store::{MissingOperation, SourceError, StoreError};
@@ -96,6 +97,18 @@ fn run_hint(error: &RunError) -> Option<&'static str> {
             "put a good copy in their place, or choose another output_dir to begin a new run"
         }
         RunError::Store(error) => return store_hint(error),
+        RunError::Remote(error) => return remote_hint(error),
+        _ => return None,
+    })
+}
+
+/// What people can do about a remote that cannot be used.
+pub(crate) fn remote_hint(error: &RemoteError) -> Option<&'static str> {
+    Some(match error {
+        RemoteError::OtherRun { .. } | RemoteError::NotEmpty { .. } => "choose another prefix for this run",
+        RemoteError::TakenOver { .. } => {
+            "wait for that session to end, or use `keepstep push --take-over`, after which it pushes no more"
+        }
         _ => return None,
     })
 }

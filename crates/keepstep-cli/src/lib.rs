@@ -13,6 +13,7 @@ mod hints;
 mod invocation;
 mod output;
 mod progress;
+mod remote;
 mod signals;
 mod table;
 

@@ -58,6 +58,7 @@ pub mod metrics;
 pub mod name;
 pub mod order;
 pub mod position;
+pub mod remote;
 pub mod rng;
 pub mod run;
 pub mod settings;

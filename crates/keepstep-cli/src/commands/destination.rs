@@ -25,17 +25,6 @@ impl Destination {
     }
 }
 
-/// The failure of a program that was built without network code.
-#[cfg(not(feature = "remote"))]
-pub(super) fn not_built(url: &str) -> Failure {
-    Failure::new(
-        2,
-        format!(
-            "{url}: this keepstep was built without object stores; build it with `cargo build --release --features remote`, or install the Python package, which has them"
-        ),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

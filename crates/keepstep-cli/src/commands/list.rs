@@ -18,7 +18,7 @@ pub(crate) fn run(folder: &Path, json: bool) -> Result<(), Failure> {
     if entries.is_empty() {
         return Err(Failure::new(
             1,
-            format!("{}: this folder has no checkpoint; give a run's output_dir", folder.display()),
+            format!("{}: there is no checkpoint here; give a run's output_dir", folder.display()),
         ));
     }
     output::print(&table(&entries).render(output::terminal_width()))

@@ -3,9 +3,10 @@
 use crate::arguments::TrainArguments;
 use crate::continuation;
 use crate::failure::{Failure, status};
+use crate::format;
 use crate::progress::{Console, JsonProgress, Progress, write_json};
 use crate::signals::Signals;
-use crate::{hints, output};
+use crate::{hints, output, remote};
 use keepstep::run::Resume;
 use keepstep::store::Source;
 use keepstep_lm::Config;
@@ -34,7 +35,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
         }
     })?;
     match &outcome {
-        Outcome::Finished { sample } => {
+        Outcome::Finished { sample, not_pushed } => {
             let written = sample.as_ref().and_then(|sample| sample.as_ref().ok());
             match sample {
                 _ if arguments.json_progress => {
@@ -46,6 +47,13 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<u8, Failure> {
                 }
                 Some(Err(message)) => console.say(&format!("Finished. No sample: {message}")),
                 None => console.say("Finished."),
+            }
+            if let Some(reason) = not_pushed {
+                console.say(&format!(
+                    "THE RUN IS COMPLETE AND NOT ALL OF IT IS PUSHED: {reason}; to push the rest: keepstep push {} {}",
+                    format::quoted(&config.output_dir),
+                    format::quoted(config.remote.url.as_deref().unwrap_or_default()),
+                ));
             }
         }
         Outcome::Stopped { reason, global_step, has_progress, checkpoint } => {
@@ -91,6 +99,8 @@ fn session(
         stop_at: arguments.stop_at,
         resume: resume(arguments, &config)?,
         started: Some(started),
+        remote: remote::policy(&config)?,
+        resume_remote: remote::source(&resumed_from(arguments, &config)?, &config)?,
     };
     let outcome = train(&config, &control, observer).map_err(|error| hints::failure(&error, &config))?;
     Ok((config, outcome))
@@ -112,20 +122,26 @@ fn status_of(outcome: &Outcome, signals: &Signals) -> u8 {
     signals.raise_interrupt();
     match outcome {
         _ if signals.is_interrupted() => status::INTERRUPTED,
+        Outcome::Finished { not_pushed: Some(_), .. } => status::NOT_PUSHED,
         Outcome::Finished { .. } => status::DONE,
         Outcome::Stopped { .. } => status::RESUMABLE,
     }
 }
 
+/// The path or URL to resume from, of the arguments or the config.
+fn resumed_from(arguments: &TrainArguments, config: &Config) -> Result<Option<String>, Failure> {
+    let text = match arguments.resume.as_deref() {
+        None | Some("auto") => config.resume_from_checkpoint.as_deref(),
+        Some("never") => None,
+        text => text,
+    };
+    let expand = |text: &str| keepstep::settings::expand(text).map_err(|error| Failure::from(&error));
+    text.map(expand).transpose()
+}
+
 /// Where to resume from according to the arguments; None if the config decides.
 pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Option<Resume>, Failure> {
-    let path = |text: &str| {
-        let expanded = keepstep::settings::expand(text).map_err(|error| Failure::from(&error))?;
-        Ok::<_, Failure>(Source::Path(PathBuf::from(expanded)))
-    };
-    let configured = || config.resume_from_checkpoint.as_deref().map_or(Ok(Source::None), path);
     let source = match arguments.resume.as_deref() {
-        None | Some("auto") => configured()?,
         Some("never") if arguments.rewind => {
             return Err(Failure::new(
                 2,
@@ -133,7 +149,12 @@ pub(super) fn resume(arguments: &TrainArguments, config: &Config) -> Result<Opti
             ));
         }
         Some("never") => return Ok(Some(Resume::Never)),
-        Some(text) => path(text)?,
+        _ => match resumed_from(arguments, config)? {
+            // The trainer fetches it first.
+            Some(text) if remote::is_url(&text) => Source::None,
+            Some(text) => Source::Path(PathBuf::from(text)),
+            None => Source::None,
+        },
     };
     Ok(Some(if arguments.rewind { Resume::Rewind(source) } else { Resume::Newest(source) }))
 }

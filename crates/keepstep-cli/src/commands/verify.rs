@@ -7,6 +7,9 @@ use keepstep_pt::{Checksums, File};
 use std::path::Path;
 
 pub(crate) fn run(path: &Path) -> Result<(), Failure> {
+    if let Some(url) = crate::checkpoints::url(path) {
+        return crate::remote::verify(url);
+    }
     let files = if path.is_dir() { pt_files(path)? } else { vec![path.to_path_buf()] };
     if files.is_empty() {
         return Err(Failure::new(

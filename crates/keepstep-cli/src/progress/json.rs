@@ -2,6 +2,7 @@
 
 use crate::hints::{disk_hint, notice_hint, store_hint, with_hint};
 use keepstep::journal::{Evaluation, Event, Sample, Update};
+use keepstep::remote::PushReport;
 use keepstep::run::Notice;
 use keepstep::store::StoreError;
 use keepstep_lm::trainer::{DiskShortage, EpochReport, Observer, PlanReport, ResumeReport};
@@ -119,6 +120,22 @@ impl Observer for JsonProgress {
 
     fn saved(&mut self, path: &Path) {
         write(&json!({ "event": "saved", "path": path.display().to_string() }));
+    }
+
+    fn push_report(&mut self, report: &PushReport) {
+        write(&match report {
+            PushReport::Pushed { files, global_step, bytes, took } => json!({
+                "event": "pushed", "files": files, "global_step": global_step, "bytes": bytes,
+                "seconds": took.as_secs_f64(),
+            }),
+            PushReport::Skipped { file, global_step } => {
+                json!({ "event": "push_skipped", "file": file, "global_step": global_step })
+            }
+            PushReport::Failed { global_step, error, .. } => {
+                json!({ "event": "push_failed", "global_step": global_step, "error": error })
+            }
+            report => note(&report.to_string()),
+        });
     }
 }
 

@@ -72,6 +72,12 @@ fn every_runtime_key_changed_in_mid_run() {
     let straight = lab.straight("straight");
     std::fs::create_dir(lab.path("elsewhere")).expect("a folder");
     std::fs::copy(lab.path("corpus.txt"), lab.path("elsewhere/again.txt")).expect("a copy");
+    // A program without the feature refuses a remote, and the key alone changes nothing.
+    let remote_url = if cfg!(feature = "remote") {
+        format!("file://{}", lab.path("copy").display())
+    } else {
+        String::new()
+    };
     let changes = [
         ("output_dir", String::new()),
         ("save_steps", "3".to_owned()),
@@ -92,6 +98,12 @@ fn every_runtime_key_changed_in_mid_run() {
         // The corpus would be another one: its content is part of the function, its place is not.
         ("data.cargo_packages", "[]".to_owned()),
         ("data.cache_dir", lab.path("another cache").display().to_string()),
+        ("remote.url", remote_url),
+        ("remote.endpoint", "http://localhost:1".to_owned()),
+        ("remote.region", "nowhere".to_owned()),
+        ("remote.single_writer", "true".to_owned()),
+        ("remote.on_error", "stop".to_owned()),
+        ("remote.max_lag", "0".to_owned()),
         ("sample.prompt", "the".to_owned()),
         ("sample.at_evaluation", "16".to_owned()),
         ("sample.max_new_tokens", "3".to_owned()),

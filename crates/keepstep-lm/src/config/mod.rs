@@ -3,6 +3,7 @@
 mod error;
 mod init_from;
 mod precision;
+mod remote;
 mod stored;
 mod tree;
 mod validate;
@@ -16,6 +17,7 @@ pub use keepstep_model::train::schedule::{ScheduleConfig, ScheduleKind};
 pub use keepstep_numerics::precision::Precision;
 pub use keepstep_text::corpus::{DataConfig, TokenizerSpec};
 pub use precision::Precisions;
+pub use remote::{OnRemoteError, RemoteConfig};
 pub use stored::StoredConfig;
 pub use tree::{Config, OnDivergence, OnSaveError, SampleConfig};
 
@@ -40,8 +42,9 @@ impl Config {
             let message = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
             ConfigError::Syntax { path: path.to_path_buf(), message }
         })?;
+        remote::expand_short_form(&mut table);
         for (key, value) in overrides {
-            set(&mut table, key, value)?;
+            set(&mut table, remote::long_key(key, value), value)?;
         }
         refuse_unknown("", &table, Config::KEYS)?;
         let left_open = init_from::left_open(&table);
@@ -64,7 +67,8 @@ impl Config {
     ///
     /// # Errors
     /// An unknown key, a wrong type, or a value out of range.
-    pub fn from_table(table: toml::Table) -> Result<Config, ConfigError> {
+    pub fn from_table(mut table: toml::Table) -> Result<Config, ConfigError> {
+        remote::expand_short_form(&mut table);
         refuse_unknown("", &table, Config::KEYS)?;
         check_types("", &table, Config::KEYS)?;
         let config: Config = toml::Value::Table(table).try_into().map_err(|error: toml::de::Error| {

@@ -2,6 +2,7 @@
 
 use super::init_from::InitFrom;
 use super::precision::Precisions;
+use super::remote::RemoteConfig;
 use keepstep::settings;
 use keepstep::settings::TimeSpan;
 use keepstep_model::gpt2::settings::Gpt2Settings;
@@ -69,6 +70,8 @@ settings! {
         section optimizer: OptimizerConfig = OptimizerConfig::default(),
         /// The learning rate over time.
         section schedule: ScheduleConfig = ScheduleConfig::default(),
+        /// A copy of the run in a place that outlives the machine.
+        section remote: RemoteConfig = RemoteConfig::default(),
         /// The texts that the model writes.
         section sample: SampleConfig = SampleConfig::default(),
     }

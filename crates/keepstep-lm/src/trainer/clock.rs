@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const MARGIN: Duration = Duration::from_secs(1);
 /// The assumed speed of the disk in bytes per second, until a save has been measured.
 const UNMEASURED_BYTES_PER_SECOND: f64 = 1e8;
+/// The assumed speed of a push in bytes per second, until one has been measured.
+const UNMEASURED_PUSH: f64 = 2e7;
 
 pub(super) struct Clock {
     started: Instant,
@@ -20,6 +22,9 @@ pub(super) struct Clock {
     /// The time of the longest measured save, or an estimate from the size of a checkpoint.
     longest_save: Duration,
     is_save_measured: bool,
+    /// The time of the longest push to the remote, measured or estimated. Zero without a remote.
+    longest_push: Duration,
+    is_push_measured: bool,
     batch: Option<Instant>,
 }
 
@@ -36,6 +41,8 @@ impl Clock {
             longest_batch: Duration::ZERO,
             longest_save: Duration::ZERO,
             is_save_measured: false,
+            longest_push: Duration::ZERO,
+            is_push_measured: false,
             batch: None,
         }
     }
@@ -45,6 +52,31 @@ impl Clock {
         if !self.is_save_measured {
             self.longest_save = Duration::from_secs_f64(len_bytes as f64 / UNMEASURED_BYTES_PER_SECOND);
         }
+    }
+
+    /// Sets the size of a push to a remote. Its time is estimated until one has been measured.
+    pub(super) fn expect_pushes_of(&mut self, len_bytes: u64) {
+        if !self.is_push_measured {
+            self.longest_push = Duration::from_secs_f64(len_bytes as f64 / UNMEASURED_PUSH);
+        }
+    }
+
+    /// Records that a push has taken this long.
+    pub(super) fn pushed(&mut self, took: Duration) {
+        if !std::mem::replace(&mut self.is_push_measured, true) {
+            self.longest_push = Duration::ZERO;
+        }
+        self.longest_push = self.longest_push.max(took);
+    }
+
+    /// Records that the current push has already taken this long.
+    pub(super) fn pushing_for(&mut self, so_far: Duration) {
+        self.longest_push = self.longest_push.max(so_far);
+    }
+
+    /// Returns the time until which the end of the session may wait for the remote.
+    pub(super) fn push_until(&self) -> Option<Instant> {
+        self.limit.map(|limit| self.started + limit.saturating_sub(MARGIN / 2))
     }
 
     pub(super) fn updated(&mut self, since: Instant) {
@@ -106,9 +138,9 @@ impl Clock {
         self.is_over_with(self.longest_batch * 2 + self.saves())
     }
 
-    /// Returns the time of two saves: one that may be running, and the last one.
+    /// Returns the time of two saves and two pushes: those that may be running, and the last ones.
     fn saves(&self) -> Duration {
-        self.longest_save * 2
+        (self.longest_save + self.longest_push) * 2
     }
 
     fn is_over_with(&self, needed: Duration) -> bool {
@@ -162,6 +194,20 @@ mod tests {
         assert!(!clock.is_over());
         clock.saving_for(Duration::from_secs(12));
         assert!(clock.is_over(), "one that is under way counts with what it has taken");
+    }
+
+    #[test]
+    fn pushes_need_room_too() {
+        let mut clock = clock(80);
+        clock.saved(Duration::from_secs(1));
+        assert!(!clock.is_over());
+        clock.expect_pushes_of(200_000_000);
+        assert!(clock.is_over(), "two pushes of 10 s do not fit any more");
+        clock.pushed(Duration::from_secs(2));
+        assert!(!clock.is_over(), "what was measured counts");
+        clock.pushing_for(Duration::from_secs(9));
+        assert!(clock.is_over(), "one that is under way counts with what it has taken");
+        assert!(clock.push_until().is_some_and(|until| until > Instant::now()));
     }
 
     /// A save that takes longer than everything still leaves half of the session to train.

@@ -1,5 +1,6 @@
 //! How a session is controlled from outside, and how it ends.
 
+use keepstep::remote::{Remote, RemotePolicy};
 use keepstep::run::Resume;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,10 @@ pub struct Control {
     pub resume: Option<Resume>,
     /// The start of the session for its time limit. The default is now.
     pub started: Option<Instant>,
+    /// The place that outlives the machine.
+    pub remote: Option<RemotePolicy>,
+    /// Another run or checkpoint in such a place to continue from. It is only read.
+    pub resume_remote: Option<Arc<dyn Remote>>,
 }
 
 /// How a session ended.
@@ -32,6 +37,8 @@ pub enum Outcome {
     Finished {
         /// A sample text, or the reason why there is none.
         sample: Option<Result<String, String>>,
+        /// The reason if the run is complete and its copy in the other place is not.
+        not_pushed: Option<String>,
     },
     /// The run stopped early. The same command continues it.
     Stopped {

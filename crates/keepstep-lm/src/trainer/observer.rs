@@ -2,6 +2,7 @@
 
 use super::DiskShortage;
 use keepstep::journal::{Evaluation, Sample, Update};
+use keepstep::remote::PushReport;
 use keepstep::run::Notice;
 use keepstep::store::StoreError;
 use keepstep::{Checkpoint, Plan};
@@ -54,6 +55,10 @@ pub trait Observer: Send {
     fn sampled(&mut self, sample: &Sample) {}
     /// A checkpoint is durable and verified.
     fn saved(&mut self, path: &Path) {}
+    /// Something has happened to the copy in the other place.
+    fn push_report(&mut self, report: &PushReport) {
+        self.note(&report.to_string());
+    }
 }
 
 /// An observer that ignores all events.

@@ -204,6 +204,7 @@ pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
         max_checkpoints: config.max_checkpoints,
         resume,
         allow_other_numerics: config.allow_other_numerics,
+        status_file: config.remote.url.is_some(),
         ..Policy::default()
     }
 }

@@ -114,7 +114,22 @@ pub enum CheckpointError {
     Position(#[from] PositionError),
 }
 
+/// Computes the run's id. Branches of one run differ by where they began.
+pub(crate) fn run_id(identity: &Identity, origin: Position, lineage: &[Ancestor]) -> String {
+    if origin == Position::START && lineage.is_empty() {
+        return identity.digest();
+    }
+    let places = lineage.iter().map(|ancestor| ancestor.position).chain([origin]);
+    let places: Vec<String> = places.map(|place| place.to_string()).collect();
+    identity.clone().with_input("origin", places.join("; ")).digest()
+}
+
 impl Checkpoint {
+    /// Returns the id of the checkpoint's run: see [`Run::id`](crate::Run::id).
+    pub fn run_id(&self) -> String {
+        run_id(&self.identity, self.origin, &self.lineage)
+    }
+
     /// A checkpoint of a run that began at [`Position::START`], without metrics. Its fields can be changed.
     pub fn new(identity: Identity, plan: Plan, position: Position, state: State) -> Checkpoint {
         Checkpoint {

@@ -13,7 +13,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// A journal cannot be read or written; nothing has changed.
-pub(crate) fn carry(source: &Path, folder: &Path) -> io::Result<()> {
+pub fn carry(source: &Path, folder: &Path) -> io::Result<()> {
     let (from, to) = (source.join(JOURNAL), folder.join(JOURNAL));
     let same = |one: &Path, other: &Path| matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other);
     if !from.exists() || same(&from, &to) {

@@ -34,6 +34,12 @@ pub enum Event {
     Save(Save),
     /// A save has failed.
     SaveFailed(SaveFailed),
+    /// Files are in the place that outlives the machine, and were verified there.
+    Push(Push),
+    /// A newer save was copied instead of this one.
+    PushSkipped(PushSkipped),
+    /// An attempt to copy a save has failed.
+    PushFailed(PushFailed),
     /// A loss or a gradient norm is not finite.
     NotFinite(NotFinite),
     /// A session ends.
@@ -154,6 +160,43 @@ pub struct SaveFailed {
     pub error: String,
 }
 
+/// Files that are in another place, verified and named.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Push {
+    /// Their names in the run's folder.
+    pub files: Vec<String>,
+    /// Updates completed in the save.
+    pub global_step: u64,
+    /// Bytes that were sent.
+    pub bytes: u64,
+    /// How long copying took.
+    pub seconds: f64,
+}
+
+/// A save that was not copied, because a newer one came before its turn.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct PushSkipped {
+    /// The checkpoint's name.
+    pub file: String,
+    /// Updates completed in it.
+    pub global_step: u64,
+}
+
+/// A copy that has failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct PushFailed {
+    /// Updates completed in the save.
+    pub global_step: u64,
+    /// Why.
+    pub error: String,
+}
+
 /// A number that is not finite.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -186,6 +229,9 @@ impl Event {
             Event::Sample(event) => event.global_step,
             Event::Save(event) => event.global_step,
             Event::SaveFailed(event) => event.global_step,
+            Event::Push(event) => event.global_step,
+            Event::PushSkipped(event) => event.global_step,
+            Event::PushFailed(event) => event.global_step,
             Event::NotFinite(event) => event.global_step,
             Event::Stop(event) => event.global_step,
             Event::Other => return None,

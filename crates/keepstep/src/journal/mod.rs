@@ -7,8 +7,11 @@ mod event;
 mod page;
 pub mod sessions;
 
-pub(crate) use carry::carry;
-pub use event::{Evaluation, Event, Line, NotFinite, Number, Sample, Save, SaveFailed, Start, Stop, Update};
+pub use carry::carry;
+pub use event::{
+    Evaluation, Event, Line, NotFinite, Number, Push, PushFailed, PushSkipped, Sample, Save, SaveFailed,
+    Start, Stop, Update,
+};
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -80,6 +83,11 @@ impl Journal {
         self.file.sync_data()
     }
 
+    /// The length of the file, whose last line is whole.
+    pub fn len_bytes(&self) -> u64 {
+        self.len
+    }
+
     /// What makes lines durable from another thread.
     ///
     /// # Errors
@@ -147,7 +155,7 @@ pub(crate) fn updates_after(folder: &Path, global_step: u64, digest: &str) -> BT
 pub const DIVERGED: &str = "diverged";
 
 /// The name of this machine.
-pub(crate) fn host() -> String {
+pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -156,6 +164,20 @@ pub(crate) fn host() -> String {
 fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// `2026-01-31 12:34:56`, from seconds since 1970 in UTC, by Hinnant's algorithm for civil dates.
+pub fn utc(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
 /// Where the last whole line ends.

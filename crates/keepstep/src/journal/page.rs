@@ -1,6 +1,9 @@
 //! The reference page of formats has every event with every field.
 
-use super::{Evaluation, Event, NotFinite, Number, Sample, Save, SaveFailed, Start, Stop, Update};
+use super::{
+    Evaluation, Event, NotFinite, Number, Push, PushFailed, PushSkipped, Sample, Save, SaveFailed, Start,
+    Stop, Update,
+};
 use serde_json::Value;
 
 /// One event of each kind, with every field present. A new variant must be added here: the match below has no wildcard.
@@ -25,6 +28,9 @@ fn all() -> Vec<Event> {
         Event::Sample(Sample::default()),
         Event::Save(Save::default()),
         Event::SaveFailed(SaveFailed::default()),
+        Event::Push(Push::default()),
+        Event::PushSkipped(PushSkipped::default()),
+        Event::PushFailed(PushFailed::default()),
         Event::NotFinite(NotFinite::default()),
         Event::Stop(Stop::default()),
     ];
@@ -36,6 +42,9 @@ fn all() -> Vec<Event> {
             | Event::Sample(_)
             | Event::Save(_)
             | Event::SaveFailed(_)
+            | Event::Push(_)
+            | Event::PushSkipped(_)
+            | Event::PushFailed(_)
             | Event::NotFinite(_)
             | Event::Stop(_)
             | Event::Other => {}

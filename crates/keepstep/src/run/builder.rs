@@ -1,14 +1,16 @@
 //! Opening a run in two steps, finding the checkpoint and starting from it: a loop can do its own checks in between.
 
+use super::mirroring::Mirroring;
 use super::replay::Replay;
 use super::saver::Saver;
 use super::writer::Writer;
 use super::{Notice, Policy, Resume, Run, RunError, Status};
-use crate::checkpoint::{Ancestor, Checkpoint, Metrics};
+use crate::checkpoint::{Checkpoint, Metrics, run_id};
 use crate::identity::{Identity, differences};
 use crate::journal::{self, JOURNAL, Journal};
 use crate::name::BEST_MODEL;
 use crate::position::{Length, Plan, Position};
+use crate::remote::{Facts, Fetched, Remote, RemoteError};
 use crate::store::{self, Candidates, Disk, Newest, Source, Storage, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +25,16 @@ pub struct RunBuilder {
     store: Option<Store>,
     found: Option<Newest>,
     notes: Vec<Notice>,
+    /// Files that came from the remote. If the run does not start, they are removed again.
+    fetched: Vec<PathBuf>,
+}
+
+impl Drop for RunBuilder {
+    fn drop(&mut self) {
+        for path in &self.fetched {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// The sizes of a run that a training loop determines.
@@ -79,13 +91,21 @@ impl RunBuilder {
     ///
     /// # Errors
     /// See [`RunBuilder::open`].
-    pub fn open_on(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<RunBuilder, RunError> {
-        let store = if storage.metadata(folder).is_ok() {
+    pub fn open_on(
+        folder: &Path,
+        mut policy: Policy,
+        storage: Arc<dyn Storage>,
+    ) -> Result<RunBuilder, RunError> {
+        let mut store = if storage.metadata(folder).is_ok() {
             Some(Store::open(folder, Arc::clone(&storage))?)
         } else {
             None
         };
-        RunBuilder::with_store(folder, policy, storage, store)
+        let fetched = fetch(folder, &mut policy, &storage, &mut store)?;
+        let mut builder = RunBuilder::with_store(folder, policy, storage, store)?;
+        builder.notes.extend(fetched.notes.iter().map(|text| Notice::Remote { text: text.clone() }));
+        builder.fetched = fetched.files;
+        Ok(builder)
     }
 
     fn with_store(
@@ -114,7 +134,8 @@ impl RunBuilder {
                 notes.push(Notice::LaterThanSource { path, source });
             }
         }
-        Ok(RunBuilder { folder: folder.to_path_buf(), policy, storage, store, found, notes })
+        let fetched = Vec::new();
+        Ok(RunBuilder { folder: folder.to_path_buf(), policy, storage, store, found, notes, fetched })
     }
 
     /// Returns the checkpoint that the run would continue from.
@@ -149,8 +170,10 @@ impl RunBuilder {
     ///
     /// # Errors
     /// The checkpoint belongs to another run, or the folder cannot be used.
-    pub fn start(self, identity: Identity, sizes: Sizes) -> Result<Run, RunError> {
-        let RunBuilder { folder, policy, storage, store, found, mut notes } = self;
+    pub fn start(mut self, identity: Identity, sizes: Sizes) -> Result<Run, RunError> {
+        let (folder, policy, storage) = (self.folder.clone(), self.policy.clone(), Arc::clone(&self.storage));
+        let (store, found, mut notes) =
+            (self.store.take(), self.found.take(), std::mem::take(&mut self.notes));
         let mut identity = identity;
         let origin = found.as_ref().map_or(Position::START, |found| found.checkpoint.origin);
         let plan = Plan::new(sizes.steps_per_epoch, sizes.gradient_accumulation_steps, sizes.length, origin);
@@ -179,22 +202,24 @@ impl RunBuilder {
             let (path, reason) = (source.join(JOURNAL), error.to_string());
             notes.push(Notice::JournalNotCopied { path, folder: folder.clone(), reason });
         }
+        let lineage = found.as_ref().map(|found| found.checkpoint.lineage.clone()).unwrap_or_default();
+        let (digest, id) = (identity.digest(), run_id(&identity, origin, &lineage));
+        let position = found.as_ref().map_or(Position::START, |found| found.checkpoint.position);
+        let mirroring = attach(&policy, &id, &folder, position)?;
+        self.fetched.clear();
         let unusable = |source| RunError::Journal { path: folder.join(JOURNAL), source };
         let journal = Journal::open(&folder).map_err(unusable)?;
         let syncer = journal.syncer().map_err(unusable)?;
         let resumed = found.map(|found| (found.path, found.checkpoint));
-        let (position, metrics, num_updates, pending, stopped, lineage) = match &resumed {
+        let (metrics, num_updates, pending, stopped) = match &resumed {
             Some((_, checkpoint)) => (
-                checkpoint.position,
                 checkpoint.metrics.clone(),
                 checkpoint.num_updates,
                 checkpoint.pending,
                 checkpoint.stopped.clone(),
-                checkpoint.lineage.clone(),
             ),
-            None => (Position::START, Metrics::default(), 0, false, None, Vec::new()),
+            None => (Metrics::default(), 0, false, None),
         };
-        let (digest, id) = (identity.digest(), id(&identity, origin, &lineage));
         let storage = Arc::clone(store.storage());
         let saver = Saver::new(store, syncer);
         let writer = Writer::start(saver).map_err(|source| RunError::Writer { source })?;
@@ -226,19 +251,76 @@ impl RunBuilder {
             replay,
             replayed: None,
             is_replay: false,
+            mirroring,
+            push_until: None,
             folder,
         })
     }
 }
 
-/// Computes the run's id. Branches of one run differ by where they began.
-fn id(identity: &Identity, origin: Position, lineage: &[Ancestor]) -> String {
-    if origin == Position::START && lineage.is_empty() {
-        return identity.digest();
+/// Brings a later checkpoint from the remotes into the folder, whose lock is held from then on. A rewind to a remote's
+/// checkpoint becomes one to the file that came from there.
+fn fetch(
+    folder: &Path,
+    policy: &mut Policy,
+    storage: &Arc<dyn Storage>,
+    store: &mut Option<Store>,
+) -> Result<Fetched, RunError> {
+    let mut all = Fetched::default();
+    let is_rewind = matches!(policy.resume, Resume::Rewind(_));
+    let remote = policy.remote.as_ref().map(|policy| &policy.remote).filter(|_| !is_rewind);
+    let mut remotes: Vec<Arc<dyn Remote>> = policy.resume_remote.iter().chain(remote).cloned().collect();
+    if policy.resume == Resume::Never {
+        remotes.clear();
     }
-    let places = lineage.iter().map(|ancestor| ancestor.position).chain([origin]);
-    let places: Vec<String> = places.map(|place| place.to_string()).collect();
-    identity.clone().with_input("origin", places.join("; ")).digest()
+    for remote in remotes {
+        let is_source = policy.resume_remote.as_ref().is_some_and(|source| Arc::ptr_eq(source, &remote));
+        let there = remote.newest()?;
+        let Some(there) = there else {
+            if is_source {
+                let (url, what) =
+                    (remote.url().to_owned(), "there is no checkpoint to resume from".to_owned());
+                return Err(RemoteError::Unusable { url, what }.into());
+            }
+            continue;
+        };
+        let none = Source::None;
+        let source = if let Resume::Newest(source) = &policy.resume { source } else { &none };
+        // A source that is missing is an error later. A folder of damaged files is what the remote is for.
+        let here = store::find(&**storage, &Candidates { folder, source, source_only: false });
+        let here = here.ok().flatten().map(|found| found.checkpoint.position.global_step);
+        let here = here.filter(|_| !is_rewind);
+        if here.is_some_and(|here| here >= there) {
+            continue;
+        }
+        if store.is_none() {
+            *store = Some(Store::open(folder, Arc::clone(storage))?);
+        }
+        let fetched = remote.fetch(folder, here)?;
+        let is_checkpoint = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "pt");
+        if let (true, Some(path)) = (is_rewind && is_source, fetched.files.iter().find(is_checkpoint)) {
+            policy.resume = Resume::Rewind(Source::Path(path.clone()));
+        }
+        all.files.extend(fetched.files);
+        all.notes.extend(fetched.notes);
+    }
+    Ok(all)
+}
+
+/// Becomes the writer of the remote.
+fn attach(
+    policy: &Policy,
+    id: &str,
+    folder: &Path,
+    position: Position,
+) -> Result<Option<Mirroring>, RunError> {
+    let Some(link) = &policy.remote else { return Ok(None) };
+    let rewound_to = matches!(policy.resume, Resume::Rewind(_)).then_some(position.global_step);
+    let is_new = policy.resume == Resume::Never;
+    let mirror = link.remote.attach(&Facts { rewound_to, is_new, ..Facts::new(id, folder) })?;
+    // A checkpoint that is here alone is copied with the next save.
+    let pushed = (position.global_step > 0).then_some(position.global_step);
+    Ok(Some(Mirroring::new(mirror, link.clone(), pushed)))
 }
 
 /// Refuses a checkpoint of another run.

@@ -2,6 +2,7 @@
 
 use crate::identity::{CORPUS_FINGERPRINT, Difference};
 use crate::position::Position;
+use crate::remote::RemoteError;
 use crate::store::{SourceError, StoreError};
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +18,9 @@ pub enum RunError {
     /// The folder cannot be used, or a checkpoint could not be saved.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The place that outlives the machine cannot be used, or is no longer this session's.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The journal cannot be opened.
     #[error("{path}: the journal cannot be opened")]
     Journal {
@@ -111,15 +115,17 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Reports whether checkpoint and config do not match: the config or the folder must change.
+    /// Reports whether checkpoint and config do not match, or the remote cannot be used: the config, the folder or the
+    /// environment must change.
     pub fn is_incompatible(&self) -> bool {
-        matches!(
-            self,
+        match self {
             RunError::Config { .. }
-                | RunError::Input { .. }
-                | RunError::Numerics { .. }
-                | RunError::Plan { .. }
-        )
+            | RunError::Input { .. }
+            | RunError::Numerics { .. }
+            | RunError::Plan { .. } => true,
+            RunError::Remote(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod builder;
 mod error;
+mod mirroring;
 mod notice;
 mod policy;
 mod replay;
@@ -16,6 +17,7 @@ mod writer;
 
 pub use builder::{RunBuilder, Sizes};
 pub use error::RunError;
+pub use mirroring::RemoteStatus;
 pub use notice::Notice;
 pub use policy::{Policy, Resume};
 pub use replay::Replayed;
@@ -33,6 +35,7 @@ use crate::store::{Room, Storage};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use writer::Writer;
 
 /// A training run in progress.
@@ -76,6 +79,8 @@ pub struct Run {
     replay: replay::Replay,
     replayed: Option<Replayed>,
     is_replay: bool,
+    mirroring: Option<mirroring::Mirroring>,
+    push_until: Option<Instant>,
 }
 
 impl Run {
@@ -313,6 +318,7 @@ impl Run {
         self.status.state = if is_complete { RunState::Finished } else { RunState::Stopped };
         self.status.reason = Some(self.stopped.clone().unwrap_or_else(|| reason.to_owned()));
         self.write_status();
+        self.finish_mirror();
     }
 
     /// Writes the status. An error does not end the run.
@@ -323,7 +329,8 @@ impl Run {
         let Position { epoch, step, global_step } = self.position;
         let file = self.last_saved.as_ref().and_then(|path| path.file_name());
         let checkpoint = file.map(|name| name.to_string_lossy().into_owned());
-        self.status = Status { epoch, step, global_step, checkpoint, ..self.status.clone() };
+        let remote = self.mirroring.as_ref().map(mirroring::Mirroring::status);
+        self.status = Status { epoch, step, global_step, checkpoint, remote, ..self.status.clone() };
         if let Err(error) = self.status.write(&self.folder) {
             self.journal_failure = Some(error);
         }

@@ -58,6 +58,11 @@ pub enum Notice {
         /// Today's.
         found: u64,
     },
+    /// A fact about the place that outlives the machine.
+    Remote {
+        /// A description.
+        text: String,
+    },
     /// An operation that the folder's file system does not have.
     FileSystem {
         /// The operation.
@@ -93,6 +98,7 @@ impl fmt::Display for Notice {
                  run will not end in the bytes of an uninterrupted one"
             ),
             Notice::FileSystem { missing } => missing.fmt(f),
+            Notice::Remote { text } => f.write_str(text),
         }
     }
 }

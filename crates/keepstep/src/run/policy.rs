@@ -2,7 +2,9 @@
 
 use crate::cadence::Cadence;
 use crate::metrics::Objective;
+use crate::remote::{Remote, RemotePolicy};
 use crate::store::Source;
+use std::sync::Arc;
 
 /// How a run saves, evaluates and resumes.
 ///
@@ -24,6 +26,11 @@ pub struct Policy {
     pub status_file: bool,
     /// Whether to accept a checkpoint of another numerics version.
     pub allow_other_numerics: bool,
+    /// A place that outlives the machine: the run continues from it and copies its saves to it.
+    pub remote: Option<RemotePolicy>,
+    /// Another such place to continue from, in addition to the source. It is only read. A rewind goes back to its newest
+    /// checkpoint.
+    pub resume_remote: Option<Arc<dyn Remote>>,
 }
 
 /// The checkpoint that a run continues from.
@@ -54,6 +61,8 @@ impl Default for Policy {
             resume: Resume::Newest(Source::None),
             status_file: false,
             allow_other_numerics: false,
+            remote: None,
+            resume_remote: None,
         }
     }
 }

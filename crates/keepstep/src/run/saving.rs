@@ -145,6 +145,8 @@ impl Run {
             // Another attempt is possible while the run is at this position.
             self.unsaved |= save.position == self.position;
         }
+        let retention = self.retention();
+        self.mirror(&save, retention);
         self.ended.push(save);
     }
 

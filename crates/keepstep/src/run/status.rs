@@ -1,5 +1,6 @@
 //! `status.json`: the state of a run, for other programs.
 
+use super::RemoteStatus;
 use crate::position::{Plan, Position};
 use crate::store::write_whole;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct Status {
     pub total_steps: u64,
     /// The last file that was saved and verified.
     pub checkpoint: Option<String>,
+    /// The copy in another place, if the run has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteStatus>,
     /// The machine that the session runs on.
     pub host: String,
     /// The id of its process there.
@@ -59,6 +63,7 @@ impl Status {
             global_step: position.global_step,
             total_steps: plan.total_steps,
             checkpoint: None,
+            remote: None,
             host: crate::journal::host(),
             pid: std::process::id(),
         }

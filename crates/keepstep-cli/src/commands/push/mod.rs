@@ -12,6 +12,6 @@ pub(crate) fn run(arguments: &PushArguments) -> Result<(), Failure> {
         #[cfg(feature = "remote")]
         Destination::ObjectStore => object_store::push(arguments),
         #[cfg(not(feature = "remote"))]
-        Destination::ObjectStore => Err(super::destination::not_built(&arguments.url)),
+        Destination::ObjectStore => Err(crate::remote::not_built(&arguments.url)),
     }
 }

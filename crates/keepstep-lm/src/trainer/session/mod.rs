@@ -1,6 +1,7 @@
 //! One session of a run, from its current position to its end or to a request to stop.
 
 mod open;
+mod pushes;
 mod samples;
 mod saves;
 
@@ -75,8 +76,10 @@ impl<'a> Session<'a> {
         let ended = self.train();
         let saves = self.run.wait_for_saves();
         if let Err(error) = &ended {
+            self.wait_for_pushes();
             self.run.end_session(ended_by(error));
         }
+        self.say_pushes();
         match (ended, self.report(saves)) {
             (Ok(outcome), reported) => reported.map(|()| outcome),
             (Err(error), reported) => {
@@ -98,6 +101,7 @@ impl<'a> Session<'a> {
             self.save_if_due()?;
             self.write_sample();
             self.say_tensorboard();
+            self.check_remote()?;
             let Some(update) = self.run.next_update() else { break };
             if let Some(reason) = self.stop_reason(Clock::is_over) {
                 return self.stop(reason);
@@ -143,10 +147,13 @@ impl<'a> Session<'a> {
         }
         let saves = self.run.wait_for_saves();
         self.report(saves)?;
+        self.wait_for_pushes();
         self.run.end_session("finished");
         self.say_replayed()?;
+        self.say_pushes();
+        let not_pushed = self.run.is_pushed().err().map(|error| error.to_string());
         let sample = self.sample();
-        Ok(Outcome::Finished { sample })
+        Ok(Outcome::Finished { sample, not_pushed })
     }
 
     /// Reports replayed updates. Their losses must have the same bits as before.
@@ -233,6 +240,7 @@ impl<'a> Session<'a> {
         saves.ended.extend(self.run.wait_for_saves().ended);
         saves.ended.iter().for_each(|save| self.say_saved(save));
         saves.check().map_err(RunError::Store)?;
+        self.wait_for_pushes();
         self.run.end_session(reason.text(self.control.stopped_by.load(Ordering::SeqCst)));
         self.say_replayed()?;
         Ok(Outcome::Stopped {
@@ -267,6 +275,7 @@ fn ended_by(error: &TrainError) -> &'static str {
         TrainError::Diverged { .. } => keepstep::journal::DIVERGED,
         TrainError::Run(RunError::NotFinite { .. }) => "not finite",
         TrainError::Run(RunError::Store(_)) => "not saved",
+        TrainError::Run(RunError::Remote(_)) => "not pushed",
         _ => "error",
     }
 }

@@ -16,7 +16,7 @@ use crate::trainer::run_spec::{self, RunSpec};
 use crate::trainer::sampler::Sampler;
 use crate::trainer::{groups, precision, tensorboard};
 use keepstep::position::Plan;
-use keepstep::run::{Resume, RunBuilder};
+use keepstep::run::{Policy, Resume, RunBuilder};
 use keepstep::store::Storage;
 use keepstep_model::gpt2::layout::initial_parameters;
 use keepstep_model::train::train_state::TrainState;
@@ -43,7 +43,10 @@ impl<'a> Session<'a> {
             None => Resume::Newest(run_spec::source(config)?),
         };
         let resume = take_over(resume, config, &folder, observer, &stop)?;
-        let builder = RunBuilder::open_on(&folder, run_spec::policy(config, resume), storage)?;
+        let (remote, resume_remote) = (control.remote.clone(), control.resume_remote.clone());
+        let has_remote = remote.is_some();
+        let policy = Policy { remote, resume_remote, ..run_spec::policy(config, resume) };
+        let builder = RunBuilder::open_on(&folder, policy, storage)?;
         let saved = builder.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
         let completed = config.with_saved(saved.as_ref());
         let config: &Config = &completed;
@@ -83,6 +86,9 @@ impl<'a> Session<'a> {
         let len_bytes = checkpoint_bytes(config, &model, &identity, &plan);
         check_file_size(len_bytes)?;
         clock.expect_saves_of(len_bytes);
+        if has_remote {
+            clock.expect_pushes_of(len_bytes);
+        }
         let mut run = builder.start(identity, sizes)?;
         let run_folder = folder.clone();
         run.evaluate_every((corpus.num_validation_windows() > 0).then_some(config.eval_steps));

@@ -1,0 +1,197 @@
+//! Clients of the stores.
+
+use crate::bucket::{Bucket, Condition};
+use crate::location::{Kind, Location};
+use crate::settings::Settings;
+use keepstep::remote::RemoteError;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Connects to the store of a location. Nothing is requested yet.
+///
+/// # Errors
+/// The settings or the environment cannot be used.
+pub(crate) fn connect(location: &Location, settings: &Settings) -> Result<Bucket, RemoteError> {
+    let condition = if settings.single_writer { Condition::Trust } else { Condition::Store };
+    match location.kind {
+        Kind::File => folder(location),
+        #[cfg(feature = "network")]
+        _ => {
+            let store = network::store(location, settings)?;
+            let prefix = location.prefix.as_str();
+            let mut bucket = Bucket::new(store, prefix, location.url(), condition);
+            // Amazon compares the hash of every part with what arrives. Others may not.
+            bucket.server_checks = location.kind == Kind::S3 && network::is_amazon(settings);
+            Ok(bucket)
+        }
+        #[cfg(not(feature = "network"))]
+        _ => Err(not_built(location)),
+    }
+}
+
+fn folder(location: &Location) -> Result<Bucket, RemoteError> {
+    let path = PathBuf::from(&location.prefix);
+    let unusable = |what: String| RemoteError::Unusable { url: location.url().to_owned(), what };
+    // The folder above it must be there: a mount that is missing must not become a folder on this machine's own disk.
+    if !path.exists() {
+        let parent = path.parent().unwrap_or(&path);
+        if !parent.is_dir() {
+            return Err(unusable(format!("{} does not exist (is it mounted?)", parent.display())));
+        }
+        std::fs::create_dir(&path).map_err(|error| unusable(error.to_string()))?;
+    }
+    let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| unusable(error.to_string()))?;
+    let store: Arc<dyn ObjectStore> = Arc::new(store.with_fsync(true));
+    Ok(Bucket::new(store, "", location.url(), Condition::Lock(path)))
+}
+
+#[cfg(any(
+    not(feature = "network"),
+    not(all(feature = "aws", feature = "azure", feature = "gcp", feature = "http"))
+))]
+fn not_built(location: &Location) -> RemoteError {
+    RemoteError::Unusable {
+        url: location.url().to_owned(),
+        what: "this keepstep was built without this kind of store".to_owned(),
+    }
+}
+
+#[cfg(feature = "network")]
+mod network {
+    use super::*;
+    use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+    use std::time::Duration;
+
+    /// The time limit of one attempt, which may send a part of 8 MiB.
+    const ATTEMPT: Duration = Duration::from_secs(60);
+    const CONNECT: Duration = Duration::from_secs(10);
+
+    fn retry() -> RetryConfig {
+        RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: 5,
+            retry_timeout: Duration::from_secs(90),
+        }
+    }
+
+    fn options(endpoint: Option<&str>) -> ClientOptions {
+        let is_plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+        ClientOptions::new().with_timeout(ATTEMPT).with_connect_timeout(CONNECT).with_allow_http(is_plain)
+    }
+
+    /// Reports whether the server is Amazon's own.
+    pub(super) fn is_amazon(settings: &Settings) -> bool {
+        endpoint(settings, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]).is_none()
+    }
+
+    /// The endpoint of the settings, or of the environment.
+    fn endpoint(settings: &Settings, variables: &[&str]) -> Option<String> {
+        let variable = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        settings.endpoint.clone().or_else(|| variables.iter().find_map(variable))
+    }
+
+    pub(super) fn store(
+        location: &Location,
+        settings: &Settings,
+    ) -> Result<Arc<dyn ObjectStore>, RemoteError> {
+        // A second call changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let unusable =
+            |error: object_store::Error| crate::explain::explain("connecting", &error).at(location.url());
+        match location.kind {
+            #[cfg(feature = "aws")]
+            Kind::S3 => aws(location, settings),
+            #[cfg(feature = "gcp")]
+            Kind::Google => {
+                let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env();
+                let builder = builder.with_bucket_name(&location.bucket).with_retry(retry());
+                let endpoint = endpoint(settings, &["STORAGE_EMULATOR_HOST"]);
+                let builder = match &endpoint {
+                    Some(endpoint) => builder.with_base_url(endpoint),
+                    None => builder,
+                };
+                let store =
+                    builder.with_client_options(options(endpoint.as_deref())).build().map_err(unusable)?;
+                Ok(Arc::new(store))
+            }
+            #[cfg(feature = "azure")]
+            Kind::Azure => {
+                let builder = object_store::azure::MicrosoftAzureBuilder::from_env();
+                let builder = builder.with_container_name(&location.bucket).with_retry(retry());
+                let endpoint = endpoint(settings, &["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"]);
+                let builder = match &endpoint {
+                    Some(endpoint) => builder.with_endpoint(endpoint.clone()),
+                    None => builder,
+                };
+                let store =
+                    builder.with_client_options(options(endpoint.as_deref())).build().map_err(unusable)?;
+                Ok(Arc::new(store))
+            }
+            #[cfg(feature = "http")]
+            Kind::Web => {
+                let builder =
+                    object_store::http::HttpBuilder::new().with_url(&location.bucket).with_retry(retry());
+                let store =
+                    builder.with_client_options(options(Some(&location.bucket))).build().map_err(unusable)?;
+                Ok(Arc::new(store))
+            }
+            #[allow(unreachable_patterns, reason = "with every feature each kind has an arm")]
+            _ => {
+                let _ = (&unusable, settings);
+                Err(RemoteError::Unusable {
+                    url: location.url().to_owned(),
+                    what: "this keepstep was built without this kind of store".to_owned(),
+                })
+            }
+        }
+    }
+
+    #[cfg(feature = "aws")]
+    fn aws(location: &Location, settings: &Settings) -> Result<Arc<dyn ObjectStore>, RemoteError> {
+        use crate::credentials;
+        let mut builder = object_store::aws::AmazonS3Builder::from_env()
+            .with_bucket_name(&location.bucket)
+            .with_retry(retry())
+            // Not every server can delete several objects at once.
+            .with_disable_bulk_delete(true);
+        let profile = credentials::profile();
+        if !credentials::in_environment() {
+            match (profile.get("aws_access_key_id"), profile.get("aws_secret_access_key")) {
+                (Some(id), Some(secret)) => {
+                    builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+                    if let Some(token) = profile.get("aws_session_token") {
+                        builder = builder.with_token(token);
+                    }
+                }
+                _ if credentials::is_on_instance() => {}
+                _ => {
+                    return Err(RemoteError::Unusable {
+                        url: location.url().to_owned(),
+                        what: "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with a profile of ~/.aws/credentials"
+                            .to_owned(),
+                    });
+                }
+            }
+        }
+        let in_environment =
+            || std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION")).ok();
+        if let Some(region) = settings
+            .region
+            .clone()
+            .or_else(in_environment)
+            .or_else(|| profile.get("region").map(str::to_owned))
+        {
+            builder = builder.with_region(region);
+        }
+        let endpoint = endpoint(settings, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]);
+        if let Some(endpoint) = &endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        let store = builder.with_client_options(options(endpoint.as_deref())).build();
+        let store =
+            store.map_err(|error| crate::explain::explain("connecting", &error).at(location.url()))?;
+        Ok(Arc::new(store))
+    }
+}
