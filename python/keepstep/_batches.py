@@ -13,10 +13,11 @@ import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch.utils.data import get_worker_info
+from torch.utils.data import default_collate, default_convert, get_worker_info
 
+from ._draws import Samples
 from ._orders import set_epoch
-from ._random import Purpose, derive, reseed, seed_host
+from ._random import Purpose, derive, derive_range, reseed, seed_host
 
 __all__ = ["KeyedBatches", "Request", "WorkerStart", "unchanged"]
 
@@ -37,6 +38,8 @@ class KeyedBatches:
 
     With `batched` False a request holds one sample, which is collated alone: torch's ``batch_size=None``.
 
+    A dataset whose first samples draw nothing from a generator, and a later one does, is asked for that one's batch twice.
+
     A dataset with ``__getitems__`` gets all samples of a batch in one call, under the batch's random numbers.
     """
 
@@ -46,6 +49,9 @@ class KeyedBatches:
         self.seed = seed
         self.batched = batched
         self._epoch = 0
+        self._samples = Samples()
+        # torch's own draw nothing, so what they would be seeded with does not matter.
+        self._collator_draws = collate_fn not in (default_collate, default_convert)
 
     def __getitem__(self, request: Request) -> Any:
         epoch, place, samples = request
@@ -59,13 +65,12 @@ class KeyedBatches:
             seed_host(derive(self.seed, Purpose.SAMPLE, epoch, place))
             items = self.dataset.__getitems__(samples)
         else:
-            items = []
-            for offset, sample in enumerate(samples):
-                seed_host(derive(self.seed, Purpose.SAMPLE, epoch, place + offset))
-                items.append(self.dataset[sample])
-        key = derive(self.seed, Purpose.COLLATE, epoch, place)
-        seed_host(key)
-        reseed_collator(self.collate_fn, key)
+            keys = derive_range(self.seed, Purpose.SAMPLE, epoch, place, place + len(samples))
+            items = self._samples.make(self.dataset, keys, samples)
+        if self._collator_draws:
+            key = derive(self.seed, Purpose.COLLATE, epoch, place)
+            seed_host(key)
+            reseed_collator(self.collate_fn, key)
         return self.collate_fn(items)
 
 

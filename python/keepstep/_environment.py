@@ -36,21 +36,21 @@ class Environment:
             facts["TF32"] = torch.backends.cuda.matmul.allow_tf32
         return facts
 
-    def compare(self, folder: str, say: Callable[[str], None]) -> None:
-        """Reports what differs from the last session in this folder, and notes this one's."""
-        path = os.path.join(folder, FILE)
+    def compare(self, folder: str, checkpoint: str | None, say: Callable[[str], None]) -> None:
+        """Reports what differs from the session that the run continues from, and notes this one's facts in `folder`.
+
+        Those of the earlier session lie next to its checkpoint, which may be in another folder than this run's.
+        """
         facts = self.facts()
-        try:
-            with open(path, encoding="utf-8") as file:
-                before = json.load(file)
-        except (OSError, ValueError):
-            before = None
+        before = None if checkpoint is None else _read(os.path.dirname(checkpoint))
+        if before is None:
+            before = _read(folder)
         if isinstance(before, dict):
             names = [name for name in {**before, **facts} if before.get(name) != facts.get(name)]
             if names:
                 list_ = ", ".join(f"{name} is {facts.get(name)} and was {before.get(name)}" for name in names)
                 say(f"The environment has changed: {list_}. Order and counters go on exactly; bits may differ from here")
-        temporary = os.path.join(folder, f".{FILE}.tmp")
+        path, temporary = os.path.join(folder, FILE), os.path.join(folder, f".{FILE}.tmp")
         try:
             with open(temporary, "w", encoding="utf-8") as file:
                 json.dump(facts, file, indent=1)
@@ -58,6 +58,14 @@ class Environment:
             os.replace(temporary, path)
         except OSError:
             pass
+
+
+def _read(folder: str) -> Any:
+    try:
+        with open(os.path.join(folder, FILE), encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
 
 
 class Exactness:

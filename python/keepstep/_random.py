@@ -5,7 +5,7 @@ Before each micro-batch the generators that a training step draws from are seede
 of every initialized accelerator. Samples and collators are seeded in the same way, in whatever process they are made.
 
 The generators are seeded directly. `torch.manual_seed` formats Python's stack when a device is not initialized, which
-takes a hundred times as long. Seeding all of them takes about 7 microseconds.
+takes a hundred times as long. Seeding all of them takes some 15 microseconds.
 
 NumPy may be missing. This module imports torch.
 """
@@ -21,13 +21,25 @@ from typing import Any
 import torch
 
 from ._core import key as _key
+from ._core import keys as _keys
 
 try:
     import numpy
 except ImportError:  # torch works without it
     numpy = None
 
-__all__ = ["Purpose", "Randomness", "derive", "host_untouched", "seed_host", "reseed"]
+__all__ = [
+    "Purpose",
+    "Randomness",
+    "derive",
+    "derive_range",
+    "host_untouched",
+    "numpy",
+    "numpy_words",
+    "reseed",
+    "seed_host",
+    "seed_numpy",
+]
 
 
 class Purpose(str, Enum):
@@ -58,13 +70,29 @@ def derive(seed: int, purpose: Purpose, *coordinates: int) -> int:
     return _key(seed, purpose.value, *coordinates)
 
 
+def derive_range(seed: int, purpose: Purpose, epoch: int, start: int, stop: int) -> list[int]:
+    """Returns the keys of the places from `start` on, before `stop`, of `epoch`: those that `derive` gives one by one."""
+    return _keys(seed, purpose.value, epoch, start, stop)
+
+
 def seed_host(key: int) -> None:
     """Seeds `random`, NumPy and torch's CPU generator with a 64-bit `key`. Touches no accelerator: workers may call it."""
     random.seed(key)
     if numpy is not None:
-        # Two words instead of one would take five times as long.
-        numpy.random.seed(key & 0xFFFF_FFFF)
+        seed_numpy(key)
     torch.default_generator.manual_seed(key)
+
+
+def seed_numpy(key: int) -> None:
+    """Seeds NumPy's global generator with a 64-bit `key`."""
+    assert numpy is not None
+    numpy.random.seed(numpy_words(key))
+
+
+def numpy_words(key: int) -> Any:
+    """Returns the two words of 32 bits, low first, that NumPy's generator is seeded with."""
+    assert numpy is not None
+    return numpy.array((key & 0xFFFF_FFFF, key >> 32), numpy.uint32)
 
 
 def reseed(generator: Any, key: int) -> bool:

@@ -340,6 +340,14 @@ class Run:
         """Updates done over all epochs, this one not included."""
         return self._session.global_step
 
+    @property
+    def rehearsing(self) -> bool:
+        """True while the rehearsal at a session's start makes the first updates, which are then made again.
+
+        A loop that keeps a list of its losses leaves these out: ``if not run.rehearsing: losses.append(loss.item())``.
+        """
+        return self._session.rehearsing
+
     def on_update(self, callback: Callable[[dict[str, Any]], None]) -> None:
         """Calls `callback` once for each update, with a dict of its numbers.
 

@@ -81,6 +81,11 @@ class Session:
         return None if self._rehearsal is None else self._rehearsal.report
 
     @property
+    def rehearsing(self) -> bool:
+        """True in a rehearsal's first pass, whose updates are made again."""
+        return self._before_rehearsal is not None
+
+    @property
     def share(self) -> tuple[int, int]:
         """This process, and the number of processes."""
         return (0, 1) if self.sharing is None else (self.sharing.ranks.rank, self.sharing.ranks.size)
@@ -113,7 +118,9 @@ class Session:
             epoch, step, _ = self.position
             return (loader.epochs, loader.steps_per_epoch) if epoch <= loader.epochs else (epoch, step)
         self.running = True
-        self._ended = False
+        if self._ended:
+            self._ended = False
+            self.core.begin_session()
         self.interrupts.install()
         self._undo_cell = after_cell(self._cell_ended)
         self._bar = Bar(self.options.progress_bar, loader.steps_per_epoch)
@@ -140,7 +147,7 @@ class Session:
             self._load(opened.path)
             self.saver.last_saved = opened.path
         if sharing is None or sharing.is_first:
-            self.environment.compare(self.options.folder, self._say)
+            self.environment.compare(self.options.folder, opened.path, self._say)
         for name, optimizer in self.tracked_objects.optimizers().items():
             self.steps.watch(name, optimizer)
         self._next_window()

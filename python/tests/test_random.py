@@ -8,7 +8,7 @@ import sys
 
 import numpy
 import torch
-from keepstep._random import Purpose, Randomness, derive, reseed
+from keepstep._random import Purpose, Randomness, derive, derive_range, reseed, seed_host
 
 
 def draw() -> tuple[float, float, float]:
@@ -135,3 +135,16 @@ def test_a_device_that_starts_late_gets_the_key_in_force(monkeypatch) -> None:  
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     randomness.training(1, 2)
     assert device.initial_seed() == derive(1, Purpose.TRAINING, 1, 2)
+
+
+def test_keys_of_a_range() -> None:
+    assert derive_range(1337, Purpose.SAMPLE, 2, 3, 9) == [derive(1337, Purpose.SAMPLE, 2, place) for place in range(3, 9)]
+
+
+def test_numpy_gets_all_bits_of_the_key() -> None:
+    key = derive(1337, Purpose.SAMPLE, 2, 5)
+    draws = []
+    for each in (key, key ^ 1 << 40, key ^ 1 << 3):
+        seed_host(each)
+        draws.append(float(numpy.random.rand()))
+    assert len(set(draws)) == 3

@@ -22,8 +22,10 @@ def train(folder: Path, *, rehearse: bool | int, stop: bool = False, updates: in
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
     run.track(model=model, optimizer=optimizer, scheduler=scheduler)
     seen: list[int] = []
+    rehearsing: list[bool] = []
     for x in data:
         seen.append(run.global_step)
+        rehearsing.append(run.rehearsing)
         loss = model(x.float()).square().mean()
         (loss / run.window).backward()
         run.record(loss)
@@ -36,6 +38,8 @@ def train(folder: Path, *, rehearse: bool | int, stop: bool = False, updates: in
         if run.evaluation_due:
             run.evaluated(float(loss.detach()))
     run.seen = seen  # pyright: ignore[reportAttributeAccessIssue]
+    assert rehearsing == [True] * sum(rehearsing) + [False] * (len(rehearsing) - sum(rehearsing))
+    run.rehearsed = sum(rehearsing)  # pyright: ignore[reportAttributeAccessIssue]
     run.finish()
     return run
 
@@ -59,6 +63,7 @@ def test_a_rehearsal_leaves_no_trace(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert updates(tmp_path / "rehearsed") == updates(tmp_path / "plain") != []
     assert rehearsed.rehearsal is not None and rehearsed.rehearsal.findings == []
     assert rehearsed.seen == [0, 0, 1, 1] + plain.seen  # pyright: ignore[reportAttributeAccessIssue]
+    assert (plain.rehearsed, rehearsed.rehearsed) == (0, 4)  # pyright: ignore[reportAttributeAccessIssue]
     assert "2 updates made twice gave the same bits" in "".join(capfd.readouterr())
 
 

@@ -79,6 +79,39 @@ def test_callbacks_get_each_update_once(tmp_path: Path) -> None:
     assert events[3]["loss"] == events[5]["loss"] and events[0]["learning_rate"] == 0.1
 
 
+def test_a_second_loop_is_a_session_of_its_own(tmp_path: Path) -> None:
+    loop = Loop(tmp_path).track()
+    for x, y in loop.data:
+        nn.functional.mse_loss(loop.model(x), y).backward()
+        if loop.run.update_due:
+            loop.update()
+        if loop.run.step == 2:
+            break
+    # `break` leaves the loop inside an update: only a stop at a boundary can go on in the same process.
+    with pytest.raises(keepstep.UsageError, match="inside an update"):
+        loop.go()
+    loop = Loop(tmp_path, session_time_limit=0.5).track().go(lambda loop: time.sleep(0.1))
+    assert loop.run.reason == "time limit"
+    loop.run._session.options.time_limit = None
+    assert loop.go().run.finish()
+    events = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    sessions = "".join({"start": "(", "stop": ")", "update": "."}.get(event["event"], "") for event in events)
+    assert sessions.count("(") == 3 and sessions.startswith("(.)(.") and sessions.endswith(".)")
+    assert sessions.replace(".", "") == "()()()", sessions
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
+
+
+def test_the_environment_is_compared_with_that_of_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = tmp_path / "input" / "deep"
+    Loop(inputs, session_time_limit=0.5).track().go(lambda loop: time.sleep(0.1)).run.finish()
+    facts = json.loads((inputs / "environment.json").read_text())
+    (inputs / "environment.json").write_text(json.dumps(facts | {"torch": "1.0"}))
+    loop = Loop(tmp_path / "working", resume_from_checkpoint=str(tmp_path / "input"), quiet=False).track()
+    assert loop.go().run.finish()
+    assert f"torch is {torch.__version__} and was 1.0" in capsys.readouterr().out
+    assert json.loads((tmp_path / "working" / "environment.json").read_text()) == facts
+
+
 def test_time_limit(tmp_path: Path) -> None:
     loop = Loop(tmp_path, session_time_limit=0.6).track().go(lambda loop: time.sleep(0.1))
     assert loop.run.reason == "time limit" and not loop.run.finish()

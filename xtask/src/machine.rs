@@ -89,8 +89,34 @@ const PACKAGE_TOOLS: [&str; 9] = [
 pub(crate) fn package_python() -> Result<PathBuf, String> {
     let probe =
         "import torch, maturin, ziglang, auditwheel, pytest, pyright, mypy, nbclient, ipykernel, tqdm";
-    torch_environment(&format!("package-torch-{TORCH}-1"), probe, &PACKAGE_TOOLS)
+    torch_environment(&torch_python()?, &format!("package-torch-{TORCH}-1"), probe, &PACKAGE_TOOLS)
 }
+
+/// The Python of an environment that tests the Python package with the older PyTorch, made at the first call.
+pub(crate) fn old_package_python() -> Result<PathBuf, String> {
+    let packages = ["pytest==9.2.0", "tqdm"];
+    let probe = "import torch, pytest, tqdm";
+    torch_environment(&old_torch_python()?, &format!("package-torch-{OLD_TORCH}-1"), probe, &packages)
+}
+
+/// Pythons of other versions than the tests' own, as far as this machine has them.
+pub(crate) fn other_pythons() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let versions = std::fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten().flatten();
+    let from_pyenv: Vec<PathBuf> = versions.map(|entry| entry.path().join("bin/python")).collect();
+    let found = OTHER_PYTHONS.iter().filter_map(|version| {
+        let by_name = PathBuf::from(format!("python{version}"));
+        let check = format!("import sys; assert '%d.%d' % sys.version_info[:2] == '{version}'");
+        std::iter::once(&by_name)
+            .chain(&from_pyenv)
+            .find(|python| succeeds(Command::new(python).args(["-c", &check])))
+            .cloned()
+    });
+    found.collect()
+}
+
+/// The oldest Python that the package supports, and newer ones than the tests' own.
+const OTHER_PYTHONS: [&str; 3] = ["3.10", "3.12", "3.13"];
 
 /// The trainers and the streaming data sets that keepstep works with and is compared with, and what tests them.
 const PEERS: [&str; 9] = [
@@ -109,24 +135,23 @@ const PEERS: [&str; 9] = [
 pub(crate) fn peers_python() -> Result<PathBuf, String> {
     let probe = "import torch, transformers, accelerate, lightning, trl, datasets, torchdata, webdataset, \
                  ckpt_chaos, pytest, tqdm";
-    torch_environment(&format!("peers-torch-{TORCH}-2"), probe, &PEERS)
+    torch_environment(&torch_python()?, &format!("peers-torch-{TORCH}-2"), probe, &PEERS)
 }
 
 /// An environment that sees the packages of the one that has PyTorch, so that those are there once.
-fn torch_environment(name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
-    let torch = torch_python()?;
+fn torch_environment(torch: &Path, name: &str, probe: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let folder = cache().join(name);
     let python = folder.join("bin/python");
     if python.exists() && succeeds(Command::new(&python).args(["-c", probe])) {
         return Ok(python);
     }
-    run(Command::new(&torch).args(["-m", "venv", "--clear"]).arg(&folder))?;
+    run(Command::new(torch).args(["-m", "venv", "--clear"]).arg(&folder))?;
     let see =
         "import pathlib, sysconfig, sys; pathlib.Path(sys.argv[1]).write_text(sysconfig.get_path('purelib'))";
     let purelib = "import sysconfig; print(sysconfig.get_path('purelib'))";
     let output = Command::new(&python).args(["-c", purelib]).output().map_err(|error| error.to_string())?;
     let site = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    run(Command::new(&torch).args(["-c", see]).arg(site.join("torch.pth")))?;
+    run(Command::new(torch).args(["-c", see]).arg(site.join("torch.pth")))?;
     install(python, &folder, probe, packages)
 }
 
@@ -163,6 +188,42 @@ fn install(python: PathBuf, folder: &Path, probe: &str, packages: &[&str]) -> Re
         Err(format!("the Python environment in {} lacks {}", folder.display(), packages.join(", ")))
     }
 }
+
+/// A Python for ARM, and the root of the system that it runs in: Debian's packages for arm64, unpacked at the first
+/// call. The machine's own packages and its list of architectures stay as they are.
+pub(crate) fn arm_python() -> Result<(PathBuf, PathBuf), String> {
+    let folder = cache().join("arm-python");
+    let root = folder.join("root");
+    let find = || -> Option<PathBuf> {
+        let programs = std::fs::read_dir(root.join("usr/bin")).ok()?.flatten().map(|entry| entry.path());
+        let mut pythons = programs.filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python3."))
+        });
+        pythons.find(|path| {
+            let mut probe = Command::new("qemu-aarch64");
+            succeeds(probe.arg("-L").arg(&root).arg(path).args(["-c", "import json, zipfile"]))
+        })
+    };
+    if let Some(python) = find() {
+        return Ok((python, root));
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+    run(Command::new("sh").args(["-ec", ARM_PYTHON]).arg("sh").arg(&folder))?;
+    find().map(|python| (python, root)).ok_or_else(|| format!("{} has no Python for ARM", folder.display()))
+}
+
+/// Fetches Debian's Python for arm64 with a state of apt's that lies in the folder `$1`, and unpacks it below `$1/root`.
+const ARM_PYTHON: &str = r#"
+mkdir -p "$1/lists/partial" "$1/cache/archives/partial" "$1/packages" "$1/root"
+cd "$1/packages"
+options="-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists=$1/lists -o Dir::Cache=$1/cache
+         -o Dir::State::status=/dev/null -o APT::Sandbox::User=root -qq"
+apt-get $options update
+python=$(apt-cache $options depends python3-minimal | sed -n 's/.*Depends: \(python3\.[0-9]*\)-minimal.*//p' | head -n 1)
+apt-get $options download $python-minimal lib$python-minimal lib$python-stdlib libc6 libgcc-s1 zlib1g libexpat1
+for package in *.deb; do dpkg-deb -x "$package" "$1/root"; done
+rm -r "$1/lists" "$1/cache" "$1/packages"
+"#;
 
 /// The one cargo-fuzz that is used.
 const CARGO_FUZZ: &str = "0.13.2";

@@ -1,9 +1,9 @@
 //! The Python package: its tests against the installed wheel, and wheels for other machines.
 
-use crate::command::{self, cargo, describe, root};
-use crate::machine;
+use crate::command::{self, cargo, root};
+use crate::{arm, machine};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Builds the wheel once, installs it away from the sources, and gives pytest over `python/tests`: over its folder
 /// `trainers` with other people's trainers installed, and over the rest without them.
@@ -23,6 +23,48 @@ pub(crate) fn tests() -> Result<[Command; 2], String> {
         pytest(&python, ["python/tests", "--ignore=python/tests/trainers"]),
         pytest(&machine::peers_python()?, ["python/tests/trainers", "--strict-markers"]),
     ])
+}
+
+/// The tests of the package that need nothing but torch: they run with the older PyTorch as well.
+const TORCH_ALONE: [&str; 9] = [
+    "test_data.py",
+    "test_draws.py",
+    "test_features.py",
+    "test_forks.py",
+    "test_random.py",
+    "test_rehearsed_run.py",
+    "test_resume.py",
+    "test_run.py",
+    "test_save.py",
+];
+
+/// pytest with the older PyTorch, over the tests that need nothing else. The wheel is that of [`tests`], built before.
+pub(crate) fn old_torch_tests() -> Result<Command, String> {
+    let python = machine::old_package_python()?;
+    let wheel = built("test-wheel")?;
+    let site = install(&python, &wheel, "old-torch-site")?;
+    let mut tests = Command::new(&python);
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+    tests.args(TORCH_ALONE.map(|name| format!("python/tests/{name}")));
+    tests.current_dir(root()).env("PYTHONPATH", &site).env("KEEPSTEP_WHEEL", &wheel);
+    Ok(tests)
+}
+
+/// Imports the wheel of [`tests`] with other versions of Python, without torch, and runs its program.
+pub(crate) fn other_versions() -> Result<(), String> {
+    let site = root().join("target/test-site");
+    for python in machine::other_pythons() {
+        let script = "import keepstep, sys; assert keepstep._core.key(1337, 'micro-batch', 1, 0) == 8412895907590904191; \
+                      print('keepstep', keepstep.__version__, 'imported by Python', sys.version.split()[0])";
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(&python);
+            command.args(arguments).env("PYTHONPATH", &site).env("PYTHONDONTWRITEBYTECODE", "1");
+            command
+        };
+        command::run(&mut run(&["-c", script]))?;
+        command::run(run(&["-m", "keepstep", "--help"]).stdout(Stdio::null()))?;
+    }
+    Ok(())
 }
 
 /// The tests of `tests`, with the long ones that are marked `soak`.
@@ -56,6 +98,14 @@ fn install(python: &Path, wheel: &Path, folder: &str) -> Result<PathBuf, String>
     Ok(site)
 }
 
+/// Unpacks a wheel, which may be for another processor, into an empty folder below `target/`, and returns the folder.
+fn unpack(python: &Path, wheel: &Path, folder: &str) -> Result<PathBuf, String> {
+    let site = root().join("target").join(folder);
+    let _ = std::fs::remove_dir_all(&site);
+    command::run(Command::new(python).args(["-m", "zipfile", "-e"]).arg(wheel).arg(&site))?;
+    Ok(site)
+}
+
 /// `cargo xtask wheel`: release wheels that run on other machines as well.
 pub(crate) fn wheels(arguments: &[String]) -> Result<(), String> {
     let targets: &[&str] = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -73,6 +123,9 @@ pub(crate) fn wheels(arguments: &[String]) -> Result<(), String> {
         )?;
         // It compares the symbols that the wheel needs with those that the policy allows.
         command::run(Command::new(&python).args(["-m", "auditwheel", "show"]).arg(&wheel))?;
+        if target.starts_with("aarch64") {
+            arm::import(&unpack(&python, &wheel, "arm-site")?)?;
+        }
         println!("{}", wheel.display());
     }
     Ok(())
@@ -96,12 +149,18 @@ fn build(python: &Path, arguments: &[&str], folder: &str) -> Result<PathBuf, Str
         maturin.env("CARGO", cargo);
     }
     command::run(&mut maturin)?;
+    built(folder)
+}
+
+/// The wheel that [`build`] made in a folder below `target/`.
+fn built(folder: &str) -> Result<PathBuf, String> {
+    let out = root().join("target").join(folder);
     let wheel = std::fs::read_dir(&out)
         .map_err(|error| format!("{}: {error}", out.display()))?
         .flatten()
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"));
-    wheel.ok_or_else(|| format!("{} made no wheel", describe(&maturin)))
+    wheel.ok_or_else(|| format!("{} has no wheel", out.display()))
 }
 
 /// The numbers of pytest's last line, such as `3 failed, 41 passed, 2 skipped in 9.31s`.

@@ -75,6 +75,12 @@ pub(crate) fn key(seed: u64, purpose: &str, coordinates: Vec<u64>) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// The keys of the places from `start` on, before `stop`, of an epoch: `key(seed, purpose, epoch, place)` of each.
+#[pyfunction]
+pub(crate) fn keys(seed: u64, purpose: &str, epoch: u64, start: u64, stop: u64) -> Vec<u64> {
+    (start..stop).map(|place| key(seed, purpose, vec![epoch, place])).collect()
+}
+
 /// `num_words` words of 32 bits of the stream of a place; `key` is made of the first two.
 #[pyfunction]
 #[pyo3(signature = (num_words, seed, purpose, *coordinates))]

@@ -22,7 +22,7 @@ mod _core {
     #[pymodule_export]
     use super::errors::{Error, LockedError, MismatchError, SaveError, StateError};
     #[pymodule_export]
-    use super::keys::{Order, key, order, words};
+    use super::keys::{Order, key, keys, order, words};
     #[pymodule_export]
     use super::program::main;
     #[pymodule_export]

@@ -418,6 +418,11 @@ impl Run {
         py.detach(|| self.with(|run| run.end_session(reason)))
     }
 
+    /// Begins another session at this position, after `end_session`.
+    fn begin_session(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.with(keepstep::Run::begin_session))
+    }
+
     /// Finishes the save under way and lets go of the folder.
     fn close(&self, py: Python<'_>) {
         py.detach(|| drop(lock(&self.inner).take()));

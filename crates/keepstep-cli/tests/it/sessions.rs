@@ -55,6 +55,8 @@ fn prove_says_the_same_and_touches_nothing() {
     missing.arg("prove").arg(lab.path("config.toml")).args(["--set", "data.paths=[\"/nowhere.txt\"]"]);
     let output = expect(&mut missing, 2);
     assert!(said(&output).contains("/nowhere.txt"), "{}", said(&output));
+    let output = expect(support::program().arg("prove").arg(lab.path("script.py")), 2);
+    assert!(said(&output).contains("pip install keepstep"), "{}", said(&output));
 }
 
 /// SIGTERM: a checkpoint, status 75, and the same end. SIGUSR1: a checkpoint, and on it goes.

@@ -94,18 +94,22 @@ impl Run {
 
     fn begin(mut run: Run) -> Result<Run, RunError> {
         let from = run.resumed.as_ref().map(|(path, _)| path.display().to_string());
-        run.note(Event::Start(Start {
-            epoch: run.position.epoch,
-            step: run.position.step,
-            global_step: run.position.global_step,
-            resumed_from: from,
-            run: Some(run.digest.clone()),
+        run.note_start(from);
+        Ok(run)
+    }
+
+    fn note_start(&mut self, resumed_from: Option<String>) {
+        self.note(Event::Start(Start {
+            epoch: self.position.epoch,
+            step: self.position.step,
+            global_step: self.position.global_step,
+            resumed_from,
+            run: Some(self.digest.clone()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             host: Some(journal::host()),
             pid: Some(std::process::id().into()),
         }));
-        run.write_status();
-        Ok(run)
+        self.write_status();
     }
 
     /// Returns the checkpoint that the run continues from. Its tensors are read from the file on access.
@@ -319,6 +323,12 @@ impl Run {
         self.status.reason = Some(self.stopped.clone().unwrap_or_else(|| reason.to_owned()));
         self.write_status();
         self.finish_mirror();
+    }
+
+    /// Begins another session at the current position, after [`Run::end_session`]: the loop goes on in the same process.
+    pub fn begin_session(&mut self) {
+        (self.status.state, self.status.reason) = (RunState::Running, None);
+        self.note_start(None);
     }
 
     /// Writes the status. An error does not end the run.

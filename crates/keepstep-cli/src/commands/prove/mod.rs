@@ -25,6 +25,10 @@ const SAVES: u64 = 8;
 /// The interval at which a session is checked.
 const GLANCE: Duration = Duration::from_millis(2);
 
+/// What the program says of a script, which only the Python package's program can prove.
+const PYTHON_SCRIPT: &str = "this program has no Python, and a script needs it. Install the Python package (`pip install \
+                             keepstep`), then run `python -m keepstep prove SCRIPT.py`";
+
 /// One SIGKILL.
 struct Kill {
     run: u64,
@@ -52,6 +56,9 @@ struct Proof<'a> {
 }
 
 pub(crate) fn run(arguments: &ProveArguments) -> Result<(), Failure> {
+    if arguments.config.extension().is_some_and(|extension| extension == "py") {
+        return Err(Failure::new(2, PYTHON_SCRIPT.to_owned()));
+    }
     let config = Config::load(&arguments.config, &arguments.set)?;
     if arguments.updates == 0 || arguments.kills == 0 {
         return Err(Failure::new(2, "--updates and --kills must be at least 1".to_owned()));
