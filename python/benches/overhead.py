@@ -1,6 +1,6 @@
 """What keepstep costs in a loop: per micro-batch, per save, and at a resume, next to the bare loop and torch's savers.
 
-Everything that is compared is measured in turn in this one process, several rounds, and medians are printed.
+Everything that is compared is measured in turn in this one process, several rounds; medians or the fastest are printed.
 
     python overhead.py [loop] [save] [resume]
 """
@@ -55,19 +55,23 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tens
     return loss
 
 
-def timed(batches: Iterator[Any], body: Callable[[Any], None], steps: int) -> float:
+Times = tuple[float, float]
+"""Seconds by the clock, and seconds of the main thread's processor."""
+
+
+def timed(batches: Iterator[Any], body: Callable[[Any], None], steps: int) -> Times:
     """Returns seconds per step, after the first few."""
-    began = 0.0
+    began = used = 0.0
     for number, batch in enumerate(batches):
         body(batch)
         if number + 1 == SKIP:
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.thread_time()
         if number + 1 == SKIP + steps:
             break
-    return (time.perf_counter() - began) / steps
+    return (time.perf_counter() - began) / steps, (time.thread_time() - used) / steps
 
 
-def bare(width: int, depth: int, batch: int, steps: int, workers: int) -> float:
+def bare(width: int, depth: int, batch: int, steps: int, workers: int) -> Times:
     torch.manual_seed(1)
     rows = Rows(batch * (SKIP + steps + 10), width)
     loader = torch.utils.data.DataLoader(rows, batch, shuffle=True, num_workers=workers)
@@ -81,7 +85,7 @@ def bare(width: int, depth: int, batch: int, steps: int, workers: int) -> float:
     return timed(iter(loader), body, steps)
 
 
-def ours(width: int, depth: int, batch: int, steps: int, workers: int) -> float:
+def ours(width: int, depth: int, batch: int, steps: int, workers: int) -> Times:
     with tempfile.TemporaryDirectory() as folder:
         run = keepstep.Run(folder, seed=1, save_steps=10**9, progress_bar=False, quiet=True, rehearse=False)
         rows = Rows(batch * (SKIP + steps + 10), width)
@@ -93,13 +97,22 @@ def ours(width: int, depth: int, batch: int, steps: int, workers: int) -> float:
 
 
 def measure_loop() -> None:
-    """Prints microseconds per micro-batch of the bare loop and of ours."""
-    print("one micro-batch (each an update), microseconds        bare loop   keepstep  difference")
+    """Prints microseconds per micro-batch of the bare loop and of ours.
+
+    The clock's figures are the fastest rounds'. The processor's are those of the main thread, which other programs on the
+    machine hardly change; the workers' own are not in them.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    print("one micro-batch (each an update), 1 thread, microseconds   bare loop   keepstep  difference")
     for name, (width, depth, batch, steps) in {"tiny": (16, 1, 8, 1000), "middle": (768, 6, 64, 60)}.items():
         for workers in (0, 2):
             rounds = [(bare(width, depth, batch, steps, workers), ours(width, depth, batch, steps, workers)) for _ in range(ROUNDS)]
-            one, other = (statistics.median(times) * 1e6 for times in zip(*rounds))
-            print(f"{name:>8} model, {workers} workers {'':<26} {one:>9.0f} {other:>10.0f} {other - one:>7.0f} ({(other / one - 1) * 100:+.1f} %)")
+            for at, what in enumerate(("by the clock", "processor time")):
+                one, other = (min(times[at] for times in side) * 1e6 for side in zip(*rounds))
+                title = f"{name} model, {workers} workers, {what}"
+                print(f"{title:<57} {one:>10.0f} {other:>10.0f} {other - one:>7.0f} ({(other / one - 1) * 100:+.1f} %)")
+    torch.set_num_threads(threads)
 
 
 def parts(megabytes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
