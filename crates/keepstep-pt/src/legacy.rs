@@ -119,7 +119,7 @@ fn read(bytes: &Bytes) -> Result<Value, Flaw> {
     let keys = pickle_reader::parse(&keys, &mut budget)?;
     let storages = find_storages(bytes, at, &graph, &keys, &mut budget)?;
     let for_parsing = before - budget.left();
-    let find = |key: &str| storages.get(key).cloned();
+    let find = |key: &str| storages.get(key).cloned().map(|bytes| (bytes, None));
     let value = rebuild::rebuild(&graph, Format::Legacy, &find, &mut budget)?;
     budget.give_back(for_parsing as usize);
     bytes.set_spare_bytes(budget.left());

@@ -3,7 +3,8 @@
 //! A file is a zip archive of stored entries: a pickle of the values (`data.pkl`) and one entry for each storage.
 //!
 //! - [`Archive`] writes a [`Value`] in one pass, without copying a tensor.
-//! - [`File`] opens a file, reads tensors on request and checks every checksum, which PyTorch itself does not.
+//! - [`File`] opens a file, reads tensors on request and checks every checksum, which PyTorch itself does not. Reading a
+//!   tensor that is the whole of its storage compares the checksum on the way; [`File::verify_rest`] checks what is left.
 //! - [`LegacyFile`] opens a file of PyTorch before 1.6, for weights only: it has no checksums.
 //! - [`Value`], [`Dict`], [`Tensor`] and [`Storage`] are the contents.
 //! - [`ReadAt`] is the source: a file, memory, or a type of your own.
@@ -39,6 +40,7 @@ compile_error!("keepstep-pt reads and writes little-endian files on little-endia
 mod archive;
 mod budget;
 mod bytes;
+mod checksum;
 mod dict;
 mod dtype;
 mod error;

@@ -2,6 +2,7 @@
 
 use crate::budget::Budget;
 use crate::bytes::Bytes;
+use crate::checksum::Checksum;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::pickle_reader::{Graph, Id, Node, ORDERED_DICT, UNTYPED_STORAGE};
 use crate::{Dict, Dtype, Storage, Tensor, Value};
@@ -19,8 +20,8 @@ const LARGE: f64 = 9_223_372_036_854_775_808.0;
 /// The subclasses of tensor that have the same values as the tensor.
 const TENSOR_TYPES: [&str; 2] = ["torch.Tensor", "torch.nn.parameter.Parameter"];
 
-/// Finds the bytes of a storage's entry.
-pub(crate) type FindEntry<'a> = dyn Fn(&str) -> Option<Bytes> + 'a;
+/// Finds the bytes of a storage's entry, with its checksum if the file has them.
+pub(crate) type FindEntry<'a> = dyn Fn(&str) -> Option<(Bytes, Option<Checksum>)> + 'a;
 
 pub(crate) fn rebuild(
     graph: &Graph<'_>,
@@ -404,7 +405,7 @@ impl<'a> Builder<'a> {
             ));
         };
         let (key, len) = (stored.key, stored.len);
-        let Some(bytes) = (self.find)(key) else {
+        let Some((bytes, checksum)) = (self.find)(key) else {
             return corrupt(format!("the storage `{}` is missing", self.format.place(key)));
         };
         let stated = u64::try_from(len).ok().and_then(|len| len.checked_mul(unit));
@@ -419,7 +420,7 @@ impl<'a> Builder<'a> {
             return Ok(storage.clone());
         }
         self.budget.take(256)?;
-        let storage = Storage::in_file(bytes, dtype);
+        let storage = Storage::in_file(bytes, checksum, dtype);
         self.storages.insert((key, dtype), storage.clone());
         Ok(storage)
     }

@@ -1,7 +1,7 @@
 //! Reads and checks large files with several threads, which take parts of equal size in turn.
 
 use crate::bytes::Bytes;
-use crate::error::{Flaw, corrupt};
+use crate::error::Flaw;
 use crate::zip_reader::Entry;
 use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,21 +24,47 @@ pub(crate) fn num_threads() -> usize {
 /// Fills `out` with the bytes that begin at `offset`. Touching new memory costs more than reading the file, one page at a
 /// time for each thread, so several threads are faster.
 pub(crate) fn read(file: &Bytes, out: &mut [u8], offset: u64) -> Result<(), Flaw> {
-    if out.len() < LARGE {
-        return file.read_exact_at(out, offset);
-    }
-    let parts = Mutex::new(out.chunks_mut(PART).enumerate());
+    read_parts(file, out, offset, |_, _| ())
+}
+
+/// Fills `out` with the whole of an entry and computes its CRC-32 while the bytes are still in the processor's cache.
+pub(crate) fn read_and_hash(entry: &Bytes, out: &mut [u8]) -> Result<u32, Flaw> {
+    let hashes = Mutex::new(Vec::new());
+    read_parts(entry, out, 0, |at, part| lock(&hashes).push((at, hash_of(part))))?;
+    let mut hashes = hashes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    hashes.sort_unstable_by_key(|&(at, _)| at);
+    let mut whole = crc32fast::Hasher::new();
+    hashes.iter().for_each(|(_, hash)| whole.combine(hash));
+    Ok(whole.finalize())
+}
+
+fn hash_of(bytes: &[u8]) -> crc32fast::Hasher {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(bytes);
+    hasher
+}
+
+/// Fills `out` part by part, and calls `read` with each part's number and bytes.
+fn read_parts(
+    file: &Bytes,
+    out: &mut [u8],
+    offset: u64,
+    read: impl Fn(usize, &[u8]) + Sync,
+) -> Result<(), Flaw> {
+    let threads = if out.len() < LARGE { 1 } else { num_threads() };
+    let parts = Mutex::new(out.chunks_mut(BUFFER).enumerate());
     let work = || {
         loop {
             let Some((at, part)) = lock(&parts).next() else { return Ok(()) };
-            file.read_exact_at(part, offset + (at * PART) as u64)?;
+            file.read_exact_at(part, offset + (at * BUFFER) as u64)?;
+            read(at, part);
         }
     };
-    share(num_threads(), work).into_iter().collect()
+    share(threads, work).into_iter().collect()
 }
 
 /// Compares every entry's checksum with its bytes. Fails with the first entry that differs.
-pub(crate) fn check(file: &Bytes, entries: &[Entry], threads: usize) -> Result<(), Flaw> {
+pub(crate) fn check(file: &Bytes, entries: &[&Entry], threads: usize) -> Result<(), Flaw> {
     let total: u64 = entries.iter().map(|entry| entry.size).sum();
     let threads = if total < LARGE as u64 { 1 } else { threads };
     let parts = Mutex::new(entries.iter().enumerate().flat_map(|(at, entry)| {
@@ -52,12 +78,12 @@ pub(crate) fn check(file: &Bytes, entries: &[Entry], threads: usize) -> Result<(
             let Some((at, part, num_parts)) = lock(&parts).next() else {
                 return Ok::<_, (usize, Flaw)>(hashes);
             };
-            let entry = &entries[at];
+            let entry = entries[at];
             let hash = hash_part(file, entry, part, &mut buffer).map_err(|flaw| (at, flaw))?;
             if num_parts > 1 {
                 hashes.push((at, part, hash));
             } else {
-                compare(entry, hash).map_err(|flaw| (at, flaw))?;
+                entry.compare(hash.finalize()).map_err(|flaw| (at, flaw))?;
             }
         }
     };
@@ -77,7 +103,7 @@ pub(crate) fn check(file: &Bytes, entries: &[Entry], threads: usize) -> Result<(
     for parts in hashes.chunk_by(|one, other| one.0 == other.0) {
         let mut whole = crc32fast::Hasher::new();
         parts.iter().for_each(|(_, _, hash)| whole.combine(hash));
-        compare(&entries[parts[0].0], whole)?;
+        entries[parts[0].0].compare(whole.finalize())?;
     }
     Ok(())
 }
@@ -93,14 +119,6 @@ fn hash_part(file: &Bytes, entry: &Entry, part: u64, buffer: &mut [u8]) -> Resul
         done += len as u64;
     }
     Ok(hasher)
-}
-
-fn compare(entry: &Entry, hash: crc32fast::Hasher) -> Result<(), Flaw> {
-    if hash.finalize() == entry.crc {
-        Ok(())
-    } else {
-        corrupt(format!("the checksum of its entry `{}` does not match", entry.name))
-    }
 }
 
 /// Runs `work` on `threads` threads, including this one, and gives all results.

@@ -1,6 +1,7 @@
 //! The storage that tensors are views of, as `torch.UntypedStorage`.
 
 use crate::bytes::Bytes;
+use crate::checksum::Checksum;
 use crate::error::Flaw;
 use crate::share;
 use crate::{Dtype, Element};
@@ -20,7 +21,7 @@ struct Inner {
 
 enum Data {
     Memory { bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize> },
-    File(Bytes),
+    File { bytes: Bytes, checksum: Option<Checksum> },
 }
 
 /// A vector whose bytes can be shared.
@@ -55,8 +56,8 @@ impl Storage {
         Storage(Arc::new(Inner { data: Data::Memory { bytes, range }, dtype }))
     }
 
-    pub(crate) fn in_file(bytes: Bytes, dtype: Dtype) -> Storage {
-        Storage(Arc::new(Inner { data: Data::File(bytes), dtype }))
+    pub(crate) fn in_file(bytes: Bytes, checksum: Option<Checksum>, dtype: Dtype) -> Storage {
+        Storage(Arc::new(Inner { data: Data::File { bytes, checksum }, dtype }))
     }
 
     /// The type of its elements.
@@ -68,7 +69,7 @@ impl Storage {
     pub fn byte_len(&self) -> u64 {
         match &self.0.data {
             Data::Memory { range, .. } => range.len() as u64,
-            Data::File(bytes) => bytes.len,
+            Data::File { bytes, .. } => bytes.len,
         }
     }
 
@@ -91,11 +92,11 @@ impl Storage {
     pub(crate) fn memory(&self) -> Option<&[u8]> {
         match &self.0.data {
             Data::Memory { bytes, range } => Some(&(**bytes).as_ref()[range.clone()]),
-            Data::File(_) => None,
+            Data::File { .. } => None,
         }
     }
 
-    /// Fills `out` with the bytes that begin at `offset`.
+    /// Fills `out` with the bytes that begin at `offset`. Reading a whole storage of a file compares its checksum.
     pub(crate) fn read_exact_at(
         &self,
         out: &mut [u8],
@@ -110,7 +111,15 @@ impl Storage {
                 out.copy_from_slice(part);
                 Ok(())
             }
-            Data::File(bytes) => share::read(bytes, out, offset).map_err(|flaw| (flaw, Some(bytes.path()))),
+            Data::File { bytes, checksum } => {
+                let read = match checksum {
+                    Some(checksum) if offset == 0 && out.len() as u64 == bytes.len => {
+                        share::read_and_hash(bytes, out).and_then(|crc| checksum.compare(crc))
+                    }
+                    _ => share::read(bytes, out, offset),
+                };
+                read.map_err(|flaw| (flaw, Some(bytes.path())))
+            }
         }
     }
 
@@ -118,7 +127,7 @@ impl Storage {
     pub(crate) fn spare_bytes(&self) -> u64 {
         match &self.0.data {
             Data::Memory { .. } => u64::MAX,
-            Data::File(bytes) => bytes.spare_bytes(),
+            Data::File { bytes, .. } => bytes.spare_bytes(),
         }
     }
 }

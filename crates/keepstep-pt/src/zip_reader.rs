@@ -3,6 +3,7 @@
 use crate::budget::Budget;
 use crate::bytes::Bytes;
 use crate::error::{Flaw, corrupt, unsupported};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub(crate) const LOCAL: u32 = 0x0403_4b50;
 pub(crate) const CENTRAL: u32 = 0x0201_4b50;
@@ -32,10 +33,23 @@ pub(crate) struct Entry {
     pub(crate) payload: u64,
 }
 
+impl Entry {
+    /// Compares the CRC-32 of the payload with the one in the directory.
+    pub(crate) fn compare(&self, crc: u32) -> Result<(), Flaw> {
+        if crc == self.crc {
+            Ok(())
+        } else {
+            corrupt(format!("the checksum of its entry `{}` does not match", self.name))
+        }
+    }
+}
+
 /// Every entry, in the order of the directory.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) entries: Vec<Entry>,
+    /// Which entries were read as a whole and matched their checksums.
+    matched: Vec<AtomicBool>,
     /// The folder of the first entry, with its slash.
     pub(crate) root: String,
     /// Indices of the entries, by name.
@@ -45,9 +59,30 @@ pub(crate) struct Directory {
 impl Directory {
     /// The entry of this name below the root.
     pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
+        self.index_of(name).map(|at| &self.entries[at])
+    }
+
+    /// The index of the entry of this name below the root.
+    pub(crate) fn index_of(&self, name: &str) -> Option<usize> {
         let name = format!("{}{name}", self.root);
         let at = self.by_name.binary_search_by(|&at| self.entries[at as usize].name.cmp(&name)).ok()?;
-        Some(&self.entries[self.by_name[at] as usize])
+        Some(self.by_name[at] as usize)
+    }
+
+    /// Whether the file was written with checksums.
+    pub(crate) fn is_checksummed(&self) -> bool {
+        self.entries.iter().any(|entry| entry.crc != 0)
+    }
+
+    /// Records that the entry with the index `at` was read as a whole and matched its checksum.
+    pub(crate) fn set_matched(&self, at: usize) {
+        self.matched[at].store(true, Relaxed);
+    }
+
+    /// The entries that have not been read as a whole yet.
+    pub(crate) fn unmatched(&self) -> Vec<&Entry> {
+        let entries = self.entries.iter().zip(&self.matched);
+        entries.filter(|(_, matched)| !matched.load(Relaxed)).map(|(entry, _)| entry).collect()
     }
 
     pub(crate) fn has_folder(&self, name: &str) -> bool {
@@ -66,8 +101,8 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw>
     let mut bytes = vec![0; size as usize];
     file.read_exact_at(&mut bytes, start)?;
     let mut fields = Fields { bytes: &bytes };
-    // Each entry also stands in two lists of indices.
-    budget.take(count as usize * (size_of::<Entry>() + 2 * size_of::<u32>()))?;
+    // Each entry also stands in two lists of indices and in one of flags.
+    budget.take(count as usize * (size_of::<Entry>() + 2 * size_of::<u32>() + size_of::<AtomicBool>()))?;
     let mut entries = Vec::with_capacity(count as usize);
     for _ in 0..count {
         let entry = central(&mut fields)?;
@@ -97,7 +132,8 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw>
         local(file, &mut entries[at as usize], next)?;
     }
     budget.give_back(bytes.len());
-    Ok(Directory { entries, root, by_name })
+    let matched = entries.iter().map(|_| AtomicBool::new(false)).collect();
+    Ok(Directory { entries, matched, root, by_name })
 }
 
 /// Start and size of the directory, and its number of entries.

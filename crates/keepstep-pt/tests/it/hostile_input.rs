@@ -382,7 +382,7 @@ fn random_flips_in_a_large_file_are_noticed() {
     dict.insert("small", 1_i64);
     let mut bytes = Vec::new();
     Archive::new(&dict.into()).write_to(&mut bytes).expect("written");
-    let source = std::sync::Arc::new(Flipped { bytes, bit: std::sync::atomic::AtomicUsize::new(usize::MAX) });
+    let source = std::sync::Arc::new(Flipped { bytes, ..Flipped::default() });
     let verify = || File::from_source("large.pt", std::sync::Arc::clone(&source) as _)?.verify_at_once();
     verify().expect("a whole file");
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
@@ -394,14 +394,68 @@ fn random_flips_in_a_large_file_are_noticed() {
         source.bit.store(bit, std::sync::atomic::Ordering::Relaxed);
         let error = verify().expect_err("a flipped bit");
         assert!(error.to_string().contains("data/0"), "bit {bit}: {error}");
+        let file = File::from_source("large.pt", std::sync::Arc::clone(&source) as _).expect("it opens");
+        let error = tensor(&file, "large").to_vec::<f32>().expect_err("a flipped bit");
+        assert!(error.to_string().contains("data/0"), "bit {bit}: {error}");
     }
 }
 
-/// Bytes of which one bit is read wrongly.
+#[test]
+fn a_tensor_that_was_read_whole_is_not_read_again_to_verify_it() {
+    let storage = keepstep_pt::Storage::from_vec((0..3 << 20).map(|at| at as f32).collect());
+    let half = vec![storage.len() as usize / 2];
+    let mut dict = Dict::new();
+    dict.insert("whole", Tensor::from_slice(&vec![1.0_f32; 4 << 20], vec![4 << 20]));
+    dict.insert("small", Tensor::from_slice(&[1_i64, 2, 3], vec![3]));
+    dict.insert("half", Tensor::strided(storage, 0, half, vec![1]).expect("a view"));
+    let mut bytes = Vec::new();
+    Archive::new(&dict.into()).write_to(&mut bytes).expect("written");
+    let source = std::sync::Arc::new(Flipped { bytes, ..Flipped::default() });
+    let open = || File::from_source("file.pt", std::sync::Arc::clone(&source) as _).expect("it opens");
+    let read_to_verify = |file: &File| {
+        let before = source.num_bytes_read();
+        file.verify_rest().expect("a whole file");
+        source.num_bytes_read() - before
+    };
+    assert!(read_to_verify(&open()) > 28 << 20, "nothing was read before");
+    let file = open();
+    for name in ["whole", "small", "half"] {
+        tensor(&file, name).to_bytes().expect("its bytes");
+    }
+    let rest = read_to_verify(&file);
+    assert!((12 << 20..13 << 20).contains(&rest), "only the storage that was read in part: {rest} bytes");
+
+    // Damage outside what was read is still found.
+    let file = open();
+    tensor(&file, "half").to_bytes().expect("its bytes");
+    let last_byte_of_the_view = source.bytes.len() - (64 << 10);
+    source.bit.store(8 * last_byte_of_the_view, std::sync::atomic::Ordering::Relaxed);
+    assert!(file.verify_rest().is_err());
+}
+
+fn tensor<'a>(file: &'a File, name: &str) -> &'a Tensor {
+    file.value().as_dict().and_then(|dict| dict.get(name)?.as_tensor()).expect("a tensor")
+}
+
+/// Bytes of which one bit is read wrongly. Counts what is read.
 #[derive(Debug)]
 struct Flipped {
     bytes: Vec<u8>,
     bit: std::sync::atomic::AtomicUsize,
+    num_bytes_read: std::sync::atomic::AtomicUsize,
+}
+
+impl Default for Flipped {
+    /// No bytes, and no bit that is wrong.
+    fn default() -> Flipped {
+        Flipped { bytes: Vec::new(), bit: usize::MAX.into(), num_bytes_read: 0.into() }
+    }
+}
+
+impl Flipped {
+    fn num_bytes_read(&self) -> usize {
+        self.num_bytes_read.load(std::sync::atomic::Ordering::Relaxed)
+    }
 }
 
 impl keepstep_pt::ReadAt for Flipped {
@@ -411,6 +465,7 @@ impl keepstep_pt::ReadAt for Flipped {
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> std::io::Result<()> {
         keepstep_pt::ReadAt::read_exact_at(&self.bytes, out, offset)?;
+        self.num_bytes_read.fetch_add(out.len(), std::sync::atomic::Ordering::Relaxed);
         let bit = self.bit.load(std::sync::atomic::Ordering::Relaxed);
         if let Some(byte) = (bit / 8).checked_sub(offset as usize).and_then(|at| out.get_mut(at)) {
             *byte ^= 1 << (bit % 8);
