@@ -81,6 +81,16 @@ impl File {
         self.check(share::num_threads())
     }
 
+    /// Compares the checksums of everything but the tensors' bytes: of all that [`File::value`] was parsed from.
+    ///
+    /// # Errors
+    /// The same errors as [`File::verify`].
+    pub fn verify_values(&self) -> Result<Checksums, ReadError> {
+        let tensors = format!("{}data/", self.directory.root);
+        let entries = self.directory.entries.iter().filter(|entry| !entry.name.starts_with(&tensors));
+        self.check_entries(&entries.collect::<Vec<_>>(), 1)
+    }
+
     /// Checks what has not been read yet: every entry apart from those of tensors that were read as a whole, whose
     /// checksums were compared on the way. A file whose tensors were all read is so verified without a second pass over
     /// its bytes. Up to four threads read.

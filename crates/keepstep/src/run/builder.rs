@@ -11,7 +11,8 @@ use crate::journal::{self, JOURNAL, Journal};
 use crate::name::BEST_MODEL;
 use crate::position::{Length, Plan, Position};
 use crate::remote::{Facts, Fetched, Remote, RemoteError};
-use crate::store::{self, Candidates, Disk, Newest, Source, Storage, Store};
+use crate::store::{self, Candidates, Disk, Newest, Skipped, Source, Storage, Store};
+use keepstep_pt::ReadError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub struct RunBuilder {
     /// Holds the lock if the folder exists.
     store: Option<Store>,
     found: Option<Newest>,
+    verification: Verification,
     notes: Vec<Notice>,
     /// Files that came from the remote. If the run does not start, they are removed again.
     fetched: Vec<PathBuf>,
@@ -35,6 +37,15 @@ impl Drop for RunBuilder {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// When the bytes of the checkpoint's tensors are verified.
+#[derive(Debug)]
+enum Verification {
+    /// Before the checkpoint is chosen.
+    AtOnce,
+    /// While it is loaded. These files were found damaged then.
+    Later(Vec<Skipped>),
 }
 
 /// The sizes of a run that a training loop determines.
@@ -84,35 +95,78 @@ impl RunBuilder {
     /// # Errors
     /// See [`RunBuilder::open`].
     pub fn inspect(folder: &Path, policy: Policy) -> Result<RunBuilder, RunError> {
-        RunBuilder::with_store(folder, policy, Arc::new(Disk), None)
+        RunBuilder::find(folder, policy, Arc::new(Disk), None, Verification::AtOnce)
     }
 
     /// Does the same as [`RunBuilder::open`] on a storage other than the disk.
     ///
     /// # Errors
     /// See [`RunBuilder::open`].
-    pub fn open_on(
+    pub fn open_on(folder: &Path, policy: Policy, storage: Arc<dyn Storage>) -> Result<RunBuilder, RunError> {
+        RunBuilder::open_with(folder, policy, storage, Verification::AtOnce)
+    }
+
+    /// Does the same as [`RunBuilder::open_on`] without reading the bytes of the checkpoint's tensors. Loading them
+    /// compares their checksums on the way, so each byte is read once. Before [`RunBuilder::start`], call
+    /// [`RunBuilder::verify_rest`]; if that or loading finds damage, look for an older checkpoint with
+    /// [`RunBuilder::without_damaged`].
+    ///
+    /// # Errors
+    /// See [`RunBuilder::open`].
+    pub fn open_to_verify_later(
+        folder: &Path,
+        policy: Policy,
+        storage: Arc<dyn Storage>,
+    ) -> Result<RunBuilder, RunError> {
+        RunBuilder::open_with(folder, policy, storage, Verification::Later(Vec::new()))
+    }
+
+    fn open_with(
         folder: &Path,
         mut policy: Policy,
         storage: Arc<dyn Storage>,
+        verification: Verification,
     ) -> Result<RunBuilder, RunError> {
-        let mut store = if storage.metadata(folder).is_ok() {
-            Some(Store::open(folder, Arc::clone(&storage))?)
-        } else {
-            None
-        };
+        let mut store = open_store(folder, &storage)?;
         let fetched = fetch(folder, &mut policy, &storage, &mut store)?;
-        let mut builder = RunBuilder::with_store(folder, policy, storage, store)?;
+        let mut builder = RunBuilder::find(folder, policy, storage, store, verification)?;
         builder.notes.extend(fetched.notes.iter().map(|text| Notice::Remote { text: text.clone() }));
         builder.fetched = fetched.files;
         Ok(builder)
     }
 
-    fn with_store(
+    /// Verifies what loading has not read of the checkpoint.
+    ///
+    /// # Errors
+    /// The file is damaged, or cannot be read.
+    pub fn verify_rest(&self) -> Result<(), ReadError> {
+        self.found.as_ref().map_or(Ok(()), |found| found.file.verify_rest().map(drop))
+    }
+
+    /// Looks for an older checkpoint, because `error` shows that this one is damaged. The folder stays locked.
+    ///
+    /// # Errors
+    /// No other checkpoint is valid.
+    pub fn without_damaged(mut self, error: &ReadError) -> Result<RunBuilder, RunError> {
+        let mut damaged = match std::mem::replace(&mut self.verification, Verification::AtOnce) {
+            Verification::Later(damaged) => damaged,
+            Verification::AtOnce => Vec::new(),
+        };
+        damaged.extend(self.found.take().map(|found| Skipped::new(found.path, error)));
+        let (policy, storage, store) = (self.policy.clone(), Arc::clone(&self.storage), self.store.take());
+        let mut builder =
+            RunBuilder::find(&self.folder, policy, storage, store, Verification::Later(damaged))?;
+        builder.notes.extend(self.notes.drain(..).filter(|note| matches!(note, Notice::Remote { .. })));
+        builder.fetched = std::mem::take(&mut self.fetched);
+        Ok(builder)
+    }
+
+    fn find(
         folder: &Path,
         policy: Policy,
         storage: Arc<dyn Storage>,
         store: Option<Store>,
+        verification: Verification,
     ) -> Result<RunBuilder, RunError> {
         let (source, source_only) = match &policy.resume {
             Resume::Newest(source) => (source.clone(), false),
@@ -120,7 +174,11 @@ impl RunBuilder {
             Resume::Rewind(source) => (source.clone(), true),
             Resume::Never => (Source::None, false),
         };
-        let found = store::find(&*storage, &Candidates { folder, source: &source, source_only })?;
+        let mut candidates = Candidates::new(folder).with_source(&source).with_source_only(source_only);
+        if let Verification::Later(damaged) = &verification {
+            candidates = candidates.verifying_later(damaged);
+        }
+        let found = store::find(&*storage, &candidates)?;
         if policy.resume == Resume::Never && found.is_some() {
             return Err(RunError::NotEmpty { folder: folder.to_path_buf() });
         }
@@ -135,7 +193,8 @@ impl RunBuilder {
             }
         }
         let fetched = Vec::new();
-        Ok(RunBuilder { folder: folder.to_path_buf(), policy, storage, store, found, notes, fetched })
+        let folder = folder.to_path_buf();
+        Ok(RunBuilder { folder, policy, storage, store, found, verification, notes, fetched })
     }
 
     /// Returns the checkpoint that the run would continue from.
@@ -258,6 +317,14 @@ impl RunBuilder {
     }
 }
 
+/// Opens and locks the folder if it exists.
+fn open_store(folder: &Path, storage: &Arc<dyn Storage>) -> Result<Option<Store>, RunError> {
+    if storage.metadata(folder).is_err() {
+        return Ok(None);
+    }
+    Ok(Some(Store::open(folder, Arc::clone(storage))?))
+}
+
 /// Brings a later checkpoint from the remotes into the folder, whose lock is held from then on. A rewind to a remote's
 /// checkpoint becomes one to the file that came from there.
 fn fetch(
@@ -287,7 +354,7 @@ fn fetch(
         let none = Source::None;
         let source = if let Resume::Newest(source) = &policy.resume { source } else { &none };
         // A source that is missing is an error later. A folder of damaged files is what the remote is for.
-        let here = store::find(&**storage, &Candidates { folder, source, source_only: false });
+        let here = store::find(&**storage, &Candidates::new(folder).with_source(source));
         let here = here.ok().flatten().map(|found| found.checkpoint.position.global_step);
         let here = here.filter(|_| !is_rewind);
         if here.is_some_and(|here| here >= there) {

@@ -28,12 +28,17 @@ pub struct Candidates<'a> {
     pub source: &'a Source,
     /// Whether to take the source even if the folder has a later checkpoint.
     pub source_only: bool,
+    /// Files that are known to be unusable.
+    pub unusable: &'a [Skipped],
+    /// Whether to leave the tensors unverified. Whoever reads them compares their checksums on the way, and calls
+    /// [`File::verify_rest`] afterwards.
+    pub verify_later: bool,
 }
 
 impl<'a> Candidates<'a> {
     /// Looks in this folder alone.
     pub fn new(folder: &'a Path) -> Candidates<'a> {
-        Candidates { folder, source: &Source::None, source_only: false }
+        Candidates { folder, source: &Source::None, source_only: false, unusable: &[], verify_later: false }
     }
 
     /// Looks in another place too.
@@ -47,6 +52,12 @@ impl<'a> Candidates<'a> {
     pub fn with_source_only(self, source_only: bool) -> Candidates<'a> {
         Candidates { source_only, ..self }
     }
+
+    /// Leaves the tensors' bytes unverified, and passes over files that were found damaged since.
+    #[must_use]
+    pub(crate) fn verifying_later(self, unusable: &'a [Skipped]) -> Candidates<'a> {
+        Candidates { unusable, verify_later: true, ..self }
+    }
 }
 
 /// The newest valid checkpoint.
@@ -55,6 +66,8 @@ impl<'a> Candidates<'a> {
 pub struct Newest {
     /// The file.
     pub path: PathBuf,
+    /// The open file.
+    pub(crate) file: File,
     /// Its content. Tensors are read from the file on access.
     pub checkpoint: Checkpoint,
     /// Candidates that could not be used, newest first.
@@ -73,7 +86,7 @@ pub struct Skipped {
 
 impl Skipped {
     /// Takes the reason without the path, which is shown next to it.
-    fn new(path: PathBuf, error: &dyn Error) -> Skipped {
+    pub(crate) fn new(path: PathBuf, error: &dyn Error) -> Skipped {
         let text = chain(error);
         let name = format!("{}: ", path.display());
         let reason = text.strip_prefix(&name).unwrap_or(&text).to_owned();
@@ -126,7 +139,7 @@ fn nothing_valid(skipped: &[Skipped]) -> String {
 /// The source is missing or empty, or all files are damaged.
 pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option<Newest>, SourceError> {
     let is_folder = |path: &Path| storage.metadata(path).map(|metadata| metadata.is_folder).ok();
-    let mut files = Vec::new();
+    let mut files: Vec<PathBuf> = Vec::new();
     if !candidates.source_only && is_folder(candidates.folder) == Some(true) {
         collect(storage, candidates.folder, &mut files)?;
     }
@@ -143,8 +156,9 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
             None => return Err(SourceError::Missing { path: path.clone() }),
         }
     }
-    let mut skipped = Vec::new();
+    let mut skipped = candidates.unusable.to_vec();
     let mut opened = Vec::new();
+    files.retain(|path| !candidates.unusable.iter().any(|unusable| unusable.path == *path));
     for path in files {
         match open(storage, &path) {
             Ok((file, checkpoint)) => opened.push((path, file, checkpoint)),
@@ -157,8 +171,9 @@ pub fn find(storage: &dyn Storage, candidates: &Candidates<'_>) -> Result<Option
         (is_best(path), std::cmp::Reverse(checkpoint.position.global_step))
     });
     for (path, file, checkpoint) in opened {
-        match file.verify_at_once() {
-            Ok(_) => return Ok(Some(Newest { path, checkpoint, skipped })),
+        let verified = if candidates.verify_later { file.verify_values() } else { file.verify_at_once() };
+        match verified {
+            Ok(_) => return Ok(Some(Newest { path, file, checkpoint, skipped })),
             Err(error) => skipped.push(Skipped::new(path, &error)),
         }
     }

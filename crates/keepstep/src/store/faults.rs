@@ -1,6 +1,6 @@
 //! Every operation of the store fails once, or from then on: nothing that was reported as saved is lost.
 
-use super::{Candidates, Disk, MissingOperation, Retention, Source, Storage, Store, StoreError, find};
+use super::{Candidates, Disk, MissingOperation, Retention, Storage, Store, StoreError, find};
 use crate::cadence::Cadence;
 use crate::checkpoint::{Checkpoint, State};
 use crate::identity::Identity;
@@ -37,7 +37,7 @@ fn save(store: &mut Store, step: u64) -> Result<(), StoreError> {
 /// Finds the global step of the newest valid checkpoint, as the next process does.
 fn found(folder: &Path) -> u64 {
     drop(Store::open(folder, Arc::new(Disk)).expect("the folder can be opened again"));
-    let candidates = Candidates { folder, source: &Source::None, source_only: false };
+    let candidates = Candidates::new(folder);
     find(&Disk, &candidates)
         .expect("a valid checkpoint, or none")
         .map_or(0, |found| found.checkpoint.position.global_step)

@@ -3,24 +3,55 @@
 use crate::support::random::Random;
 use crate::support::{archive, bytes, checkpoint, name};
 use keepstep::checkpoint::Checkpoint;
+use keepstep::run::{Policy, RunBuilder};
 use keepstep::store::{Candidates, Newest, find};
 use keepstep::testing::{Memory, Tree};
-use keepstep_pt::Value;
+use keepstep_pt::{ReadError, Value};
 use std::path::Path;
 use std::sync::Arc;
 
 const FOLDER: &str = "/run";
 
 /// A folder with the whole checkpoint 1 and this content in the place of checkpoint 2.
-fn find_beside(content: Vec<u8>, older: &Arc<Vec<u8>>) -> Newest {
+fn folder_with(content: Vec<u8>, older: &Arc<Vec<u8>>) -> Memory {
     let folder = Path::new(FOLDER);
-    let tree = Tree {
+    Memory::new(Tree {
         folders: [Path::new("/").to_path_buf(), folder.to_path_buf()].into(),
         names: [(folder.join(name(1)), 1), (folder.join(name(2)), 2)].into(),
         contents: [(1, Arc::clone(older)), (2, Arc::new(content))].into(),
-    };
-    let candidates = Candidates::new(folder);
-    find(&Memory::new(tree), &candidates).expect("the older is whole").expect("there are two")
+    })
+}
+
+fn find_beside(content: Vec<u8>, older: &Arc<Vec<u8>>) -> Newest {
+    let candidates = Candidates::new(Path::new(FOLDER));
+    find(&folder_with(content, older), &candidates).expect("the older is whole").expect("there are two")
+}
+
+/// The global step of the checkpoint that a run continues from if it verifies the tensors while it loads them.
+fn step_found_while_loading(content: Vec<u8>, older: &Arc<Vec<u8>>) -> u64 {
+    let storage = Arc::new(folder_with(content, older));
+    let opened = RunBuilder::open_to_verify_later(Path::new(FOLDER), Policy::default(), storage);
+    let mut builder = opened.expect("the older is whole");
+    loop {
+        let checkpoint = builder.checkpoint().expect("there are two");
+        let step = checkpoint.position.global_step;
+        let parts = checkpoint.state.iter().map(|(_, value)| read_tensors(value));
+        let loaded = parts.collect::<Result<Vec<()>, ReadError>>().map(drop);
+        match loaded.and_then(|()| builder.verify_rest()) {
+            Ok(()) => return step,
+            Err(error) => builder = builder.without_damaged(&error).expect("the older is whole"),
+        }
+    }
+}
+
+fn read_tensors(value: &Value) -> Result<(), ReadError> {
+    match value {
+        Value::Tensor(tensor) => tensor.to_bytes().map(drop),
+        Value::Dict(dict) | Value::OrderedDict(dict) => {
+            dict.iter().try_for_each(|(_, value)| read_tensors(value))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the damage was noticed. Noticed, the older one is found and the reason is said; unnoticed, nothing that is
@@ -52,7 +83,10 @@ fn every_bit_flipped() {
     for bit in 0..content.len() * 8 {
         let mut damaged = content.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        noticed += usize::from(is_noticed(&find_beside(damaged, &older), &whole, &format!("bit {bit}")));
+        let found = find_beside(damaged.clone(), &older);
+        noticed += usize::from(is_noticed(&found, &whole, &format!("bit {bit}")));
+        let step = step_found_while_loading(damaged, &older);
+        assert_eq!(step, found.checkpoint.position.global_step, "bit {bit}, verified while loading");
     }
     let all = content.len() * 8;
     println!("{noticed} of {all} flipped bits are noticed, and the others change nothing that is loaded");
