@@ -55,6 +55,11 @@ impl ReadError {
     pub fn io(path: &Path, source: io::Error) -> ReadError {
         Flaw::from(source).at(path)
     }
+
+    /// Whether the file itself is at fault: it is damaged, missing or unreadable. An older file may be whole.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, ReadError::Corrupt { .. } | ReadError::Io { .. } | ReadError::NotFound { .. })
+    }
 }
 
 /// An error without its path, inside the parsers.

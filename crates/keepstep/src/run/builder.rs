@@ -1,16 +1,16 @@
 //! Opening a run in two steps, finding the checkpoint and starting from it: a loop can do its own checks in between.
 
-use super::mirroring::Mirroring;
+use super::compare::compare;
+use super::remotes::{attach, fetch};
 use super::replay::Replay;
 use super::saver::Saver;
 use super::writer::Writer;
 use super::{Notice, Policy, Resume, Run, RunError, Status};
 use crate::checkpoint::{Checkpoint, Metrics, run_id};
-use crate::identity::{Identity, differences};
+use crate::identity::Identity;
 use crate::journal::{self, JOURNAL, Journal};
 use crate::name::BEST_MODEL;
 use crate::position::{Length, Plan, Position};
-use crate::remote::{Facts, Fetched, Remote, RemoteError};
 use crate::store::{self, Candidates, Disk, Newest, Skipped, Source, Storage, Store};
 use keepstep_pt::ReadError;
 use std::path::{Path, PathBuf};
@@ -323,120 +323,6 @@ fn open_store(folder: &Path, storage: &Arc<dyn Storage>) -> Result<Option<Store>
         return Ok(None);
     }
     Ok(Some(Store::open(folder, Arc::clone(storage))?))
-}
-
-/// Brings a later checkpoint from the remotes into the folder, whose lock is held from then on. A rewind to a remote's
-/// checkpoint becomes one to the file that came from there.
-fn fetch(
-    folder: &Path,
-    policy: &mut Policy,
-    storage: &Arc<dyn Storage>,
-    store: &mut Option<Store>,
-) -> Result<Fetched, RunError> {
-    let mut all = Fetched::default();
-    let is_rewind = matches!(policy.resume, Resume::Rewind(_));
-    let remote = policy.remote.as_ref().map(|policy| &policy.remote).filter(|_| !is_rewind);
-    let mut remotes: Vec<Arc<dyn Remote>> = policy.resume_remote.iter().chain(remote).cloned().collect();
-    if policy.resume == Resume::Never {
-        remotes.clear();
-    }
-    for remote in remotes {
-        let is_source = policy.resume_remote.as_ref().is_some_and(|source| Arc::ptr_eq(source, &remote));
-        let there = remote.newest()?;
-        let Some(there) = there else {
-            if is_source {
-                let (url, what) =
-                    (remote.url().to_owned(), "there is no checkpoint to resume from".to_owned());
-                return Err(RemoteError::Unusable { url, what }.into());
-            }
-            continue;
-        };
-        let none = Source::None;
-        let source = if let Resume::Newest(source) = &policy.resume { source } else { &none };
-        // A source that is missing is an error later. A folder of damaged files is what the remote is for.
-        let here = store::find(&**storage, &Candidates::new(folder).with_source(source));
-        let here = here.ok().flatten().map(|found| found.checkpoint.position.global_step);
-        let here = here.filter(|_| !is_rewind);
-        if here.is_some_and(|here| here >= there) {
-            continue;
-        }
-        if store.is_none() {
-            *store = Some(Store::open(folder, Arc::clone(storage))?);
-        }
-        let fetched = remote.fetch(folder, here)?;
-        let is_checkpoint = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "pt");
-        if let (true, Some(path)) = (is_rewind && is_source, fetched.files.iter().find(is_checkpoint)) {
-            policy.resume = Resume::Rewind(Source::Path(path.clone()));
-        }
-        all.files.extend(fetched.files);
-        all.notes.extend(fetched.notes);
-    }
-    Ok(all)
-}
-
-/// Becomes the writer of the remote.
-fn attach(
-    policy: &Policy,
-    id: &str,
-    folder: &Path,
-    position: Position,
-) -> Result<Option<Mirroring>, RunError> {
-    let Some(link) = &policy.remote else { return Ok(None) };
-    let rewound_to = matches!(policy.resume, Resume::Rewind(_)).then_some(position.global_step);
-    let is_new = policy.resume == Resume::Never;
-    let mirror = link.remote.attach(&Facts { rewound_to, is_new, ..Facts::new(id, folder) })?;
-    // A checkpoint that is here alone is copied with the next save.
-    let pushed = (position.global_step > 0).then_some(position.global_step);
-    Ok(Some(Mirroring::new(mirror, link.clone(), pushed)))
-}
-
-/// Refuses a checkpoint of another run.
-fn compare(
-    found: &Newest,
-    identity: &Identity,
-    plan: &Plan,
-    policy: &Policy,
-    notes: &mut Vec<Notice>,
-) -> Result<(), RunError> {
-    let (path, saved) = (found.path.clone(), &found.checkpoint);
-    let mut differences = differences(&saved.identity.config, &identity.config);
-    if saved.identity.seed != identity.seed && !differences.iter().any(|difference| difference.key == "seed")
-    {
-        let (saved, configured) = (Some(saved.identity.seed.to_string()), Some(identity.seed.to_string()));
-        differences.push(crate::identity::Difference { key: "seed".to_owned(), saved, configured });
-    }
-    if saved.objective != policy.objective {
-        let (saved, configured) = (Some(saved.objective.to_string()), Some(policy.objective.to_string()));
-        differences.push(crate::identity::Difference { key: "best".to_owned(), saved, configured });
-    }
-    if !differences.is_empty() {
-        return Err(RunError::Config { path, differences });
-    }
-    if let Some(difference) = saved.identity.input_difference(identity) {
-        return Err(RunError::Input { path, difference });
-    }
-    if saved.identity.numerics != identity.numerics {
-        if !policy.allow_other_numerics {
-            let (saved, found) = (saved.identity.numerics, identity.numerics);
-            return Err(RunError::Numerics { path, saved, found });
-        }
-        let (saved, found) = (saved.identity.numerics, identity.numerics);
-        notes.push(Notice::OtherNumerics { saved, found });
-    }
-    let numbers = [
-        ("steps_per_epoch", saved.plan.steps_per_epoch, plan.steps_per_epoch),
-        (
-            "gradient_accumulation_steps",
-            saved.plan.gradient_accumulation_steps,
-            plan.gradient_accumulation_steps,
-        ),
-    ];
-    for (what, saved, found) in numbers {
-        if saved != found {
-            return Err(RunError::Plan { path, what, saved, found });
-        }
-    }
-    Ok(())
 }
 
 /// Copies the run's best model into the folder if it is missing there and can be found.

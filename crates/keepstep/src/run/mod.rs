@@ -1,10 +1,12 @@
 //! A run: combines position, store and journal for any training loop.
 
 mod builder;
+mod compare;
 mod error;
 mod mirroring;
 mod notice;
 mod policy;
+mod remotes;
 mod replay;
 mod saver;
 mod saves;

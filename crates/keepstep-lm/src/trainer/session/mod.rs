@@ -1,6 +1,7 @@
 //! One session of a run, from its current position to its end or to a request to stop.
 
 mod open;
+mod prepared;
 mod pushes;
 mod samples;
 mod saves;

@@ -1,6 +1,7 @@
 //! Opening a session: all checks, the checkpoint, and the first writes to the run's folder.
 
 use super::Session;
+use super::prepared::Prepared;
 use crate::config::Config;
 use crate::import::resume::take_over;
 use crate::trainer::clock::Clock;
@@ -9,17 +10,15 @@ use crate::trainer::corpus_record;
 use crate::trainer::disk_need::{DiskNeed, check_file_size};
 use crate::trainer::dry_run::checkpoint_bytes;
 use crate::trainer::error::TrainError;
-use crate::trainer::learner::{Learner, engine_spec, restore};
-use crate::trainer::memory::Memory;
+use crate::trainer::learner::{Learner, engine_spec};
 use crate::trainer::observer::{Observer, PlanReport, ResumeReport};
 use crate::trainer::run_spec::{self, RunSpec};
 use crate::trainer::sampler::Sampler;
-use crate::trainer::{groups, precision, tensorboard};
+use crate::trainer::{precision, tensorboard};
 use keepstep::position::Plan;
 use keepstep::run::{Policy, Resume, RunBuilder};
 use keepstep::store::Storage;
-use keepstep_model::gpt2::layout::initial_parameters;
-use keepstep_model::train::train_state::TrainState;
+use keepstep_model::train::state_dict::StateDictError;
 use keepstep_text::corpus::Corpus;
 use keepstep_text::tokenizer::Tokenizer;
 use std::path::PathBuf;
@@ -46,41 +45,26 @@ impl<'a> Session<'a> {
         let (remote, resume_remote) = (control.remote.clone(), control.resume_remote.clone());
         let has_remote = remote.is_some();
         let policy = Policy { remote, resume_remote, ..run_spec::policy(config, resume) };
-        let builder = RunBuilder::open_on(&folder, policy, storage)?;
-        let saved = builder.checkpoint().map(|checkpoint| checkpoint.identity.config.clone());
-        let completed = config.with_saved(saved.as_ref());
-        let config: &Config = &completed;
-        let spec = RunSpec::find(config, builder.path().zip(builder.checkpoint()), observer, &stop)?;
-        let plan = spec.check(&builder, &folder)?;
-        let identity = spec.identity();
-        let RunSpec { precision, support, files, tokenizer, corpus, initial, stored, model, sizes, .. } =
-            spec;
-        Memory::new(config, &model).check()?;
-        let layout = model.layout();
-        let is_new = builder.checkpoint().is_none();
-        let mut train_state = if is_new && initial.is_none() {
-            TrainState::new(layout, initial_parameters(&model, config.seed))
-        } else {
-            TrainState::zeros(layout)
+        let mut builder = RunBuilder::open_to_verify_later(&folder, policy, storage)?;
+        let prepared = loop {
+            let damage = match Prepared::load(config, &builder, &folder, observer, &stop) {
+                Ok(prepared) => match builder.verify_rest() {
+                    Ok(()) => break prepared,
+                    Err(damage) => damage,
+                },
+                Err(TrainError::State { source: StateDictError::Read { source, .. }, .. })
+                    if source.is_damage() =>
+                {
+                    source
+                }
+                Err(error) => return Err(error),
+            };
+            builder = builder.without_damaged(&damage)?;
         };
-        let path = builder.path().unwrap_or(&folder).to_path_buf();
-        let state = |source| TrainError::State { path: path.clone(), source };
-        let groups = groups::stored_or_configured(Some(&stored), &config.optimizer, &train_state.layout)
-            .map_err(state)?;
-        if let (Some(initial), true) = (&initial, is_new) {
-            let notes = initial.notes(config, &tokenizer);
-            let loaded = notes.and_then(|notes| {
-                let layout = Arc::clone(&train_state.layout);
-                initial.load(&layout, train_state.parameters.get_mut())?;
-                Ok(notes)
-            });
-            let wrong = |source| TrainError::Hub { path: initial.path().to_path_buf(), source };
-            loaded.map_err(wrong)?.iter().for_each(|note| observer.note(note));
-        }
-        let schedule = run_spec::schedule(config, &plan);
-        if let Some(checkpoint) = builder.checkpoint() {
-            restore(&mut train_state, checkpoint, &groups, &schedule).map_err(state)?;
-        }
+        let Prepared { config: completed, spec, plan, groups, schedule, train_state } = prepared;
+        let config: &Config = &completed;
+        let identity = spec.identity();
+        let RunSpec { precision, support, files, tokenizer, corpus, model, sizes, .. } = spec;
         let engine_spec = engine_spec(config, &model, precision);
         let learner = Learner::new(config, &engine_spec, schedule, groups, train_state)?;
         let len_bytes = checkpoint_bytes(config, &model, &identity, &plan);
