@@ -155,6 +155,16 @@ fn torch_environment(torch: &Path, name: &str, probe: &str, packages: &[&str]) -
     install(python, &folder, probe, packages)
 }
 
+/// What `keepstep push`, `pull` and `relay` call. `kaggle` needs `six` and does not ask for it.
+const UPLOADERS: [&str; 4] = ["kagglehub==1.0.3", "kaggle==2.2.5", "six==1.17.0", "huggingface_hub==2.4.0"];
+
+/// The Python of an environment that has the packages of Kaggle and Hugging Face, made at the first call.
+pub(crate) fn uploaders_python() -> Result<PathBuf, String> {
+    let probe = "import kagglehub, kagglesdk, six, huggingface_hub, importlib.metadata as m; \
+                 assert [m.version(p) for p in ('kagglehub', 'kaggle', 'huggingface_hub')] == ['1.0.3', '2.2.5', '2.4.0']";
+    environment("uploaders-1", probe, &UPLOADERS)
+}
+
 /// The TensorBoard that the tests read event files with.
 pub(crate) const TENSORBOARD: &str = "2.21.0";
 

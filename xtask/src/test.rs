@@ -35,6 +35,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         machine::debian("chromium", &["chromium"])?;
         tests.env("KEEPSTEP_CHROMIUM", "chromium");
         tests.env("KEEPSTEP_ARM_PROGRAM", arm::program()?);
+        tests.env("KEEPSTEP_UPLOADERS_PYTHON", machine::uploaders_python()?);
         tests.env("KEEPSTEP_TENSORBOARD_PYTHON", machine::tensorboard_python()?);
         if all_torch {
             tests.env("KEEPSTEP_OLD_TORCH_PYTHON", machine::old_torch_python()?);

@@ -80,6 +80,9 @@ pub(crate) enum Command {
     Push(PushArguments),
     /// Copy a run from such a place into a folder
     Pull(PullArguments),
+    /// Run a notebook on Kaggle again and again until its run is complete
+    #[command(after_help = RELAY)]
+    Relay(RelayArguments),
     /// Compare two checkpoints value by value (exit status 1 if they differ)
     Diff {
         /// The first .pt file
@@ -184,11 +187,15 @@ pub(crate) enum StepIs {
 pub(crate) struct PushArguments {
     /// The run's folder (`output_dir`)
     pub(crate) run: PathBuf,
-    /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER
+    /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///FOLDER,
+    /// kaggle://datasets/OWNER/SLUG, or with --best hf://OWNER/NAME (a model repository)
     pub(crate) url: String,
     /// Copy only best_model.pt and the tokenizer
     #[arg(long)]
     pub(crate) best: bool,
+    /// The Python that has kagglehub or huggingface_hub (default: the one that runs keepstep, or python3)
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) python: Option<PathBuf>,
     /// Become the only writer there, even if a session that writes there has not ended
     #[arg(long)]
     pub(crate) take_over: bool,
@@ -199,11 +206,51 @@ pub(crate) struct PushArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArguments {
-    /// Where from: the URL that the run was pushed to
+    /// Where from: the URL that the run was pushed to, or kaggle://notebooks/OWNER/SLUG for a notebook's output
     pub(crate) url: String,
     /// The folder to write to
     pub(crate) dir: PathBuf,
+    /// The Python that has kagglehub, for kaggle:// (default: the one that runs keepstep, or python3)
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) python: Option<PathBuf>,
     /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const RELAY: &str = "\
+FOLDER has a notebook or a script and its kernel-metadata.json: what `kaggle kernels push` takes. The notebook trains
+into a folder below /kaggle/working, resumes from /kaggle/input, and ends in time (session_time_limit or --time-limit).
+
+Each session is a new version of the notebook, with the output of the one before among its inputs. When a session has
+ended, relay reads the status.json that it left. It starts another one only if the session made progress with the same
+run. It stops when the run is complete (exit status 0), after --max-sessions sessions (75), or with a sentence when a
+session failed, made no progress, or trained another run (1). relay can be killed at any time: the session goes on, and
+the same command continues. It uses your `kaggle` program (pip install kaggle) and your credentials.";
+
+#[derive(Debug, Args)]
+pub(crate) struct RelayArguments {
+    /// The folder with kernel-metadata.json and the notebook
+    pub(crate) folder: PathBuf,
+    /// Number of sessions to start at most, counted over all calls of this command
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_sessions: u64,
+    /// The run's folder in the notebook's output, if it has several runs
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) run: Option<String>,
+    /// Let Kaggle end each session after this much time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) session_limit: Option<keepstep_lm::config::TimeSpan>,
+    /// Leave the notebook's inputs as they are: it pushes and pulls a dataset itself
+    #[arg(long)]
+    pub(crate) no_attach: bool,
+    /// Time between two questions whether the session has ended [default: 2m]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) poll: Option<keepstep_lm::config::TimeSpan>,
+    /// The kaggle program (default: the one on the PATH, or that of the Python that runs keepstep)
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) kaggle: Option<PathBuf>,
+    /// Print JSON at the end
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -20,6 +20,12 @@ pub(crate) fn command_line() -> Vec<String> {
     line.into_iter().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
+/// The Python that runs this program, if it was started as `python -m keepstep`.
+pub(crate) fn python() -> Option<OsString> {
+    let words = PROGRAM.get()?;
+    words.iter().any(|word| word == "-m").then(|| words.first().cloned()).flatten()
+}
+
 /// A command that starts the program once more, still without arguments.
 pub(crate) fn program() -> io::Result<Command> {
     match PROGRAM.get().and_then(|words| words.split_first()) {

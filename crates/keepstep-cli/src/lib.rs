@@ -4,6 +4,7 @@
 //! package runs it too.
 
 mod arguments;
+mod bundle;
 mod checkpoints;
 mod commands;
 mod continuation;
@@ -13,6 +14,7 @@ mod hints;
 mod invocation;
 mod output;
 mod progress;
+mod python;
 mod remote;
 mod signals;
 mod table;

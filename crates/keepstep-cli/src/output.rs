@@ -34,3 +34,8 @@ pub(crate) fn stderr_width() -> usize {
     let size = terminal_size::terminal_size_of(io::stderr());
     size.map_or(80, |(terminal_size::Width(width), _)| usize::from(width.max(1)))
 }
+
+/// Whether standard error is a terminal.
+pub(crate) fn is_terminal() -> bool {
+    io::IsTerminal::is_terminal(&io::stderr())
+}

@@ -7,16 +7,22 @@ use crate::failure::Failure;
 pub(super) enum Destination {
     /// `s3://`, `gs://`, `az://`, `https://` and `file://`: a store of objects.
     ObjectStore,
+    /// `kaggle://`: a dataset, or a notebook's output.
+    Kaggle,
+    /// `hf://`: a model repository.
+    HuggingFace,
 }
 
 /// The schemes, for messages.
-const KNOWN: &str = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER";
+const KNOWN: &str = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///FOLDER or kaggle://datasets/OWNER/SLUG";
 
 impl Destination {
     /// The kind of place that a URL names.
     pub(super) fn parse(url: &str) -> Result<Destination, Failure> {
         let scheme = url.split_once("://").map(|(scheme, _)| scheme);
         match scheme {
+            Some("kaggle") => Ok(Destination::Kaggle),
+            Some("hf") => Ok(Destination::HuggingFace),
             Some("s3" | "gs" | "az" | "file" | "https" | "http") => Ok(Destination::ObjectStore),
             _ => {
                 Err(Failure::new(2, format!("{url}: this is no place to push to or pull from; use {KNOWN}")))

@@ -10,10 +10,12 @@ mod generate;
 mod history;
 mod import;
 mod inspect;
+mod kaggle;
 mod list;
 mod prove;
 mod pull;
 mod push;
+mod relay;
 mod report;
 mod train;
 mod verify;
@@ -38,6 +40,7 @@ pub(crate) fn run(command: Command) -> Result<u8, Failure> {
         Command::Report { run, out } => report::run(&run, &out).map(|()| status::DONE),
         Command::Verify { path } => verify::run(&path).map(|()| status::DONE),
         Command::Push(arguments) => push::run(&arguments).map(|()| status::DONE),
+        Command::Relay(arguments) => relay::run(&arguments),
         Command::Pull(arguments) => pull::run(&arguments).map(|()| status::DONE),
         Command::Diff { left, right } => {
             diff::run(&left, &right).map(|same| if same { status::DONE } else { status::DIFFERENT })

@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
-/// The name of the file.
-const NAME: &str = "corpus.sha256";
+/// The name of the list of a corpus's files in a run's folder.
+pub const CORPUS_RECORD: &str = "corpus.sha256";
 
 /// The largest number of files in a list. Longer lists are not written.
 const MOST_FILES: usize = 100_000;
@@ -24,7 +24,7 @@ pub(crate) fn write(folder: &Path, files: &[SourceFile]) -> io::Result<()> {
         return Ok(());
     }
     let text = lines(files);
-    let path = folder.join(NAME);
+    let path = folder.join(CORPUS_RECORD);
     if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
         return Ok(());
     }
@@ -34,7 +34,7 @@ pub(crate) fn write(folder: &Path, files: &[SourceFile]) -> io::Result<()> {
 /// Describes the change since the list in one of the folders was written. Returns `None` if there is no list or no
 /// change.
 pub(crate) fn change(folders: &[&Path], files: &[SourceFile]) -> Option<String> {
-    let read = |folder: &&Path| std::fs::read_to_string(folder.join(NAME)).ok();
+    let read = |folder: &&Path| std::fs::read_to_string(folder.join(CORPUS_RECORD)).ok();
     let old = folders.iter().find_map(read)?;
     compare(&old, &lines(files))
 }

@@ -203,6 +203,7 @@ pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
         save_steps: config.save_steps,
         max_checkpoints: config.max_checkpoints,
         resume,
+        status_file: true,
         allow_other_numerics: config.allow_other_numerics,
         status_file: config.remote.url.is_some(),
         ..Policy::default()

@@ -1,5 +1,7 @@
 //! `keepstep push`: copy a run to a place that outlives this machine. One file for each kind of place.
 
+mod hugging_face;
+mod kaggle;
 #[cfg(feature = "remote")]
 mod object_store;
 
@@ -9,6 +11,8 @@ use crate::failure::Failure;
 
 pub(crate) fn run(arguments: &PushArguments) -> Result<(), Failure> {
     match Destination::parse(&arguments.url)? {
+        Destination::Kaggle => kaggle::push(arguments),
+        Destination::HuggingFace => hugging_face::push(arguments),
         #[cfg(feature = "remote")]
         Destination::ObjectStore => object_store::push(arguments),
         #[cfg(not(feature = "remote"))]

@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, reason = "there is no crate to reach it from")]
 
+pub mod local_server;
+
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;

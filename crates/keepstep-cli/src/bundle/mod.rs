@@ -1,0 +1,78 @@
+//! The files of a run that a resume needs, in one folder: what is given to a place that takes whole folders, and what
+//! comes back from it.
+
+mod contents;
+mod install;
+mod manifest;
+mod stage;
+
+pub(crate) use contents::{Contents, find_folder};
+pub(crate) use install::{Installed, install, present, refuse_other};
+pub(crate) use manifest::{MANIFEST, Manifest};
+pub(crate) use stage::{Staged, stage};
+
+use crate::failure::Failure;
+use keepstep::journal::JOURNAL;
+use keepstep::name::{BEST_MODEL, Name};
+use keepstep::run::STATUS_FILE;
+use keepstep_lm::trainer::CORPUS_RECORD;
+use keepstep_text::tokenizer::TOKENIZER_FILE;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The small files of a run that travel with its checkpoints.
+const SMALL_FILES: [&str; 4] = [TOKENIZER_FILE, CORPUS_RECORD, JOURNAL, STATUS_FILE];
+
+/// Whether a file of this name is a checkpoint of a run.
+fn is_checkpoint(name: &str) -> bool {
+    name == BEST_MODEL || Name::parse(name).is_some()
+}
+
+/// A hidden folder next to `path`, on the same file system. It goes away with the value, and the next call removes what
+/// a killed process has left.
+#[derive(Debug)]
+pub(crate) struct SideFolder {
+    folder: tempfile::TempDir,
+    /// Held as long as the folder is in use.
+    _lock: File,
+}
+
+impl SideFolder {
+    /// Makes the folder. `purpose` is part of its name.
+    pub(crate) fn new(path: &Path, purpose: &str) -> Result<SideFolder, Failure> {
+        let whole = std::path::absolute(path).map_err(|error| Failure::at(path, &error))?;
+        let parent = whole.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let failed = |error: io::Error| Failure::at(&parent, &error);
+        std::fs::create_dir_all(&parent).map_err(failed)?;
+        let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let prefix = format!(".{name}.{purpose}-");
+        sweep(&parent, &prefix);
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent).map_err(failed)?;
+        let lock = File::open(folder.path()).map_err(failed)?;
+        // Without locks, another process may take the folder for one that was left.
+        let _ = lock.try_lock();
+        Ok(SideFolder { folder, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Makes an empty folder inside.
+    pub(crate) fn make(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = self.path().join(name);
+        std::fs::create_dir(&path).map_err(|error| Failure::at(&path, &error))?;
+        Ok(path)
+    }
+}
+
+/// Removes folders whose process has ended.
+fn sweep(parent: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(prefix);
+        if is_ours && File::open(entry.path()).is_ok_and(|folder| folder.try_lock().is_ok()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+"""Calls kagglehub for `keepstep push` and `keepstep pull`: one request as JSON on standard input, one answer as JSON."""
+
+import json
+import os
+import re
+import sys
+import time
+
+# The answer alone goes to standard output. In its test environment, kagglehub prints requests with their headers.
+ANSWER = os.fdopen(os.dup(1), "w")
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+# Downloads come from the server. Inside Kaggle and Colab, kagglehub would attach an input instead, and ignore the folder.
+os.environ["DISABLE_KAGGLE_CACHE"] = os.environ["DISABLE_COLAB_CACHE"] = "true"
+os.environ.setdefault("KAGGLEHUB_VERBOSITY", "error")
+
+MANIFEST = "keepstep.json"
+
+
+def main():
+    request = json.load(sys.stdin)
+    try:
+        import kagglehub
+    except ImportError as error:
+        kind = "missing" if error.name == "kagglehub" else "other"
+        return {"error": {"kind": kind, "text": f"{error}"}}
+    try:
+        from kagglehub.config import get_kaggle_credentials
+
+        if request["action"] == "upload" or request.get("credentials"):
+            if get_kaggle_credentials() is None:
+                return {"error": {"kind": "credentials"}}
+        return ACTIONS[request["action"]](kagglehub, request)
+    except Exception as error:  # whatever it is, it becomes a sentence
+        return {"error": explain(error)}
+
+
+def look(kagglehub, request):
+    """What a dataset holds: nothing, files of others, or a bundle of keepstep with this manifest."""
+    try:
+        path = kagglehub.dataset_download(request["handle"], MANIFEST, output_dir=request["folder"])
+    except Exception as error:
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", None)
+        # Kaggle answers 403 for what does not exist, so that nobody learns what exists.
+        if status in (403, 404) and "GetDataset" in str(getattr(response, "url", "")):
+            return {"exists": False}
+        if status == 404:
+            return {"exists": True, "manifest": None}
+        raise
+    with open(path, encoding="utf-8") as file:
+        return {"exists": True, "manifest": file.read()}
+
+
+def upload(kagglehub, request):
+    """Makes a new version of a dataset and waits until Kaggle has it."""
+    before = version(request["handle"])
+    kagglehub.dataset_upload(request["handle"], request["folder"], version_notes=request["notes"])
+    try:
+        return wait(request, before or 0)
+    except Exception as error:
+        # The files are there. What could not be checked is reported.
+        return {"checked": False, "reason": explain(error)["text"]}
+
+
+def version(handle):
+    """The current version of a dataset, or None."""
+    from kagglehub.clients import build_kaggle_client
+    from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
+
+    request = ApiGetDatasetRequest()
+    request.owner_slug, request.dataset_slug = handle.split("/")[:2]
+    try:
+        with build_kaggle_client() as client:
+            return client.datasets.dataset_api_client.get_dataset(request).current_version_number
+    except Exception as error:
+        if getattr(getattr(error, "response", None), "status_code", None) in (403, 404):
+            return None
+        raise
+
+
+def wait(request, before):
+    """Waits until the new version is ready, and lists its files with their sizes."""
+    from kagglehub.clients import build_kaggle_client
+    from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetStatusRequest, ApiListDatasetFilesRequest
+
+    owner, slug = request["handle"].split("/")
+    end, pause = time.monotonic() + request["wait_seconds"], 1.0
+    with build_kaggle_client() as client:
+        datasets = client.datasets.dataset_api_client
+        while True:
+            query = ApiGetDatasetStatusRequest()
+            query.owner_slug, query.dataset_slug = owner, slug
+            status = datasets.get_dataset_status(query).status.name
+            if status in ("FAILED", "DELETED"):
+                return {"error": {"kind": "other", "text": f"Kaggle could not process the files (status {status})"}}
+            made = version(request["handle"]) or 0
+            if status == "READY" and made > before:
+                break
+            if time.monotonic() > end:
+                return {"checked": False, "reason": f"Kaggle is still processing the files (status {status})"}
+            time.sleep(pause)
+            pause = min(pause * 1.5, 15.0)
+        sizes, token = {}, ""
+        while True:
+            query = ApiListDatasetFilesRequest()
+            query.owner_slug, query.dataset_slug, query.dataset_version_number = owner, slug, made
+            query.page_size, query.page_token = 200, token
+            page = datasets.list_dataset_files(query)
+            sizes.update({file.name: file.total_bytes for file in page.dataset_files})
+            token = page.next_page_token
+            if not token:
+                return {"checked": True, "version": made, "sizes": sizes}
+
+
+def download(kagglehub, request):
+    """Downloads a dataset or a notebook's output into a folder."""
+    call = kagglehub.dataset_download if request["kind"] == "dataset" else kagglehub.notebook_output_download
+    call(request["handle"], output_dir=request["folder"])
+    return {}
+
+
+def explain(error):
+    """An error as kind, status and text, without secrets."""
+    import requests
+
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = scrub(" ".join(lines)) or type(error).__name__
+    if status is not None:
+        return {"kind": "http", "status": status, "text": text}
+    if isinstance(error, (requests.ConnectionError, requests.Timeout)):
+        return {"kind": "network", "text": text}
+    if type(error).__name__ == "UnauthenticatedError":
+        return {"kind": "credentials"}
+    return {"kind": "other", "text": text}
+
+
+def scrub(text):
+    """Takes out what a URL carries behind its path, and the values of credentials."""
+    text = re.sub(r"\?[^\s'\")]+", "?...", text)
+    for name in ("KAGGLE_KEY", "KAGGLE_API_TOKEN"):
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "...")
+    return text[:600]
+
+
+ACTIONS = {"look": look, "upload": upload, "download": download}
+json.dump(main(), ANSWER)
+ANSWER.close()

@@ -1,0 +1,244 @@
+//! `keepstep push` and `pull` through the real kagglehub, against a server of ours. `cargo xtask test` makes the
+//! environment and names it in KEEPSTEP_UPLOADERS_PYTHON.
+
+use crate::support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::local_server::{LocalServer, uploaders_python};
+use support::{Lab, damage, expect, hash, newest, program, said};
+
+const URL: &str = "kaggle://datasets/ann/gpt-run";
+const KEY: &str = "key-of-ann-5f2c";
+
+/// Kaggle as a server of ours.
+pub(crate) struct Server(pub(crate) LocalServer);
+
+impl Server {
+    pub(crate) fn start(lab: &Lab, environment: &[(&str, String)]) -> Server {
+        Server(LocalServer::start(lab, "kaggle", environment))
+    }
+
+    /// Lets the packages that a command calls talk to this server.
+    pub(crate) fn serve(&self, command: &mut Command) {
+        command.env("KEEPSTEP_TEST_KAGGLE", self.0.url());
+        command.env("PYTHONPATH", LocalServer::folder("kaggle")).env("HOME", &self.0.home);
+        command.env("KAGGLE_USERNAME", "ann").env("KAGGLE_KEY", KEY);
+        for name in ["KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "KAGGLE_KERNEL_RUN_TYPE"] {
+            command.env_remove(name);
+        }
+    }
+
+    fn command(&self, words: &[&str], folder: &Path) -> Command {
+        let mut command = program();
+        self.serve(&mut command);
+        command.args(words).arg("--python").arg(uploaders_python()).current_dir(folder);
+        command
+    }
+
+    /// What was called, and the version notes of each dataset.
+    pub(crate) fn calls(&self) -> Value {
+        serde_json::from_slice(&self.0.get("/calls")).expect("JSON")
+    }
+
+    pub(crate) fn faults(&self, faults: &[&str]) {
+        self.0.faults(faults);
+    }
+}
+
+fn root(lab: &Lab) -> PathBuf {
+    lab.path("corpus.txt").parent().expect("the lab's folder").to_path_buf()
+}
+
+/// A lab with a run that was stopped at global step 5.
+fn stopped() -> Lab {
+    let lab = Lab::new();
+    expect(lab.train("run").args(["--stop-at", "5"]), 75);
+    lab
+}
+
+/// No command may print the key or a signed URL, or leave a folder behind.
+fn check_traces(lab: &Lab, output: &Output) {
+    let whole = format!("{}{}", String::from_utf8_lossy(&output.stdout), said(output));
+    assert!(!whole.contains(KEY) && !whole.contains("SIGNED-SECRET"), "{whole}");
+    let left: Vec<_> =
+        fs::read_dir(root(lab)).expect("the lab").flatten().map(|entry| entry.file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{left:?}");
+}
+
+/// The JSON in what a command printed.
+pub(crate) fn json_in(text: &str) -> Value {
+    let (start, end) = (text.find('{').expect("JSON"), text.rfind('}').expect("JSON"));
+    serde_json::from_str(&text[start..=end]).expect("JSON")
+}
+
+fn run_checked(lab: &Lab, command: &mut Command, status: i32) -> String {
+    let output = expect(command, status);
+    check_traces(lab, &output);
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), said(&output))
+}
+
+#[test]
+#[ignore = "needs kagglehub: cargo xtask test"]
+fn a_run_goes_through_a_dataset_and_ends_in_the_same_bytes() {
+    let lab = stopped();
+    let server = Server::start(&lab, &[]);
+    let root = root(&lab);
+    server.faults(&["status:BLOBS_RECEIVED"]);
+    let text = run_checked(&lab, &mut server.command(&["push", "run", URL], &root), 0);
+    assert!(
+        text.contains("Pushed epoch 2, step 3, global step 5 of 12") && text.contains("version 1"),
+        "{text}"
+    );
+    run_checked(&lab, &mut server.command(&["pull", URL, "fresh"], &root), 0);
+    let there = newest(&lab.path("run"));
+    assert_eq!(hash(&newest(&lab.path("fresh"))), hash(&there));
+    for name in ["best_model.pt", "journal.jsonl", "status.json", "corpus.sha256"] {
+        assert_eq!(hash(&lab.path("fresh").join(name)), hash(&lab.path("run").join(name)), "{name}");
+    }
+    assert!(!lab.path("fresh/keepstep.json").exists() && !lab.path("fresh/.complete").exists());
+
+    // The fresh folder goes on to the bytes of an uninterrupted run, and back again through the next version.
+    expect(&mut lab.train("fresh"), 0);
+    let straight = lab.straight("straight");
+    let fresh = lab.checkpoints("fresh");
+    let later = fresh.iter().filter(|(name, _)| support::global_step(name).is_some_and(|step| step > 5));
+    assert!(later.clone().count() >= 4);
+    for (name, hash) in later {
+        assert_eq!(straight.get(name), Some(hash), "{name}");
+    }
+    run_checked(&lab, &mut server.command(&["push", "fresh", URL], &root), 0);
+    // kagglehub gives no notes to the first version.
+    let notes = server.calls()["notes"]["ann/gpt-run"][1].clone();
+    assert!(
+        notes.as_str().is_some_and(|notes| notes.contains("epoch 3, step 10, global step 12 of 12")),
+        "{notes}"
+    );
+    // The first folder is behind: what is new is added.
+    let text = run_checked(&lab, &mut server.command(&["pull", URL, "run"], &root), 0);
+    assert!(text.contains("Pulled"), "{text}");
+    assert_eq!(hash(&newest(&lab.path("run"))), hash(&newest(&lab.path("fresh"))));
+    assert_eq!(hash(&lab.path("run/best_model.pt")), straight["best_model.pt"]);
+    expect(program().arg("verify").arg(lab.path("run")), 0);
+    let text = run_checked(&lab, &mut server.command(&["pull", URL, "run"], &root), 0);
+    assert!(text.contains("nothing was changed"), "{text}");
+    // An older version is later than nothing, and is not forced upon a folder that is ahead.
+    let older = format!("{URL}/versions/1");
+    run_checked(&lab, &mut server.command(&["pull", &older, "old"], &root), 0);
+    assert_eq!(hash(&newest(&lab.path("old"))), hash(&there));
+    let text = run_checked(&lab, &mut server.command(&["push", "old", URL], &root), 1);
+    assert!(text.contains("later than 5"), "{text}");
+    let text = run_checked(
+        &lab,
+        &mut server.command(&["push", "run", URL, "--best", "--json", "--take-over"], &root),
+        0,
+    );
+    let answer: Value = json_in(&text);
+    assert_eq!((&answer["version"], &answer["checked"]), (&json!(3), &json!(true)));
+    assert_eq!(answer["checkpoint"], "best_model.pt");
+}
+
+#[test]
+#[ignore = "needs kagglehub: cargo xtask test"]
+fn other_runs_and_files_are_never_hidden_or_mixed() {
+    let lab = stopped();
+    let server = Server::start(&lab, &[]);
+    let root = root(&lab);
+    run_checked(&lab, &mut server.command(&["push", "run", URL], &root), 0);
+    expect(lab.train("other").args(["--set", "seed=8", "--stop-at", "5"]), 75);
+    let text = run_checked(&lab, &mut server.command(&["push", "other", URL], &root), 1);
+    assert!(text.contains("holds the run") && text.contains("--take-over"), "{text}");
+    let before = lab.checkpoints("other");
+    let text = run_checked(&lab, &mut server.command(&["pull", URL, "other"], &root), 1);
+    assert!(text.contains("choose another folder"), "{text}");
+    assert_eq!(lab.checkpoints("other"), before);
+    fs::create_dir(lab.path("photos")).expect("a folder");
+    fs::write(lab.path("photos/cat.jpg"), "a cat").expect("a file");
+    let text = run_checked(&lab, &mut server.command(&["pull", URL, "photos"], &root), 1);
+    assert!(text.contains("choose an empty one"), "{text}");
+    // A dataset that someone filled by hand.
+    let script = "import kagglehub, sys; kagglehub.dataset_upload('ann/corpus', sys.argv[1])";
+    let mut by_hand = Command::new(uploaders_python());
+    server.serve(&mut by_hand);
+    expect(by_hand.args(["-c", script]).arg(lab.path("photos")), 0);
+    let text =
+        run_checked(&lab, &mut server.command(&["push", "run", "kaggle://datasets/ann/corpus"], &root), 1);
+    assert!(text.contains("keepstep did not push"), "{text}");
+    // A damaged newest checkpoint never goes out.
+    damage(&newest(&lab.path("run")));
+    let text =
+        run_checked(&lab, &mut server.command(&["push", "run", "kaggle://datasets/ann/second"], &root), 0);
+    assert!(text.contains("is damaged and left out") && text.contains("global step 4 of 12"), "{text}");
+}
+
+#[test]
+#[ignore = "needs kagglehub: cargo xtask test"]
+fn every_failure_of_a_push_is_a_sentence() {
+    let lab = stopped();
+    let server = Server::start(&lab, &[]);
+    let root = root(&lab);
+    let push = || server.command(&["push", "run", URL], &root);
+    let refused = |command: &mut Command, part: &str| {
+        let text = run_checked(&lab, command, 1);
+        assert!(text.contains(part) && !text.contains("Traceback"), "{part}: {text}");
+    };
+    // A connection that breaks in the middle is resumed by kagglehub.
+    server.faults(&["put:cut"]);
+    run_checked(&lab, &mut push(), 0);
+    // One that breaks when the server forgets how much it has: kagglehub reports success, and we do not.
+    server.faults(&["put:cut", "check:500"]);
+    refused(&mut push(), "the upload is incomplete");
+    server.faults(&["put:503"]);
+    refused(&mut push(), "503");
+    server.faults(&["status:FAILED"]);
+    refused(&mut push(), "could not process");
+    server.faults(&["ListDatasetFiles:500"]);
+    let text = run_checked(&lab, &mut push(), 0);
+    assert!(text.contains("could not be checked"), "{text}");
+    server.faults(&["StartBlobUpload:403"]);
+    refused(&mut push(), "403");
+    server.faults(&["DownloadDataset:500"]);
+    refused(&mut push(), "500");
+    refused(push().env("KAGGLE_KEY", "wrong"), "not accepted (401)");
+    refused(push().env_remove("KAGGLE_KEY"), "found no credentials");
+    refused(&mut server.command(&["push", "run", "kaggle://datasets/bob/gpt"], &root), "403");
+    refused(push().env("KEEPSTEP_TEST_KAGGLE", "http://127.0.0.1:9"), "the network failed");
+    // The newest version that is complete is still there.
+    server.faults(&["download:flip"]);
+    refused(&mut server.command(&["pull", URL, "fresh"], &root), "kagglehub failed");
+    server.faults(&["download:damaged"]);
+    refused(&mut server.command(&["pull", URL, "fresh"], &root), "the download is damaged");
+    server.faults(&["download:cut"]);
+    refused(&mut server.command(&["pull", URL, "fresh"], &root), "fail");
+    server.faults(&["GetDataset:404"]);
+    refused(&mut server.command(&["pull", URL, "fresh"], &root), "does not exist (404)");
+    assert!(!lab.path("fresh").exists());
+    run_checked(&lab, &mut server.command(&["pull", URL, "fresh"], &root), 0);
+}
+
+#[test]
+fn a_python_without_kagglehub_is_told_what_to_install() {
+    let lab = Lab::new();
+    expect(lab.train("run").args(["--stop-at", "1"]), 75);
+    // It finds no packages at all.
+    let python = lab.path("bare");
+    fs::write(&python, "#!/bin/sh\nexec python3 -I -S \"$@\"\n").expect("a script");
+    expect(Command::new("chmod").arg("+x").arg(&python), 0);
+    let mut push = program();
+    push.args(["push"]).arg(lab.path("run")).args([URL, "--python"]).arg(&python);
+    let text = run_checked(&lab, &mut push, 1);
+    assert!(text.contains("has no kagglehub") && text.contains("-m pip install kagglehub"), "{text}");
+    let mut push = program();
+    push.args(["push"]).arg(lab.path("run")).args([URL, "--python", "/nowhere/python"]);
+    assert!(run_checked(&lab, &mut push, 1).contains("give a Python with --python"));
+    for url in [
+        "kaggle://datasets/ann",
+        "kaggle://datasets/ann/gpt/versions/2",
+        "kaggle://notebooks/ann/gpt",
+        "kaggle:x",
+    ] {
+        expect(program().arg("push").arg(lab.path("run")).arg(url), 2);
+    }
+}
