@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use support::local_server::uploaders_python;
 use support::{Lab, expect, hash, newest, program, said};
 
-/// What a session does: at most 4 updates, from its input if it has one.
+/// What a session does: at most 5 updates, from its input if it has one.
 const SCRIPT: &str = r#"
 import os, pathlib, subprocess
 
-words = [os.environ["KEEPSTEP"], "train", os.environ["CONFIG"], "--set", "output_dir=run", "--stop-after", "4"]
+words = [os.environ["KEEPSTEP"], "train", os.environ["CONFIG"], "--set", "output_dir=run", "--stop-after", "5"]
 for folder in sorted(pathlib.Path(os.environ["INPUT"]).glob("*/run")):
     words += ["--resume", str(folder)]
 print("a line of the session's log", flush=True)
@@ -81,7 +81,7 @@ fn a_training_of_days_ends_in_the_bytes_of_one_session() {
     let relay = Relay::new();
     // The bound holds over calls, and a second relay is refused while one is at work.
     let said = relay.run(&["--max-sessions", "1"], 75);
-    assert!(said.contains("Stopped by --max-sessions 1 at global step 4 of 12"), "{said}");
+    assert!(said.contains("Stopped by --max-sessions 1 at global step 5 of 12"), "{said}");
     let mut killed = relay.command(&["--max-sessions", "3"]).spawn().expect("it starts");
     let end = Instant::now() + Duration::from_secs(60);
     while relay.started() < 2 {
@@ -140,8 +140,8 @@ fn no_session_follows_one_that_did_not_help() {
     let said = relay.run(&[], 1);
     assert!(said.contains("did not attach ann/gpt-days/1"), "{said}");
     let said = relay.run(&[], 1);
-    assert!(said.contains("made no progress: it ended at global step 4, and began at 4"), "{said}");
-    // The input is the version at global step 4 again: two sessions to the end.
+    assert!(said.contains("made no progress: it ended at global step 5, and began at 5"), "{said}");
+    // The input is the version at global step 5 again: two sessions to the end.
     let before = relay.started();
     let said = relay.run(&[], 0);
     assert!(said.contains("The run is complete at global step 12"), "{said}");

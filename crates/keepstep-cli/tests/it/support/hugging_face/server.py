@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not name.startswith("ann/"):
                 return self.answer(403, {"error": "no rights here"})
             if name in REPOSITORIES:
-                return self.answer(409, {"error": "You already created this model repo"})
+                return self.answer(409, {"error": "You already created this model repo", "url": f"{here}/{name}"})
             assert request["visibility"] == "private", request
             REPOSITORIES[name] = {}
             return self.answer(200, {"url": f"{here}/{name}"})
