@@ -205,7 +205,6 @@ pub(crate) fn policy(config: &Config, resume: Resume) -> Policy {
         resume,
         status_file: true,
         allow_other_numerics: config.allow_other_numerics,
-        status_file: config.remote.url.is_some(),
         ..Policy::default()
     }
 }
