@@ -15,6 +15,7 @@ from ._errors import Error, LockedError, MismatchError, NotFiniteError, RankErro
 from ._stopping import EarlyStopping
 
 if TYPE_CHECKING:
+    from ._copies import pull, push
     from ._prove import prove
     from ._run import Run
     from ._track import as_state
@@ -33,9 +34,11 @@ __all__ = [
     "__version__",
     "as_state",
     "prove",
+    "pull",
+    "push",
 ]
 
-_LAZY = {"Run": "_run", "as_state": "_track", "prove": "_prove"}
+_LAZY = {"Run": "_run", "as_state": "_track", "prove": "_prove", "pull": "_copies", "push": "_copies"}
 
 
 def __getattr__(name: str) -> Any:

@@ -53,13 +53,21 @@ def look(kagglehub, request):
 
 def upload(kagglehub, request):
     """Makes a new version of a dataset and waits until Kaggle has it."""
-    before = version(request["handle"])
+    before = version_if_known(request["handle"])
     kagglehub.dataset_upload(request["handle"], request["folder"], version_notes=request["notes"])
     try:
-        return wait(request, before or 0)
+        return wait(request, before)
     except Exception as error:
         # The files are there. What could not be checked is reported.
         return {"checked": False, "reason": explain(error)["text"]}
+
+
+def version_if_known(handle):
+    """The current version of a dataset. 0 if there is none, or this kagglehub has no such function."""
+    try:
+        return version(handle) or 0
+    except Exception:
+        return 0
 
 
 def version(handle):

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 pub(super) fn pull(arguments: &PullArguments) -> Result<(), Failure> {
-    let PullArguments { url, dir, json } = arguments;
+    let PullArguments { url, dir, json, .. } = arguments;
     let bar = Arc::new(TransferBar::new("Pulling"));
     let place = open(url)?.with_progress(Arc::<TransferBar>::clone(&bar));
     let pulled = place.pull(dir);

@@ -11,7 +11,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 pub(super) fn push(arguments: &PushArguments) -> Result<(), Failure> {
-    let PushArguments { run, url, best, take_over, json } = arguments;
+    let PushArguments { run, url, best, take_over, json, .. } = arguments;
     if remote::is_url(&run.to_string_lossy()) {
         return Err(Failure::new(2, format!("{}: give the run's folder first, then the URL", run.display())));
     }
