@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ._errors import UsageError
 from ._ranks import Ranks
@@ -230,32 +229,20 @@ class Gradients:
         group = self._total.group(result.device)
         slices: dict[tuple[int, int], torch.Tensor] = {}
         for round_ in range(max(len(shape) for shape in shapes)):
-            have = [len(shape) > round_ for shape in shapes]
-            received = result.new_empty(sum(have) * per)
-            source = mine[round_].vectors[at] if have[rank] else result.new_empty(0)
-            with self._ranks.waiting("the reduction of gradients"):
-                dist.all_to_all_single(
-                    received,
-                    source,
-                    [per if it else 0 for it in have],
-                    [per if have[rank] else 0] * size,
-                    group=group,
-                )
-            self._total.count(result, (size - 1) * per if have[rank] else 0, 0)
-            place = 0
-            for other in range(size):
-                if have[other]:
-                    slices[other, round_] = received[place : place + per]
-                    place += per
+            have = [other for other, shape in enumerate(shapes) if len(shape) > round_]
+            for other in have:
+                slices[other, round_] = result.new_empty(per)
+            source = mine[round_].vectors[at] if rank in have else None
+            self._total.swap(source, [slices.get((other, round_)) for other in range(size)], group)
         start = rank * per
         tree = _Tree(self._full, lambda _: self._layout.within(at, start, start + per), lambda _: None)
         for other, shape in enumerate(shapes):
             for number, (first, level) in enumerate(shape):
                 tree.add(_Sum(first, level, masks[other][number], [slices[other, number]]))
         total = tree.close()
-        with self._ranks.waiting("the reduction of gradients"):
-            dist.all_gather_into_tensor(result, total.vectors[0], group=group)
-        self._total.count(result, (size - 1) * per, self._layout.lengths[at])
+        result[start : start + per] = total.vectors[0]
+        self._total.spread(result, group)
+        self._total.ring_bytes += 2 * (size - 1) / size * self._layout.lengths[at] * result.element_size()
         return total.mask
 
     def check(self) -> None:

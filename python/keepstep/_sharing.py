@@ -330,11 +330,8 @@ class _Joining(Saver):
 
 
 def _ddp_hook(holder: list[FixedSum], bucket: Any) -> Any:
-    """DDP's communication hook. It blocks here: blocking in a continuation of a future would hang."""
-    buffer = bucket.buffer()
-    future: Any = torch.futures.Future(devices=None if buffer.device.type == "cpu" else [buffer.device])
-    future.set_result(holder[0].all_reduce(buffer))
-    return future
+    """DDP's communication hook."""
+    return holder[0].later(bucket.buffer())
 
 
 def _short(value: Any) -> str:

@@ -9,11 +9,13 @@ import atexit
 import hashlib
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import tempfile
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,62 @@ def straight(size: int, folder: Path, **options: Any) -> dict[str, str]:
     """Runs to the end and returns the hashes."""
     assert train(size, folder, **options) == [0] * size
     return files(folder)
+
+
+@dataclass
+class Killed:
+    """What a series of kills has shown."""
+
+    kills: int = 0
+    stops: int = 0
+    """Processes that got SIGSTOP."""
+    runs: int = 0
+    """Runs that were completed."""
+    named: int = 0
+    """Times that a process which was left named the right rank."""
+    slowest: float = 0.0
+    """Seconds until the others had ended, at most."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kills} processes killed, {self.stops} stopped, in {self.runs} runs; the rank was named {self.named} times; "
+            f"the others ended within {self.slowest:.1f} s"
+        )
+
+
+def kill_at_random(folder: Path, signals: int, seed: int, sizes: list[int], expected: dict[str, str], **options: Any) -> Killed:
+    """Kills or stops one process of a session at random instants, over changing numbers of processes.
+
+    A run goes on until it is complete, then its files are compared and another begins.
+    """
+    times, found = random.Random(seed), Killed()
+    while found.kills + found.stops < signals:
+        run = folder / f"run{found.runs}"
+        while True:
+            size, began = times.choice(sizes), folder / "began"
+            began.unlink(missing_ok=True)
+            job = Job(size, run, options | {"announce": str(began), "rank_timeout": 4})
+            while not began.exists() and any(process.exitcode is None for process in job.processes):
+                time.sleep(0.01)
+            time.sleep(times.uniform(0.0, 1.0))
+            rank, stops = times.randrange(size), size > 1 and times.random() < 0.4
+            lives = all(process.exitcode is None for process in job.processes)
+            if lives and found.kills + found.stops < signals:
+                job.signal(rank, signal.SIGSTOP if stops else signal.SIGKILL)
+                since = time.monotonic()
+                others = [other for other in range(size) if other != rank]
+                for other in others:
+                    job.processes[other].join(60)
+                    text = job.log(other)
+                    assert job.processes[other].exitcode in (0, 1, 70), f"rank {other} of {size} still runs (seed {seed})\n{text}"
+                found.slowest = max(found.slowest, time.monotonic() - since)
+                found.named += any(f"rank {rank} has" in job.log(other) for other in others)
+                found.kills, found.stops = found.kills + (not stops), found.stops + stops
+                job.kill()
+                continue
+            codes = job.wait()
+            assert codes == [0] * size, f"{codes} (seed {seed})\n" + "\n".join(map(job.log, range(size)))
+            break
+        found.runs += 1
+        assert files(run) == expected, f"run {found.runs}, after {found} (seed {seed})"
+    return found

@@ -58,7 +58,8 @@ class Net(nn.Module):
 def main(folder: str, how: str = "elastic", accumulate: int = 5, samples: int = 69, width: int = 16, **options: Any) -> int:
     torch.set_num_threads(1)
     stop_at, stop_rank = options.pop("stop_at", None), options.pop("stop_rank", 0)
-    every = options.pop("every", False)
+    every, epochs, announce = options.pop("every", False), options.pop("epochs", 2), options.pop("announce", None)
+    batch, workers = options.pop("batch", 3), options.pop("workers", 0)
     sleep, trouble = options.pop("sleep", 0.0), options.pop("trouble", {})
     rank = int(os.environ.get("RANK", "0"))
     trouble = trouble if trouble.get("rank") == rank else {}
@@ -68,9 +69,9 @@ def main(folder: str, how: str = "elastic", accumulate: int = 5, samples: int = 
     else:
         ends_at = None
     config = {"lr": 1e-2, "width": width} | trouble.get("config", {})
-    run = keepstep.Run(folder, config=config, seed=7, distributed=True, elastic=how == "elastic", **settings)
+    run = keepstep.Run(folder, config=config, seed=7, distributed=True, elastic="elastic" in how, **settings)
     size = samples + trouble.get("samples", 0)
-    data = run.data(Noisy(size), batch_size=3, epochs=2, gradient_accumulation_steps=accumulate, num_workers=0)
+    data = run.data(Noisy(size), batch_size=batch, epochs=epochs, gradient_accumulation_steps=accumulate, num_workers=workers)
     model: Any = Net(width)
     if trouble.get("batch_norm"):
         model.norm = nn.BatchNorm1d(width)
@@ -81,7 +82,7 @@ def main(folder: str, how: str = "elastic", accumulate: int = 5, samples: int = 
     inner = model
     if how == "stock":
         Sharing._hook = lambda self, module: None
-    if how in ("ddp", "stock") and run.world_size > 1:
+    if how in ("ddp", "stock", "elastic ddp") and run.world_size > 1:
         model = nn.parallel.DistributedDataParallel(model, find_unused_parameters=not every)
     if how == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
@@ -95,7 +96,9 @@ def main(folder: str, how: str = "elastic", accumulate: int = 5, samples: int = 
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config["lr"], total_steps=data.total_steps)
     run.track(model=model, optimizer=optimizer, scheduler=scheduler)
     for x, y, index in data:
-        rare = every or (how in ("elastic", "plain", "ddp") and int(index[0]) % 7 == 0)
+        if announce is not None and run.rank == 0:
+            open(announce, "w").close()
+        rare = every or (how not in ("stock", "fsdp") and int(index[0]) % 7 == 0)
         loss = nn.functional.mse_loss(model(x, rare), y)
         (loss / run.window * (run.world_size if how == "stock" else 1)).backward()
         run.record(loss, count=len(y))

@@ -37,6 +37,8 @@ usage: cargo xtask COMMAND
                          and torch's own savers
   bench resume-peers [usual] [trainer] [lightning] [keepstep]
                          the same interrupted run in the usual notebook loop, HF Trainer, Lightning and keepstep
+  bench distributed [PROCESSES...]
+                         the fixed sum of gradients over 1, 2, 3 and 4 processes next to stock DDP, with gloo
   soak kill-loop [--kills N] [--seed N]
                          SIGKILL, 10,000 times, of a process that saves, rotates and moves the best
   soak crash-states [--states N] [--seed N] [--round N]

@@ -33,6 +33,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
     match arguments.split_first() {
         Some((name, rest)) if name == "python" => return python::overhead(rest),
         Some((name, rest)) if name == "resume-peers" => return python::peers(rest),
+        Some((name, rest)) if name == "distributed" => return python::distributed(rest),
         _ => {}
     }
     let mut chosen = Vec::new();

@@ -12,3 +12,8 @@ pub(super) fn overhead(arguments: &[String]) -> Result<(), String> {
 pub(super) fn peers(arguments: &[String]) -> Result<(), String> {
     run(python::bench(&machine::peers_python()?, "peers.py")?.args(arguments))
 }
+
+/// The sum of gradients over processes, next to stock DDP.
+pub(super) fn distributed(arguments: &[String]) -> Result<(), String> {
+    run(python::bench(&machine::package_python()?, "distributed.py")?.args(arguments))
+}
