@@ -65,12 +65,18 @@ class Watch:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._put()
-        self._thread = threading.Thread(target=self._run, name="keepstep ranks", daemon=True)
+        self._looked = time.monotonic()
+        """When the store answered last."""
+        self._threads = [
+            threading.Thread(target=each, name="keepstep ranks", daemon=True) for each in (self._run, self._guard)
+        ]
         atexit.register(self._ends)
 
     def start(self) -> None:
         """Starts the thread, once every process has put its first sign."""
-        self._thread.start()
+        self._looked = time.monotonic()
+        for thread in self._threads:
+            thread.start()
 
     def at(self, place: str) -> None:
         """Notes where this process is, for messages of the others."""
@@ -131,6 +137,7 @@ class Watch:
             try:
                 self._put()
                 self._look()
+                self._looked = time.monotonic()
                 text = self._judge()
             except Exception:  # noqa: BLE001 -- any failure of the store means the same
                 text = self._store_is_gone() if self._waiting is not None else None
@@ -138,6 +145,17 @@ class Watch:
                     continue
             if text is not None and not self._stop.is_set():
                 self._give_up(text)
+
+    def _guard(self) -> None:
+        """Where the store's machine is cut off, its answer never comes, and the other thread waits for it."""
+        while not self._stop.wait(INTERVAL):
+            late = time.monotonic() - self._looked
+            if late > self._silence + 3 * INTERVAL and self._left is None:
+                self._give_up(f"{self._store_is_gone()}, for {late:.0f} seconds")
+
+    @property
+    def _silence(self) -> float:
+        return min(SILENCE, self.timeout)
 
     def _put(self) -> None:
         with self._lock:
@@ -157,9 +175,8 @@ class Watch:
     def _judge(self) -> str | None:
         """Returns the sentence about the process that is lost, or None."""
         now, waiting = time.monotonic(), self._waiting
-        silence = min(SILENCE, self.timeout)
         for rank, sign in self._signs.items():
-            if sign.left is None and now - sign.seen > silence:
+            if sign.left is None and now - sign.seen > self._silence:
                 return f"rank {rank} has given no sign of life for {now - sign.seen:.0f} seconds: it is stopped or its machine is gone"
         if waiting is None:
             return None
@@ -178,9 +195,11 @@ class Watch:
         return "the store that the processes met in does not answer: the process or machine that keeps it is gone"
 
     def _give_up(self, text: str) -> None:
-        self.leave(text)
         sys.stderr.write(f"keepstep, rank {self.rank}: {text}. What was saved is valid; start the run again to continue\n")
         sys.stderr.flush()
+        last_word = threading.Thread(target=self.leave, args=(text,), daemon=True)
+        last_word.start()
+        last_word.join(2 * INTERVAL)
         os._exit(70)
 
     def _ends(self) -> None:

@@ -6,6 +6,7 @@ They meet as under torchrun: in a store that the test keeps, so that any of them
 from __future__ import annotations
 
 import atexit
+import ctypes
 import hashlib
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,11 @@ def child(environment: dict[str, str], log: str, folder: str, options: dict[str,
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.environ.update(environment)
+    namespace = environment.get("KEEPSTEP_NAMESPACE")
+    if namespace is not None:
+        with open(f"/run/netns/{namespace}") as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0x40000000) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
     import ranks_loop
 
     code = 1
@@ -52,7 +59,9 @@ def child(environment: dict[str, str], log: str, folder: str, options: dict[str,
 class Job:
     """The processes of one session."""
 
-    def __init__(self, size: int, folder: Path, options: dict[str, Any]) -> None:
+    def __init__(
+        self, size: int, folder: Path, options: dict[str, Any], network: Callable[[int], dict[str, str]] = lambda rank: {}
+    ) -> None:
         self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.folder = Path(tempfile.mkdtemp(prefix="keepstep-ranks-"))
         self.processes: list[Any] = []
@@ -66,6 +75,7 @@ class Job:
                 "TORCHELASTIC_USE_AGENT_STORE": "True",
                 "KEEPSTEP_SAY": "1",
                 "GLOO_SOCKET_IFNAME": "lo",
+                **network(rank),
             }
             arguments = (environment, str(self.folder / f"{rank}.log"), str(folder), options)
             process = _context.Process(target=child, args=arguments)
