@@ -1,11 +1,11 @@
-"""Resuming next to what people use: the usual notebook loop, Hugging Face's Trainer, Lightning, and keepstep.
+"""Resuming next to what people use: the usual notebook loop, Hugging Face's Trainer and Lightning, with keepstep and without.
 
 Each trains the same small model on the same samples: 3 epochs, dropout, random masking in the dataset, two workers.
 Once straight, and once killed in the middle of epoch 2 and started again. Printed is what the second run did
 differently from the first: samples of epoch 2 that its weights have seen twice or never, the largest difference of a
 weight, and the mean loss that it reports.
 
-    python peers.py [usual] [trainer] [lightning] [keepstep]
+    python peers.py [usual] [trainer] [lightning] [keepstep] [exact-trainer] [exact-lightning]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,15 @@ def usual(folder: Path, log: Log) -> None:
     result(folder, model, mean)
 
 
-def trainer(folder: Path, log: Log) -> None:
+def trainer(folder: Path, log: Log, exact: bool = False) -> None:
     """Hugging Face's Trainer, resumed as its documentation says."""
     import transformers
 
-    class Logged(transformers.Trainer):
+    base = transformers.Trainer
+    if exact:
+        from keepstep.transformers import ExactTrainer as base
+
+    class Logged(base):
         def training_step(self, model: Any, inputs: Any, *rest: Any, **given: Any) -> Any:
             log.step(self.state.global_step, inputs.pop("index"))
             return super().training_step(model, inputs, *rest, **given)
@@ -146,7 +151,7 @@ def trainer(folder: Path, log: Log) -> None:
     result(folder, model, output.training_loss)
 
 
-def lightning(folder: Path, log: Log) -> None:
+def lightning(folder: Path, log: Log, exact: bool = False) -> None:
     """Lightning, resumed by ``ckpt_path="last"``."""
     import logging
 
@@ -177,11 +182,19 @@ def lightning(folder: Path, log: Log) -> None:
 
     pl.seed_everything(SEED, workers=True, verbose=False)
     module = Module()
+    loader: Any = torch.utils.data.DataLoader(Texts(), BATCH, shuffle=True, num_workers=2)
+    callbacks: list[Any] = []
+    plugins: list[Any] = []
+    if exact:
+        from keepstep.lightning import DurableCheckpointIO, ExactCheckpoint, ExactLoader, ExactResume
+
+        ModelCheckpoint, loader = ExactCheckpoint, ExactLoader(loader, SEED)
+        callbacks, plugins = [ExactResume()], [DurableCheckpointIO()]
     saver = ModelCheckpoint(folder / "lightning", every_n_train_steps=SAVE, save_top_k=-1, save_last=True)
-    loader = torch.utils.data.DataLoader(Texts(), BATCH, shuffle=True, num_workers=2)
     fitter = pl.Trainer(
         max_epochs=EPOCHS,
-        callbacks=[saver],
+        callbacks=[*callbacks, saver],
+        plugins=plugins,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -216,8 +229,22 @@ def keepstep(folder: Path, log: Log) -> None:
     result(folder, model, torch.load(second, weights_only=True)["train_loss"])
 
 
-TOOLS = {"usual": usual, "trainer": trainer, "lightning": lightning, "keepstep": keepstep}
-NAMES = {"usual": "the usual notebook loop", "trainer": "HF Trainer", "lightning": "Lightning", "keepstep": "keepstep"}
+TOOLS = {
+    "usual": usual,
+    "trainer": trainer,
+    "exact-trainer": partial(trainer, exact=True),
+    "lightning": lightning,
+    "exact-lightning": partial(lightning, exact=True),
+    "keepstep": keepstep,
+}
+NAMES = {
+    "usual": "the usual notebook loop",
+    "trainer": "HF Trainer",
+    "exact-trainer": "HF Trainer with keepstep",
+    "lightning": "Lightning",
+    "exact-lightning": "Lightning with keepstep",
+    "keepstep": "keepstep",
+}
 
 
 def session(tool: str, folder: Path, kill: bool) -> None:

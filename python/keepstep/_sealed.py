@@ -37,16 +37,15 @@ def staging(root: str) -> str:
 
 def sync(path: str | os.PathLike[str]) -> None:
     """Makes a file's content, or a folder's list of names, durable."""
-    if os.path.isdir(path):
-        if os.name == "nt":  # Windows cannot open a folder
-            return
+    if not os.path.isdir(path):
+        with open(path, "r+b" if os.access(path, os.W_OK) else "rb") as file:
+            os.fsync(file.fileno())
+    elif os.name != "nt":  # Windows cannot open a folder
         descriptor = os.open(path, os.O_RDONLY)
-    else:
-        descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def seal(folder: str, state: dict[str, Any]) -> None:

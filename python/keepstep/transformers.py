@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -79,6 +80,8 @@ class ExactTrainerMixin(_Base):
     _exact_save_is_held = False
     _exact_began = 0.0
     _exact_seconds_before = 0.0
+    _exact_window: tuple[int, float, int, dict[str, Any]] = (-1, 0.0, 0, {})
+    """The global step in which the last accumulation window began, and the sums as they were then."""
     _exact_is_continued = False
 
     # -- resuming
@@ -198,7 +201,8 @@ class ExactTrainerMixin(_Base):
         saved, self._exact_restored = self._exact_restored, None
         if saved is None or "tr_loss" not in saved:
             return
-        self._tr_loss = torch.tensor(saved["tr_loss"], device=self.args.device)
+        losses = saved["tr_loss"]
+        self._tr_loss = torch.tensor(losses[self.args.process_index % len(losses)], device=self.args.device)
         self._total_loss_scalar = saved["total_loss"]
         self._globalstep_last_logged = saved["last_logged"]
         self._exact_seconds_before = saved["seconds"]
@@ -268,6 +272,7 @@ class ExactTrainerMixin(_Base):
 
     def get_batch_samples(self, *given: Any, **named: Any) -> Any:
         result = super().get_batch_samples(*given, **named)
+        self._exact_window = (self.state.global_step, self.current_flos, self.state.num_input_tokens_seen, self._exact_sums())
         self._exact_seed()
         return result
 
@@ -317,6 +322,13 @@ class ExactTrainerMixin(_Base):
         self.accelerator.wait_for_everyone()
         best = self.state.best_model_checkpoint
         self._exact_saving, self._exact_push = staging(root), None
+        began, flos, tokens, sums = self._exact_window
+        is_inside = began == self.state.global_step
+        now = (self.current_flos, self.state.num_input_tokens_seen)
+        if is_inside:  # a signal, say: a resume makes the whole window again
+            self.current_flos, self.state.num_input_tokens_seen = flos, tokens
+        else:
+            sums = self._exact_sums()
         try:
             super()._save_checkpoint(model, trial)
         finally:
@@ -324,14 +336,18 @@ class ExactTrainerMixin(_Base):
         # Trainer looked for the best checkpoint in the folder in which this one is made.
         best_path = os.path.join(root, f"{_PREFIX}-{self.state.best_global_step}")
         self.state.best_model_checkpoint = best_path if best_path == final or os.path.isdir(best_path) else best
+        # Each process has a sum of its own.
+        sums["tr_loss"] = self.accelerator.gather(sums["tr_loss"].reshape(1)).tolist()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self.state.save_to_json(os.path.join(made, _STATE_FILE))
-            seal(made, self._exact_state())
+            seal(made, self._exact_state(sums))
             publish(made, final)
             self._exact_rotate(root)
             tidy(root)
         self.accelerator.wait_for_everyone()
+        if is_inside:
+            self.current_flos, self.state.num_input_tokens_seen = now[0] - flos, now[1]
         if self._exact_push is not None:
             super()._push_from_checkpoint(final)
 
@@ -342,16 +358,22 @@ class ExactTrainerMixin(_Base):
         else:
             super()._push_from_checkpoint(checkpoint_folder)
 
-    def _exact_state(self) -> dict[str, Any]:
-        attributes = {name: getattr(self, name) for name in self.exact_attributes if hasattr(self, name)}
+    def _exact_sums(self) -> dict[str, Any]:
+        """Returns copies of what is summed up from one log to the next; waits for no device."""
+        attributes = {name: deepcopy(getattr(self, name)) for name in self.exact_attributes if hasattr(self, name)}
         return {
-            "global_step": self.state.global_step,
-            "data": self._exact_identity(self._exact_loader) if self._exact_loader is not None else {},
-            "tr_loss": self._tr_loss.item(),
+            "tr_loss": self._tr_loss.clone(),
             "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
-            "seconds": self._exact_seconds_before + time.monotonic() - self._exact_began,
             "attributes": attributes,
+        }
+
+    def _exact_state(self, sums: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **sums,
+            "global_step": self.state.global_step,
+            "data": self._exact_identity(self._exact_loader) if self._exact_loader is not None else {},
+            "seconds": self._exact_seconds_before + time.monotonic() - self._exact_began,
         }
 
     def _exact_rotate(self, root: str) -> None:

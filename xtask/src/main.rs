@@ -35,8 +35,11 @@ usage: cargo xtask COMMAND
   bench python [loop] [save] [resume]
                          what the Python package costs per micro-batch, per save and at a resume, next to a bare loop
                          and torch's own savers
-  bench resume-peers [usual] [trainer] [lightning] [keepstep]
-                         the same interrupted run in the usual notebook loop, HF Trainer, Lightning and keepstep
+  bench resume-peers [usual] [trainer] [exact-trainer] [lightning] [exact-lightning] [keepstep]
+                         the same interrupted run in the usual notebook loop, HF Trainer and Lightning without keepstep
+                         and with it, and keepstep
+  bench crash-trainers [POINTS]
+                         crashes at every file event of HF Trainer and Lightning, without keepstep and with it
   bench distributed [PROCESSES...]
                          the fixed sum of gradients over 1, 2, 3 and 4 processes next to stock DDP, with gloo
   soak kill-loop [--kills N] [--seed N]

@@ -21,7 +21,7 @@ KILLS = [4, pytest.param(LONG, marks=pytest.mark.soak, id="long")]
 """Numbers of kills: for the short form, and for the long one of `cargo xtask soak pytorch`."""
 
 
-def in_child(session: Callable[[], Any]) -> int:
+def in_child(session: Callable[[], Any], quiet: bool = False) -> int:
     """Runs `session` in a forked process; returns its exit status, or minus the signal that ended it."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -34,7 +34,8 @@ def in_child(session: Callable[[], Any]) -> int:
         except SystemExit as error:
             status = int(error.code or 0)
         except BaseException:
-            traceback.print_exc()
+            if not quiet:
+                traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def test_rotation_and_the_best(straight: tuple[Path, Any], tmp_path: Path) -> No
     options: dict[str, Any] = {"limit": 2, "save_steps": 1, "eval_steps": 1, "logging_steps": 1}
     options |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
     names = []
-    for folder, stops in ((tmp_path / "one", []), (tmp_path / "two", [2, 5, 7])):
+    for folder, stops in ((tmp_path / "one", []), (tmp_path / "two", [2, 6])):
         for stop in stops:
             train(folder, stop, **options)
         trainer = tiny_trainer.trainer(folder, workers=2, **options)
@@ -170,13 +171,36 @@ def test_early_stopping_goes_on_and_stays(tmp_path: Path) -> None:
     options: dict[str, Any] = {"save_steps": 1, "eval_steps": 1}
     options |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
     ends = []
-    for folder, stops in ((tmp_path / "one", []), (tmp_path / "two", [1, 2, 3, 4])):
+    for folder, stops in ((tmp_path / "one", []), (tmp_path / "two", [1, 2])):
         for stop in [*stops, None, None]:
             patience = transformers.EarlyStoppingCallback(2, early_stopping_threshold=10.0)
             train(folder, stop, callbacks=[patience], **options)
         ends.append(end(folder))
     # The first is the best by far: patience ends at the third, and a session after that adds nothing.
     assert ends[0] == ends[1] and ends[0][0] == "checkpoint-3"
+
+
+class SaveInside(transformers.TrainerCallback):
+    """Saves inside a window, as Trainer does on a signal, and dies."""
+
+    trainer: Any = None
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 4:
+            self.trainer._save_checkpoint(self.trainer.model, None)
+            os._exit(3)
+
+
+def test_saved_inside_a_window(straight: tuple[Path, Any], tmp_path: Path) -> None:
+    def session() -> None:
+        callback = SaveInside()
+        callback.trainer = tiny_trainer.trainer(tmp_path, callbacks=[callback], logging_steps=3)
+        callback.trainer.train()
+
+    assert in_child(session) == 3
+    whole = train(tmp_path / "whole", logging_steps=3)
+    output = train(tmp_path, logging_steps=3)
+    assert output.training_loss == whole.training_loss and end(tmp_path) == end(tmp_path / "whole")
 
 
 class SlowDisk(ExactTrainer):

@@ -81,6 +81,7 @@ def fit(
     accumulate: int = 5,
     save_last: bool = False,
     extra: Any = (),
+    ends: bool = True,
     **settings: Any,
 ) -> Module:
     """Fits a `Module` whose checkpoints are in `folder`, for 3 epochs of 12 micro-batches."""
@@ -109,5 +110,6 @@ def fit(
         trainer.fit(module, ExactLoader(data, 7), ExactLoader(held_out, 8), ckpt_path=path, weights_only=False)
     else:
         trainer.fit(module, data, held_out, ckpt_path=path, weights_only=False)
-    trainer.save_checkpoint(folder / "end.ckpt")
+    if ends:
+        trainer.save_checkpoint(folder / "end.ckpt")
     return module

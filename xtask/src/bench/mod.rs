@@ -34,6 +34,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
         Some((name, rest)) if name == "python" => return python::overhead(rest),
         Some((name, rest)) if name == "resume-peers" => return python::peers(rest),
         Some((name, rest)) if name == "distributed" => return python::distributed(rest),
+        Some((name, rest)) if name == "crash-trainers" => return python::crashes(rest),
         _ => {}
     }
     let mut chosen = Vec::new();

@@ -17,3 +17,8 @@ pub(super) fn peers(arguments: &[String]) -> Result<(), String> {
 pub(super) fn distributed(arguments: &[String]) -> Result<(), String> {
     run(python::bench(&machine::package_python()?, "distributed.py")?.args(arguments))
 }
+
+/// Crashes at every file event of other people's trainers, with keepstep and without.
+pub(super) fn crashes(arguments: &[String]) -> Result<(), String> {
+    run(python::bench(&machine::peers_python()?, "crashes.py")?.args(arguments))
+}
