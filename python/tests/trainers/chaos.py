@@ -44,8 +44,9 @@ class BeginFit(Callback):
 
     step = 0
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.step = trainer.global_step
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        # A run that is complete never starts.
+        self.step = checkpoint["global_step"]
 
 
 def weights(module: torch.nn.Module, folder: Path) -> str:
@@ -152,10 +153,11 @@ def contents(folder: Path) -> dict[str, tuple[int, Any]]:
     return found
 
 
-def table(place: Path, limit: int | None = None) -> str:
-    """Returns the table of all tools."""
+def table(place: Path, limit: int | None = None, only: str = "") -> str:
+    """Returns the table of all tools, or of those whose name begins with `only`."""
     lines = ["| | crash points | pass | resume fails | another end | lost work |", "|---|---|---|---|---|---|"]
-    for number, (name, session) in enumerate(TOOLS.items()):
+    tools = [it for it in TOOLS.items() if it[0].startswith(only)]
+    for number, (name, session) in enumerate(tools):
         crashes = Crashes(session, place / str(number))
         counts = Counter(crashes.verdict(*point) for point in crashes.points(limit))
         kinds = ("PASS", "HARD_FAIL", "SILENT_DIVERGENCE", "LOST_WORK")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,18 @@ def test_killed_inside_saves(kills: int, straight: tuple[Path, Any], tmp_path: P
         assert in_child(lambda: session(folder, None)) == 0
         assert end(folder)[:3] == end(straight[0])[:3], f"round {rounds}"
         assert not Path(staging(str(folder))).exists()
+
+
+@pytest.mark.soak
+def test_two_processes(tmp_path: Path) -> None:
+    """DDP with gloo: order and draws are shared out, and each process has its own sum of losses."""
+    script = Path(__file__).with_name("ranks_trainer.py")
+    for name, stops in (("one", []), ("two", ["2", "5"])):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+        done = subprocess.run([*command, str(tmp_path / name), *stops], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert end(tmp_path / "one") == end(tmp_path / "two")
+    assert (tmp_path / "one" / "loss").read_text() == (tmp_path / "two" / "loss").read_text()
 
 
 def test_sft_trainer(tmp_path: Path) -> None:
