@@ -11,6 +11,7 @@ import torch
 from . import _core
 from ._errors import UsageError
 from ._options import Options
+from ._remote import is_url
 from ._track import Tracked, frozen_digest, new_tensor, parts, plain
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def open_run(options: Options, tracked: Tracked, loader: Loader) -> Opened:
     notes: list[str] = []
     rewinds = options.rewind is not None
     source, foreign = options.rewind, None
-    if options.source is not None and not rewinds:
+    if options.source is not None and not rewinds and not is_url(options.source):
         source, foreign = _find(options, config, inputs, notes)
     look = _look(options, source, rewinds)
     if look.path is None and (options.branch_from is not None or foreign is not None):
@@ -103,9 +104,15 @@ def _sizes(loader: Loader) -> dict[str, int]:
 
 
 def _look(options: Options, source: str | None, rewind: bool) -> _core.Look:
+    # A URL is fetched into the folder first.
+    resume_remote = source if is_url(source) else None
+    if resume_remote is None and source is None and not rewind and is_url(options.source):
+        resume_remote = options.source
     return _core.look(
         options.folder,
-        source=source,
+        source=None if is_url(source) else source,
+        remote=options.remote,
+        resume_remote=resume_remote,
         rewind=rewind,
         save_steps=options.save_steps,
         max_checkpoints=options.max_checkpoints,

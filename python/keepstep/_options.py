@@ -32,5 +32,7 @@ class Options:
     rehearse: bool | int | None
     quiet: bool
     elastic: bool = False
+    remote: dict[str, Any] | None = None
+    """The place that outlives the machine."""
     last_update: int | None = None
     """The update after which a session ends, whatever the run's length."""

@@ -21,6 +21,7 @@ from ._options import Options
 from ._ranks import join_ranks
 from ._session import Session
 from ._sharing import Sharing
+from ._remote import parse_remote
 from ._settings import UNSET, Unset, parse_duration, split_config
 from ._source import MapSource
 from ._streams import StatefulSource
@@ -78,6 +79,7 @@ class Run:
         quiet: bool = False,
         distributed: bool = False,
         elastic: bool = False,
+        remote: str | Mapping[str, Any] | None = None,
         rank_timeout: float | str = "30m",
     ) -> None:
         """Reads the settings. Arguments come before keys of the config, which come before defaults.
@@ -90,7 +92,7 @@ class Run:
             runtime_keys: More keys of the config that may change between sessions.
             seed: 0 to 2**64 - 1; order and random numbers follow from it. Default 0.
             resume_from_checkpoint: A checkpoint, or a folder that is searched to any depth for this run's newest valid
-                one. It is only read. The output folder's own checkpoints count as well.
+                one, or the URL of a run or checkpoint. It is only read. The output folder's own checkpoints count as well.
             rewind: A checkpoint to go back to; later ones in the folder move to ``superseded/``.
             branch_from: A checkpoint that a new run starts from, with another config.
             save_steps: Save every so many updates; epoch ends are saved in any case. Default 1000.
@@ -108,6 +110,8 @@ class Run:
             quiet: Print nothing but the bar.
             distributed: Whether the processes that torchrun has started share the run.
             elastic: Whether any number of processes, up to ``gradient_accumulation_steps``, gives the same bytes.
+            remote: A place that outlives the machine, such as ``"s3://bucket/run"``: the run continues from it, and each save
+                is copied to it. A dict has the keys of the program's ``[remote]`` table.
             rank_timeout: How long the others wait for a process that does not come along, before it is named and the
                 session ends. One without any sign of life is named after a minute at most.
 
@@ -164,6 +168,7 @@ class Run:
             rehearse=setting("rehearse", rehearse, None),
             quiet=quiet or follows,
             elastic=elastic,
+            remote=parse_remote(setting("remote", remote, None)),
         )
         apply_proof(options)
         self._results = results

@@ -16,6 +16,7 @@ from ._notebook import Interrupts, after_cell
 from ._opening import open_run
 from ._options import Options
 from ._random import Randomness
+from ._remote import say_pushes, wait_for_pushes
 from ._rehearsal import Rehearsal, RehearsalReport, updates_to_rehearse
 from ._saver import Saver
 from ._track import Tracked, load, load_order, new_tensor
@@ -419,6 +420,9 @@ class Session:
                 self._settle_pending()
                 self.saver.save("save_now")
             self.saver.poll()
+            if self._pushes:
+                say_pushes(self.core, self._say)
+                self.core.check_remote()
             return True
         if not scheduled:
             self.saver.save("save_now")
@@ -438,6 +442,8 @@ class Session:
         limit = self.options.time_limit
         if limit is not None and self.saver is not None:
             reserve = self._longest_update + 1.5 * self.saver.seconds + 1.0
+            if self._pushes:
+                reserve += 2.0 * self.core.longest_push
             if time.monotonic() - self.started + min(reserve, limit / 2) >= limit:
                 return "time limit"
         return None
@@ -466,10 +472,23 @@ class Session:
         if self._ended:
             return
         self._ended = True
+        if self._pushes:
+            limit = self.options.time_limit
+            wait_for_pushes(self.core, self._say, None if limit is None else self.started + limit - 0.5)
         self.core.end_session("complete" if self.core.is_complete else self.reason or "stopped")
         replayed = self.core.take_replayed()
         if replayed is not None:
             self._say_replayed(replayed)
+        if self._pushes:
+            say_pushes(self.core, self._say)
+            missing = self.core.is_pushed()
+            if missing is not None:
+                self._say(f"NOT ALL OF THE RUN IS PUSHED: {missing}")
+
+    @property
+    def _pushes(self) -> bool:
+        """Whether this process copies saves to another place."""
+        return self.options.remote is not None and (self.sharing is None or self.sharing.is_first)
 
     def close(self, why: str) -> None:
         """Lets go of everything: hooks, signals, the folder. A save under way is finished."""

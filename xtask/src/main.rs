@@ -29,7 +29,7 @@ usage: cargo xtask COMMAND
                          Python package alone; --all-torch opens the
                          checkpoints with an older PyTorch as well)
   bench [NAME...] [--against torch]
-                         figures, all or those named (training, store, reading, resume, tokenize, generate, start); with
+                         figures, all or those named (training, store, reading, resume, tokenize, generate, start, remote); with
                          `--against torch` PyTorch or transformers is measured at the same work beside them. The
                          corpus of tokenize has KEEPSTEP_BENCH_MB megabytes, 1000 if that is not set
   bench python [loop] [save] [resume]
@@ -48,6 +48,9 @@ usage: cargo xtask COMMAND
                          a million distinct states in which a crash may leave the disk (--round replays one)
   soak pytorch [--kills N] [--seed N]
                          the Python package's tests marked `soak`: stopped at every update, 100 times SIGKILL
+  soak remote [--kills N] [--rounds N] [--seed N]
+                         machines that vanish on every object store (30 each), connections that break at every 64 KiB,
+                         and the protocol with sampled faults and two writers (100,000 rounds)
   wheel [--here]         wheels of the Python package for x86-64 and aarch64 (--here: x86-64 alone), manylinux_2_28
   fuzz [--minutes N]     the fuzz targets of the .pt reader, all at once, for N minutes each (10)
   differential [FILES]   what the .pt reader makes of generated files (10000), against torch.load

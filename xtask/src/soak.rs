@@ -1,16 +1,17 @@
 //! `cargo xtask soak`: the long forms of the tests. The pipeline runs the same tests for seconds.
 
 use crate::command::{cargo, run};
-use crate::python;
+use crate::{machine, python};
 
 const KILLS: u64 = 10_000;
 const STATES: u64 = 1_000_000;
 
 /// What can be soaked, with the options that it takes.
-const SOAKS: [(&str, &[&str]); 3] = [
+const SOAKS: [(&str, &[&str]); 4] = [
     ("kill-loop", &["--kills", "--seed"]),
     ("crash-states", &["--states", "--seed", "--round"]),
     ("pytorch", &["--kills", "--seed"]),
+    ("remote", &["--kills", "--rounds", "--seed"]),
 ];
 
 pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
@@ -45,6 +46,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
         }
         return Ok(());
     }
+    if name == "remote" {
+        return remote(number("kills"), number("rounds"), number("seed"));
+    }
     let mut command = cargo();
     command.args(["test", "--quiet", "--package", "keepstep", "--test"]);
     match name.as_str() {
@@ -65,6 +69,42 @@ pub(crate) fn main(arguments: &[String]) -> Result<(), String> {
         }
     }
     run(&mut command)
+}
+
+/// The protocol in many more interleavings, connections that break at every 64 KiB, and machines that vanish on every
+/// server.
+fn remote(kills: Option<u64>, rounds: Option<u64>, seed: Option<u64>) -> Result<(), String> {
+    let mut protocol = cargo();
+    protocol.args([
+        "test",
+        "--quiet",
+        "--package",
+        "keepstep-remote",
+        "--lib",
+        "protocol",
+        "--",
+        "--nocapture",
+    ]);
+    protocol.env("KEEPSTEP_REMOTE_ROUNDS", rounds.unwrap_or(100_000).to_string());
+    protocol.env("KEEPSTEP_REMOTE_SEED", seed.unwrap_or(1).to_string());
+    run(&mut protocol)?;
+    let mut program = cargo();
+    program.args([
+        "test",
+        "--quiet",
+        "--package",
+        "keepstep-cli",
+        "--features",
+        "remote",
+        "--test",
+        "it",
+        "remote",
+    ]);
+    program.args(["--", "--include-ignored", "--nocapture", "--test-threads", "1"]);
+    program
+        .env("KEEPSTEP_REMOTE_KILLS", kills.unwrap_or(30).to_string())
+        .env("KEEPSTEP_REMOTE_STEP", "65536");
+    run(program.envs(machine::object_stores()?))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     tests.args(["test", "--workspace", "--no-fail-fast"]);
     if quick {
         eprintln!(
-            "xtask: --quick: the tests of the Python package and those against PyTorch, TensorBoard, a browser and emulated ARM are left out; those of the \
+            "xtask: --quick: the tests of the Python package and those against PyTorch, TensorBoard, object stores, a browser and emulated ARM are left out; those of the \
              workspace count as skipped"
         );
     } else {
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         tests.env("KEEPSTEP_CHROMIUM", "chromium");
         tests.env("KEEPSTEP_ARM_PROGRAM", arm::program()?);
         tests.env("KEEPSTEP_UPLOADERS_PYTHON", machine::uploaders_python()?);
+        tests.envs(machine::object_stores()?);
         tests.env("KEEPSTEP_TENSORBOARD_PYTHON", machine::tensorboard_python()?);
         if all_torch {
             tests.env("KEEPSTEP_OLD_TORCH_PYTHON", machine::old_torch_python()?);

@@ -136,6 +136,9 @@ pub(crate) struct ProveArguments {
     /// Number of times to kill the second run (SIGKILL)
     #[arg(long, value_name = "K", default_value_t = 8)]
     pub(crate) kills: u64,
+    /// Copy the second run to this place, and remove its folder at each kill
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote: Option<String>,
     /// Set one key of the config
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,

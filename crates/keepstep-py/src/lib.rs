@@ -7,6 +7,7 @@ mod adopt;
 mod errors;
 mod keys;
 mod program;
+mod remote;
 mod run;
 mod search;
 mod tensor;

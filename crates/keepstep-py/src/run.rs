@@ -1,6 +1,7 @@
 //! A run of the core as Python sees it. Whatever waits for a disk holds no GIL.
 
 use crate::errors::{chain, run_error, usage};
+use crate::remote::{self, Pushes};
 use crate::search;
 use crate::values::{ToValue, to_object};
 use keepstep::identity::Identity;
@@ -15,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 type Numbers = (u64, u64, u64);
 
@@ -48,13 +50,15 @@ pub(crate) struct Look(Mutex<Option<RunBuilder>>);
 /// Looks for the checkpoint that a run in `folder` continues from: the folder's newest, or that of `source` where it is
 /// later. With `rewind` it is the source in any case.
 #[pyfunction]
-#[pyo3(signature = (folder, *, source=None, rewind=false, never=false, save_steps, max_checkpoints, eval_steps=None,
+#[pyo3(signature = (folder, *, source=None, remote=None, resume_remote=None, rewind=false, never=false, save_steps, max_checkpoints, eval_steps=None,
                     metric, goal))]
 #[expect(clippy::too_many_arguments, reason = "keywords of a Python function")]
 pub(crate) fn look(
     py: Python<'_>,
     folder: PathBuf,
     source: Option<PathBuf>,
+    remote: Option<&Bound<'_, PyDict>>,
+    resume_remote: Option<&str>,
     rewind: bool,
     never: bool,
     save_steps: u64,
@@ -73,7 +77,11 @@ pub(crate) fn look(
         "max" => Objective::max(metric),
         _ => Objective::min(metric),
     };
+    let resume_remote = resume_remote.map(|url| remote::open(url, remote)).transpose()?;
+    let remote = remote.map(remote::policy).transpose()?;
     let policy = Policy {
+        remote,
+        resume_remote,
         save_steps,
         max_checkpoints,
         eval_steps,
@@ -173,7 +181,7 @@ impl Look {
         let opening = lock(&self.0).take().ok_or_else(|| usage("the look has been used"))?;
         let run = py.detach(|| opening.start(identity, sizes)).map_err(run_error)?;
         let id = run.id().to_owned();
-        Ok(Run { id, inner: Mutex::new(Some(run)), ended: Mutex::default() })
+        Ok(Run { id, inner: Mutex::new(Some(run)), ended: Mutex::default(), pushes: Mutex::default() })
     }
 }
 
@@ -183,6 +191,7 @@ pub(crate) struct Run {
     id: String,
     inner: Mutex<Option<keepstep::Run>>,
     ended: Mutex<Ended>,
+    pushes: Mutex<Pushes>,
 }
 
 /// Paths of files that have been saved, with seconds.
@@ -411,6 +420,46 @@ impl Run {
     /// Why the journal could not be written since this was last asked.
     fn take_journal_failure(&self) -> PyResult<Option<String>> {
         Ok(self.with(keepstep::Run::take_journal_failure)?.map(|error| error.to_string()))
+    }
+
+    /// What has become of copies in the other place since this was last asked, in words.
+    fn pushes(&self) -> PyResult<Vec<String>> {
+        let reports = self.with(keepstep::Run::pushes)?;
+        Ok(lock(&self.pushes).note(&reports))
+    }
+
+    /// Whether a copy is under way or waits.
+    #[getter]
+    fn is_pushing(&self) -> PyResult<bool> {
+        self.with(|run| run.pushing_for().is_some())
+    }
+
+    /// Copies that failed in a row.
+    #[getter]
+    fn push_failures(&self) -> u32 {
+        lock(&self.pushes).failures
+    }
+
+    /// The seconds of the longest copy so far.
+    #[getter]
+    fn longest_push(&self) -> f64 {
+        lock(&self.pushes).longest
+    }
+
+    /// How many seconds the end of the session may wait for the other place; None for as long as it works.
+    fn push_until(&self, seconds: Option<f64>) -> PyResult<()> {
+        let until = seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds.max(0.0)));
+        self.with(|run| run.push_until(until))
+    }
+
+    /// Why not everything that was saved is in the other place. None if it is.
+    fn is_pushed(&self) -> PyResult<Option<String>> {
+        Ok(self.with(|run| run.is_pushed())?.err().map(|error| error.to_string()))
+    }
+
+    /// Refuses to go on if another session has taken over the other place, or if it fails and the settings are strict.
+    fn check_remote(&self) -> PyResult<()> {
+        self.with(|run| run.check_remote())?.map_err(run_error)
     }
 
     /// Ends the session, saying why in the journal and in `status.json`.

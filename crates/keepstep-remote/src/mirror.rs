@@ -256,7 +256,6 @@ impl Worker {
                 self.shared.wake.notified().await;
                 continue;
             };
-            let is_end = matches!(task, Task::Finish(_));
             let began = Instant::now();
             match self.perform(&task).await {
                 Ok(done) => self.succeeded(&task, done, began.elapsed()),
@@ -268,11 +267,7 @@ impl Worker {
                 }
                 Err(PushError::Failed(failed)) => {
                     self.failed(task, &failed).await;
-                    continue;
                 }
-            }
-            if is_end {
-                return;
             }
         }
     }
@@ -333,7 +328,7 @@ impl Worker {
 
     fn succeeded(&self, task: &Task, done: Done, took: Duration) {
         let mut state = self.shared.state();
-        state.failures = 0;
+        let had_failed = std::mem::take(&mut state.failures) > 0;
         if state.pending.is_none() {
             state.since = None;
         }
@@ -344,8 +339,8 @@ impl Worker {
             Task::Finish(_) => self.writer.manifest().newest().unwrap_or(0),
         };
         let files: Vec<String> = done.names.into_iter().filter(|name| name.ends_with(".pt")).collect();
-        // The end of the journal is no news.
-        if !files.is_empty() || matches!(task, Task::Save(_)) {
+        // The end of the journal is no news, unless it did not succeed before.
+        if !files.is_empty() || had_failed || matches!(task, Task::Save(_)) {
             state.reports.push(PushReport::Pushed { files, global_step, bytes: done.bytes, took });
         }
         state.is_busy = false;

@@ -5,6 +5,7 @@ mod measure;
 mod program;
 mod python;
 mod reading;
+mod remote;
 mod resume;
 mod start;
 mod store;
@@ -16,7 +17,7 @@ use crate::machine;
 use std::path::Path;
 
 /// What can be measured, by name, in the order in which all of it is.
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("training", training::run),
     ("store", store::run),
     ("reading", reading::run),
@@ -24,6 +25,7 @@ const BENCHES: [(&str, Bench); 7] = [
     ("tokenize", tokenize::run),
     ("generate", generate::run),
     ("start", start::run),
+    ("remote", |_| remote::run()),
 ];
 
 /// Takes the Python of PyTorch, where the peer is measured too.

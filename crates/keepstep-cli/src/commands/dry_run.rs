@@ -28,6 +28,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
     let notice = |notice: &Notice| with_hint(&notice.to_string(), notice_hint(notice));
     let mut notes: Vec<String> = planned.notices.iter().map(notice).collect();
     notes.extend(planned.notes.iter().cloned());
+    notes.extend(later_copy(&config, planned.resume.as_ref().map(|resume| resume.global_step))?);
     let shortage = planned.disk.shortage();
     notes.extend(shortage.map(|shortage| with_hint(&shortage.to_string(), disk_hint(&shortage))));
     if planned.memory.is_too_much() {
@@ -44,6 +45,20 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<(), Failure> {
         return output::print_json(&to_json(&planned, &notes));
     }
     output::print(&text(&planned, &notes))
+}
+
+/// Says that a session would first fetch a later checkpoint from the remote.
+fn later_copy(config: &Config, here: Option<u64>) -> Result<Option<String>, Failure> {
+    let Some(policy) = crate::remote::policy(config)? else { return Ok(None) };
+    let remote = policy.remote;
+    let there = remote.newest().map_err(|error| Failure::of(if error.is_usage() { 2 } else { 1 }, &error))?;
+    let later = there.filter(|there| Some(*there) > here);
+    Ok(later.map(|step| {
+        format!(
+            "{} has a checkpoint at global step {step}: a session would fetch it and continue from there",
+            remote.url()
+        )
+    }))
 }
 
 fn text(planned: &DryRun, notes: &[String]) -> String {

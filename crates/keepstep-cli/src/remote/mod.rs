@@ -9,7 +9,7 @@ mod reading;
 #[cfg(feature = "remote")]
 pub(crate) use bar::TransferBar;
 #[cfg(feature = "remote")]
-pub(crate) use reading::{entries, load, open_file, verify};
+pub(crate) use reading::{entries, load, open_file, pull, verify};
 
 use crate::failure::Failure;
 use keepstep::remote::{Remote, RemotePolicy};
@@ -105,7 +105,11 @@ mod without {
     pub(crate) fn verify(url: &str) -> Result<(), Failure> {
         Err(not_built(url))
     }
+
+    pub(crate) fn pull(url: &str, _: &std::path::Path) -> Result<(), Failure> {
+        Err(not_built(url))
+    }
 }
 
 #[cfg(not(feature = "remote"))]
-pub(crate) use without::{entries, load, open_file, verify};
+pub(crate) use without::{entries, load, open_file, pull, verify};

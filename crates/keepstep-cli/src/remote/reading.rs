@@ -147,3 +147,8 @@ pub(crate) fn verify(url: &str) -> Result<(), Failure> {
         _ => Err(Failure::new(1, format!("{damaged} of {count} files are damaged or missing"))),
     }
 }
+
+/// Copies the run at a URL into a folder.
+pub(crate) fn pull(url: &str, folder: &std::path::Path) -> Result<(), Failure> {
+    open(url)?.pull(folder).map(drop).map_err(|error| failure(&error))
+}

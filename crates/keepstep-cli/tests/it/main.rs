@@ -13,6 +13,8 @@ mod kaggle;
 mod operating_system;
 mod quickstart;
 mod relay;
+#[cfg(feature = "remote")]
+mod remote;
 mod report;
 mod same_bits;
 mod sessions;

@@ -172,6 +172,9 @@ fn a_manifest_that_is_lost_is_made_again() {
             run_script(&world, &second).await;
             assert_eq!(world.manifest().await.expect("a manifest").newest(), Some(20));
         });
-        assert!(world.broken().is_empty(), "{:?}", world.broken());
+        // The damage was this test's own.
+        let others = |text: &String| !text.contains("run.json is damaged");
+        let broken: Vec<String> = world.broken().into_iter().filter(others).collect();
+        assert!(broken.is_empty(), "{broken:?}");
     }
 }

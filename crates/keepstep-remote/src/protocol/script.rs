@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Attempts at one step: more than the faults of any scenario.
-const ATTEMPTS: u32 = 12;
+const ATTEMPTS: u32 = 100;
 
 /// One session.
 #[derive(Debug, Clone, Default)]
@@ -53,11 +53,8 @@ fn content(step: u64) -> Content {
 /// The journal that a session has after a step.
 fn journal(step: u64) -> (Arc<std::fs::File>, u64) {
     let text: String = (0..step).map(|line| format!("{{\"line\":{line}}}\n")).collect();
-    let path = std::env::temp_dir().join(format!("keepstep-journal-{}-{step}", std::process::id()));
-    let mut file = std::fs::File::create(&path).expect("a file");
+    let mut file = tempfile::tempfile().expect("a file");
     file.write_all(text.as_bytes()).expect("its lines");
-    let file = std::fs::File::open(&path).expect("the file");
-    let _ = std::fs::remove_file(&path);
     (Arc::new(file), text.len() as u64)
 }
 

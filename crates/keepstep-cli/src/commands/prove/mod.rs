@@ -45,6 +45,8 @@ struct Proof<'a> {
     scratch: &'a Path,
     updates: u64,
     save_steps: u64,
+    /// The place that the killed runs are copied to. Their folders do not survive a kill.
+    remote: Option<&'a str>,
     signals: &'a Signals,
     progress: Progress,
     kills: Vec<Kill>,
@@ -70,6 +72,7 @@ pub(crate) fn run(arguments: &ProveArguments) -> Result<(), Failure> {
         scratch: &scratch,
         updates: arguments.updates,
         save_steps: 0,
+        remote: arguments.remote.as_deref(),
         signals: &signals,
         progress: Progress::new(),
         kills: Vec::new(),
@@ -96,6 +99,10 @@ impl Proof<'_> {
     /// Trains once uninterrupted and again with kills. Gives the number of checkpoints of the uninterrupted run.
     fn prove(&mut self, num_kills: u64) -> Result<usize, Failure> {
         std::fs::create_dir_all(self.scratch).map_err(|error| Failure::at(self.scratch, &error))?;
+        if let Some(folder) = self.remote.and_then(|url| url.strip_prefix("file://")) {
+            // Each run is copied to a folder in it. One that cannot be made is an error of the first session.
+            let _ = std::fs::create_dir(folder);
+        }
         let straight = self.scratch.join("straight");
         let (mut path, mut began) = (self.write_config()?, Instant::now());
         let mut report = self.straight(&path, &straight)?;
@@ -117,6 +124,9 @@ impl Proof<'_> {
             self.runs += 1;
             let run = self.scratch.join(format!("killed{}", self.runs));
             self.killed_run(&path, &run, lasted, num_kills, &mut random)?;
+            if let Some(url) = self.url_of_run() {
+                self.pull(&url, &run)?;
+            }
             let found = checkpoints(&run)?;
             let before = self.different.len();
             for name in expected.union(&found) {
@@ -143,6 +153,9 @@ impl Proof<'_> {
         config.save_every = None;
         config.session_time_limit = None;
         config.sample.max_new_tokens = 0;
+        config.remote.url = None;
+        // What was saved and not copied is lost with the disk, as on a machine that vanishes.
+        config.remote.max_lag = Some(0);
         let mut table = config.to_table();
         // `to_table` leaves out the tokenizer's path, which this config needs.
         if let (TokenizerSpec::File(path), Some(data)) =
@@ -157,7 +170,7 @@ impl Proof<'_> {
 
     fn straight(&mut self, config: &Path, run: &Path) -> Result<SessionReport, Failure> {
         self.progress.say(&format!("Training {} updates without interruption …", self.updates));
-        let mut session = Session::start(config, run, self.updates)?;
+        let mut session = Session::start(config, run, self.updates, None)?;
         while session.ended().is_none() {
             if self.signals.is_stopping() {
                 session.kill();
@@ -185,7 +198,8 @@ impl Proof<'_> {
             // Anywhere in the time of a whole run: some sessions reach a save and some do not.
             let instant = random.below(lasted);
             let began = Instant::now();
-            let mut session = Session::start(config, run, self.updates)?;
+            let url = self.url_of_run();
+            let mut session = Session::start(config, run, self.updates, url.as_deref())?;
             self.sessions += 1;
             if self.sessions > MAX_SESSIONS {
                 session.kill();
@@ -219,13 +233,29 @@ impl Proof<'_> {
                     ),
                 ));
             }
-            saved = saved.max(report.saved).max(report.resumed_at);
+            // Only what was copied survives the disk.
+            let kept = if url.is_some() { report.pushed } else { report.saved };
+            saved = saved.max(kept).max(report.resumed_at);
             if is_over {
                 return Ok(());
             }
             let while_saving = has_temporary(run);
+            if url.is_some() && run.exists() {
+                std::fs::remove_dir_all(run).map_err(|error| Failure::at(run, &error))?;
+            }
             self.kills.push(Kill { run: self.runs, after: began.elapsed(), report, saved, while_saving });
         }
+    }
+
+    /// The place of the current run.
+    fn url_of_run(&self) -> Option<String> {
+        self.remote.map(|url| format!("{}/killed{}", url.trim_end_matches('/'), self.runs))
+    }
+
+    /// Copies a run back, to compare what survived.
+    fn pull(&self, url: &str, run: &Path) -> Result<(), Failure> {
+        std::fs::remove_dir_all(run).map_err(|error| Failure::at(run, &error))?;
+        crate::remote::pull(url, run)
     }
 
     /// The kills after a save that left updates to do. After the last save, a session only finds the run finished.
@@ -256,8 +286,12 @@ impl Proof<'_> {
             ]);
         }
         let while_saving = self.kills.iter().filter(|kill| kill.while_saving).count();
+        let wiped = match self.remote {
+            Some(url) => format!("  each wiped the run's folder; the next session continued from {url}\n"),
+            None => String::new(),
+        };
         format!(
-            "{}\nupdates              {}, saved every {}\nkills                {}\n  after a save       {}\n  while saving       \
+            "{}\nupdates              {}, saved every {}\nkills                {}\n{wiped}  after a save       {}\n  while saving       \
              {while_saving}\nsessions             {}\n  that resumed       {}\ncheckpoints compared {} (of {} killed runs)\n",
             table.render(output::terminal_width()),
             self.updates,

@@ -28,17 +28,27 @@ pub(super) struct SessionReport {
     pub(super) reached: Option<u64>,
     /// The last global step that it reported as saved.
     pub(super) saved: Option<u64>,
+    /// The last global step that it reported as pushed.
+    pub(super) pushed: Option<u64>,
 }
 
 impl Session {
-    /// Starts to train `config` into the folder `run`, up to the global step `stop_at`.
-    pub(super) fn start(config: &Path, run: &Path, stop_at: u64) -> Result<Session, Failure> {
+    /// Starts to train `config` into the folder `run`, up to the global step `stop_at`, with a copy at `remote`.
+    pub(super) fn start(
+        config: &Path,
+        run: &Path,
+        stop_at: u64,
+        remote: Option<&str>,
+    ) -> Result<Session, Failure> {
         let mut command = crate::invocation::program().map_err(|error| {
             Failure::new(1, format!("the path of the keepstep program cannot be found: {error}"))
         })?;
         command.arg("train").arg(config).arg("--set").arg(format!("output_dir={}", run.display()));
         command.args(["--json-progress", "--stop-at", &stop_at.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(url) = remote {
+            command.arg("--set").arg(format!("remote.url={url}"));
+        }
         // Only this process handles Ctrl-C.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -121,6 +131,7 @@ impl SessionReport {
                     line["path"].as_str().and_then(|path| path.rsplit('/').next()).and_then(Name::parse);
                 self.saved = name.map(|name| name.global_step).max(self.saved);
             }
+            Some("pushed") => self.pushed = step().max(self.pushed),
             _ => {}
         }
     }

@@ -1,0 +1,156 @@
+//! `push`, `pull`, URLs in place of paths, and what is refused.
+
+use super::places::{Kind, Place};
+use crate::support::{self, Lab, expect, said};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+fn ask(arguments: &[&str]) -> Command {
+    let mut command = support::program();
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn push_and_pull_bring_the_same_bytes() {
+    let (place, lab) = (Place::start(Kind::Folder), Lab::new());
+    let straight = lab.straight("run");
+    let (run, url, copy) =
+        (lab.path("run").display().to_string(), place.url("x"), lab.path("copy").display().to_string());
+    let output = expect(&mut ask(&["push", &run, &url, "--json"]), 0);
+    let pushed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(
+        pushed["bytes"].as_u64() > Some(100_000)
+            && pushed["files"].as_array().is_some_and(|files| files.len() > 5),
+        "{pushed}"
+    );
+    let output = expect(&mut ask(&["push", &run, &url]), 0);
+    assert!(said(&output).contains("Everything is there already"), "{}", said(&output));
+    expect(&mut ask(&["pull", &url, &copy]), 0);
+    assert_eq!(lab.checkpoints("copy"), straight);
+    let journal = |run: &str| std::fs::read(lab.path(run).join("journal.jsonl")).expect("a journal");
+    assert_eq!(journal("copy"), journal("run"));
+    let output = expect(&mut ask(&["pull", &url, &copy]), 0);
+    assert!(said(&output).contains("Everything is here already"), "{}", said(&output));
+    let output = expect(lab.train("empty").args(["--dry-run", "--set", &format!("remote={url}")]), 0);
+    let planned = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(planned.contains("at global step 12: a session would fetch it"), "{planned}");
+    // The best alone.
+    let best = place.url("best");
+    expect(&mut ask(&["push", &run, &best, "--best"]), 0);
+    let output = expect(&mut ask(&["list", &best, "--json"]), 0);
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
+    let output = expect(lab.train("again").args(["--resume", &url, "--stop-after", "1"]), 0);
+    assert!(said(&output).contains("Fetched checkpoint_epoch3_final_global12.pt"), "{}", said(&output));
+    // Back to an earlier checkpoint there, and on to the same end.
+    let earlier = format!("{url}/checkpoint_epoch2_step6_global6.pt");
+    expect(lab.train("rewound").args(["--resume", &earlier, "--rewind"]), 0);
+    let rewound = lab.checkpoints("rewound");
+    assert!(
+        rewound.iter().all(|(name, hash)| straight.get(name).is_none_or(|other| other == hash)),
+        "{rewound:?}"
+    );
+    assert!(rewound.contains_key("checkpoint_epoch3_final_global12.pt"));
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence() {
+    let (place, lab) = (Place::start(Kind::Folder), Lab::new());
+    expect(lab.train("run").args(["--stop-after", "2"]), 75);
+    let (run, url) = (lab.path("run").display().to_string(), place.url("x"));
+    expect(&mut ask(&["push", &run, &url]), 0);
+    let refused = |command: &mut Command, status: i32, words: &str| {
+        let output = expect(command.env_remove("AWS_ACCESS_KEY_ID").env("HOME", lab.path("home")), status);
+        let said = said(&output);
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.starts_with("keepstep: ") && last.contains(words), "{said}");
+    };
+    refused(&mut ask(&["push", &run, "ftp://x"]), 2, "no place to push to");
+    refused(&mut ask(&["pull", &place.url("nothing"), &run]), 1, "there is no run here");
+    refused(&mut ask(&["list", "file:///nowhere/at/all"]), 2, "is it mounted?");
+    refused(&mut ask(&["list", "s3://key:SECRET@bucket/x"]), 2, "credentials come from the environment");
+    refused(&mut ask(&["list", "s3://bucket/x"]), 2, "there are no credentials");
+    refused(
+        lab.train("other").args(["--set", "seed=8", "--set", &format!("remote={url}"), "--resume", "never"]),
+        2,
+        "it holds another run",
+    );
+    refused(
+        lab.train("new").args(["--set", &format!("remote={url}"), "--resume", "never"]),
+        2,
+        "there are checkpoints of it already",
+    );
+    assert!(!lab.path("other/journal.jsonl").exists() && !lab.path("new/journal.jsonl").exists());
+    // Of another run nothing stays.
+    refused(
+        lab.train("other").args(["--set", "seed=8", "--set", &format!("remote={url}")]),
+        2,
+        "`seed` is 7",
+    );
+    assert!(lab.checkpoints("other").is_empty());
+}
+
+#[test]
+fn a_session_that_is_taken_over_stops_and_says_by_whom() {
+    let (place, lab) = (Place::start(Kind::Folder), Lab::new());
+    let url = place.url("x");
+    let long = [
+        "--set",
+        "epochs=100000",
+        "--set",
+        "save_steps=20",
+        "--set",
+        "eval_steps=100000",
+        "--set",
+        "max_checkpoints=2",
+    ];
+    let mut train = lab.train("run");
+    train.args(long).args(["--set", &format!("remote={url}")]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = train.spawn().expect("it starts");
+    let run = lab.path("run");
+    for _ in 0..1000 {
+        let journal = std::fs::read_to_string(run.join("journal.jsonl")).unwrap_or_default();
+        if journal.contains("\"event\":\"push\"") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let other = lab.path("other");
+    expect(&mut ask(&["pull", &url, &other.display().to_string()]), 0);
+    let output = expect(&mut ask(&["push", &other.display().to_string(), &url]), 1);
+    assert!(
+        said(&output).contains("has been the writer there since") && said(&output).contains("--take-over"),
+        "{}",
+        said(&output)
+    );
+    expect(&mut ask(&["push", &other.display().to_string(), &url, "--take-over"]), 0);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("has been the writer there since"), "{}", said(&output));
+    let newest = keepstep::store::load(&support::newest(&run)).expect("a local checkpoint");
+    assert!(newest.position.global_step > 0);
+    expect(&mut ask(&["verify", &url]), 0);
+}
+
+#[test]
+fn a_damaged_manifest_is_found_around() {
+    let (place, lab) = (Place::start(Kind::Folder), Lab::new());
+    let straight = lab.straight("straight");
+    let url = place.url("x");
+    let remote = format!("remote={url}");
+    expect(lab.train("run").args(["--set", &remote, "--stop-after", "7"]), 75);
+    let path = url.trim_start_matches("file://").to_owned() + "/run.json";
+    support::damage(std::path::Path::new(&path));
+    let output = expect(&mut ask(&["list", &url]), 0);
+    assert!(said(&output).contains("run.json is damaged"), "{}", said(&output));
+    let output = expect(lab.train("fresh").args(["--set", &remote, "--set", "remote.max_lag=0"]), 0);
+    assert!(said(&output).contains("Fetched checkpoint_epoch2_step9_global7.pt"), "{}", said(&output));
+    expect(&mut ask(&["pull", &url, &lab.path("pulled").display().to_string()]), 0);
+    let pulled = lab.checkpoints("pulled");
+    assert!(
+        pulled.iter().all(|(name, hash)| straight.get(name).is_none_or(|other| other == hash)),
+        "{pulled:?}"
+    );
+    assert!(pulled.contains_key("checkpoint_epoch3_final_global12.pt"), "{pulled:?}");
+}
