@@ -25,7 +25,6 @@ def train(folder: Path, stop_after: int | None = None, **settings: Any) -> keeps
         loss.backward()
         optimizer.step()
         run.record(loss)
-        run.log(loss=loss)
         if made == stop_after:
             break
     run.finish()

@@ -7,6 +7,9 @@ use crate::key;
 use crate::manifest::{Manifest, ManifestError, Object, RUN_JSON, Segment};
 use keepstep::name::{BEST_MODEL, Name};
 
+/// Reads of a damaged `run.json` before it counts as damaged.
+const READS: u32 = 3;
+
 /// What a remote holds.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -23,19 +26,27 @@ pub(crate) struct Found {
 /// # Errors
 /// A request has failed, or a newer keepstep has written the manifest.
 pub(crate) async fn discover(bucket: &Bucket) -> Result<Found, Failed> {
-    let (expected, reason) = match bucket.get(RUN_JSON).await {
-        Ok((bytes, version)) => match Manifest::parse(&bytes) {
-            Ok(manifest) => {
-                let expected = Expected::Version(version);
-                return Ok(Found { manifest: Some(manifest), expected, warning: None });
+    let mut reads = 0;
+    let (expected, reason) = loop {
+        reads += 1;
+        match bucket.get(RUN_JSON).await {
+            Ok((bytes, version)) => match Manifest::parse(&bytes) {
+                Ok(manifest) => {
+                    let expected = Expected::Version(version);
+                    return Ok(Found { manifest: Some(manifest), expected, warning: None });
+                }
+                Err(error @ ManifestError::Newer { .. }) => {
+                    return Err(Failed::new(Reason::Usage, error.to_string()));
+                }
+                // A bit may have flipped on the way.
+                Err(_) if reads < READS => {}
+                Err(error) => break (Expected::Version(version), error.to_string()),
+            },
+            Err(Failed { reason: Reason::Missing, .. }) => {
+                break (Expected::Absent, "run.json is missing".to_owned());
             }
-            Err(error @ ManifestError::Newer { .. }) => {
-                return Err(Failed::new(Reason::Usage, error.to_string()));
-            }
-            Err(error) => (Expected::Version(version), error.to_string()),
-        },
-        Err(Failed { reason: Reason::Missing, .. }) => (Expected::Absent, "run.json is missing".to_owned()),
-        Err(failed) => return Err(failed),
+            Err(failed) => return Err(failed),
+        }
     };
     let manifest = from_listing(bucket).await?;
     let warning = manifest.as_ref().map(|_| {
@@ -76,8 +87,21 @@ async fn from_listing(bucket: &Bucket) -> Result<Option<Manifest>, Failed> {
         }
     }
     manifest.journal = chain(segments);
+    if !manifest.files.contains_key(BEST_MODEL)
+        && let Some(best) = best_among(bucket, &manifest).await
+    {
+        manifest.files.insert(BEST_MODEL.to_owned(), best);
+    }
     let is_empty = manifest.files.is_empty() && manifest.journal.is_empty();
     Ok((!is_empty).then_some(manifest))
+}
+
+/// The checkpoint that is the best so far, according to the newest one: the best model may share its object.
+async fn best_among(bucket: &Bucket, manifest: &Manifest) -> Option<Object> {
+    let checkpoints = || manifest.files.iter().filter(|(name, _)| Name::parse(name).is_some());
+    let (_, newest) = checkpoints().max_by_key(|(_, object)| object.global_step)?;
+    let best = crate::reader::best_global_step(bucket, &newest.key, newest.size).await?;
+    checkpoints().find(|(_, object)| object.global_step == Some(best)).map(|(_, object)| object.clone())
 }
 
 /// The segments that follow each other from the beginning, the longest at each place.

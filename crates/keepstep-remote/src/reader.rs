@@ -110,6 +110,14 @@ pub(crate) async fn stated_global_step(bucket: &Bucket, key: &str, size: u64) ->
     global_step(key, Arc::new(Whole(bytes)))
 }
 
+/// The global step of the best model, according to a checkpoint.
+pub(crate) async fn best_global_step(bucket: &Bucket, key: &str, size: u64) -> Option<u64> {
+    let bytes = bucket.get_range(key, 0..size).await.ok()?;
+    let file = keepstep_pt::File::from_source(key, Arc::new(Whole(bytes))).ok()?;
+    let checkpoint = keepstep::Checkpoint::from_value(file.value()).ok()?;
+    checkpoint.metrics.best.map(|best| best.position.global_step)
+}
+
 /// The global step that a checkpoint states.
 pub(crate) fn global_step(name: &str, source: Arc<dyn ReadAt>) -> Option<u64> {
     let file = keepstep_pt::File::from_source(name, source).ok()?;

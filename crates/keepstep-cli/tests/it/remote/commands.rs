@@ -153,4 +153,5 @@ fn a_damaged_manifest_is_found_around() {
         "{pulled:?}"
     );
     assert!(pulled.contains_key("checkpoint_epoch3_final_global12.pt"), "{pulled:?}");
+    assert_eq!(pulled.get("best_model.pt"), straight.get("best_model.pt"));
 }

@@ -51,8 +51,14 @@ fn kill_and_wipe(kind: Kind, is_strict: bool, seed: u64) {
     let place = Place::start(kind);
     let lab = Lab::new();
     std::fs::write(lab.path("corpus.txt"), support::text(6_000)).expect("the corpus");
-    let began = Instant::now();
     expect(lab.train("straight").args(RUN), 0);
+    // How long it takes with its copy, without a kill.
+    let began = Instant::now();
+    let mut copied = lab.train("copied");
+    copied.args(RUN).args(["--set", &format!("remote={}", place.url("uninterrupted"))]);
+    copied.args(["--set", "remote.max_lag=0"]);
+    place.reach(&mut copied, place.port);
+    expect(&mut copied, 0);
     let lasted = began.elapsed().as_millis() as u64;
     let (straight, expected) = (lab.checkpoints("straight"), updates(&lab.path("straight")));
     let mut random = seed;
