@@ -37,8 +37,8 @@ def dataset_download(handle, path=None, output_dir=None):
 '''
 
 
-def train(folder: Path, seed: int = 1, stop: int | None = None) -> keepstep.Run:
-    run = keepstep.Run(folder, config={"width": 4}, seed=seed, save_steps=1, rehearse=False)
+def train(folder: Path, seed: int = 1) -> keepstep.Run:
+    run = keepstep.Run(folder, config={"width": 4}, seed=seed, save_steps=1, rehearse=False, progress_bar=False)
     data = run.data(torch.arange(12.0), batch_size=2, epochs=2)
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -49,8 +49,6 @@ def train(folder: Path, seed: int = 1, stop: int | None = None) -> keepstep.Run:
         run.record(loss)
         optimizer.step()
         optimizer.zero_grad()
-        if stop is not None and run.global_step + 1 >= stop:
-            break
     run.finish()
     return run
 

@@ -132,6 +132,9 @@ pub(crate) fn notice_hint(notice: &Notice) -> Option<&'static str> {
         Notice::FileSystem { missing: MissingOperation::Lock { .. } } => {
             Some("make sure that no other process trains into this folder at the same time")
         }
+        Notice::FileSystem { missing: MissingOperation::PromptSync { .. } } => {
+            Some("train on a local disk, and copy the run with `keepstep push`")
+        }
         _ => None,
     }
 }

@@ -104,21 +104,16 @@ impl Contents {
             }
         }
         // The best model is the newest only if there is nothing else.
-        let newest = checkpoints
-            .into_iter()
-            .max_by_key(|(name, checkpoint)| (name != BEST_MODEL, checkpoint.position.global_step));
-        let Some((newest_name, newest)) = newest else {
+        checkpoints.sort_by_key(|(name, checkpoint)| (name != BEST_MODEL, checkpoint.position.global_step));
+        let Some((newest_name, newest)) = checkpoints.pop() else {
             return Err(damaged(format!("it has no valid checkpoint; {}", notes.join("; "))));
         };
         if let Some(manifest) = manifest.filter(|manifest| manifest.run != newest.run_id()) {
             return Err(damaged(format!("{newest_name} does not belong to the run {}", manifest.run)));
         }
-        for name in kept.iter().filter(|name| is_checkpoint(name)) {
-            let is_same = load(&folder.join(name)).is_ok_and(|checkpoint| checkpoint.is_same_run(&newest));
-            if !is_same {
-                let message = format!("{place}: {name} and {newest_name} belong to two runs");
-                return Err(Failure::new(1, message));
-            }
+        if let Some((name, _)) = checkpoints.iter().find(|(_, other)| !other.is_same_run(&newest)) {
+            let message = format!("{place}: {name} and {newest_name} belong to two runs");
+            return Err(Failure::new(1, message));
         }
         Ok(Contents { folder: folder.to_path_buf(), names: kept, newest, newest_name, notes })
     }

@@ -22,14 +22,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The small files of a run that travel with its checkpoints.
-const SMALL_FILES: [&str; 4] = [TOKENIZER_FILE, CORPUS_RECORD, JOURNAL, STATUS_FILE];
+const SMALL_FILES: [&str; 5] = [TOKENIZER_FILE, CORPUS_RECORD, ENVIRONMENT_FILE, JOURNAL, STATUS_FILE];
+
+/// What the Python package records of the first session, for the same bits in later ones.
+const ENVIRONMENT_FILE: &str = "environment.json";
 
 /// Whether a file of this name is a checkpoint of a run.
 fn is_checkpoint(name: &str) -> bool {
     name == BEST_MODEL || Name::parse(name).is_some()
 }
 
-/// A hidden folder next to `path`, on the same file system. It goes away with the value, and the next call removes what
+/// A hidden folder next to `path`, on the same file system if that can be written to. It goes away with the value, and the next call removes what
 /// a killed process has left.
 #[derive(Debug)]
 pub(crate) struct SideFolder {
@@ -44,11 +47,20 @@ impl SideFolder {
         let whole = std::path::absolute(path).map_err(|error| Failure::at(path, &error))?;
         let parent = whole.parent().unwrap_or(Path::new("/")).to_path_buf();
         let failed = |error: io::Error| Failure::at(&parent, &error);
-        std::fs::create_dir_all(&parent).map_err(failed)?;
+        if !path.exists() {
+            std::fs::create_dir_all(&parent).map_err(failed)?;
+        }
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let prefix = format!(".{name}.{purpose}-");
         sweep(&parent, &prefix);
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent).map_err(failed)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix);
+        let folder = match builder.tempdir_in(&parent) {
+            // A run below a read-only input is pushed from copies.
+            Err(_) if path.exists() => builder.tempdir(),
+            folder => folder,
+        };
+        let folder = folder.map_err(failed)?;
         let lock = File::open(folder.path()).map_err(failed)?;
         // Without locks, another process may take the folder for one that was left.
         let _ = lock.try_lock();

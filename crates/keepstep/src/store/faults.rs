@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, State};
 use crate::identity::Identity;
 use crate::name::{BEST_MODEL, checkpoint_name};
 use crate::position::{Plan, Position};
-use crate::testing::{Faulty, Hooked, Lacking};
+use crate::testing::{Faulty, Hooked, Hooks, Lacking};
 use keepstep_pt::{Archive, Dict, Tensor, Value};
 use std::path::Path;
 use std::sync::Arc;
@@ -119,6 +119,26 @@ fn short_writes_are_completed() {
 
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
+
+/// A disk behind a program.
+#[derive(Debug, Clone)]
+struct Fuse;
+
+impl Hooks for Fuse {
+    fn is_fuse(&self, _folder: &Path) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_fuse_mount_is_used_and_noted() {
+    let folder = scratch();
+    let store = Store::open(folder.path(), Arc::new(Hooked(Fuse))).expect("it can be used");
+    assert!(matches!(store.missing_operations()[..], [MissingOperation::PromptSync { .. }]));
+    drop(store);
+    // The kernel's own answer is read.
+    assert!(!Disk.is_fuse(Path::new("/proc")));
+}
 
 #[test]
 fn a_folder_that_cannot_be_synced_is_used_and_noted() {

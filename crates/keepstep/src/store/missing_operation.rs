@@ -22,6 +22,11 @@ pub enum MissingOperation {
         /// The file system's error.
         reason: String,
     },
+    /// A program stands between the folder and its disk (FUSE): a sync may return before the data is stored.
+    PromptSync {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 impl fmt::Display for MissingOperation {
@@ -37,6 +42,12 @@ impl fmt::Display for MissingOperation {
                 f,
                 "{}: this file system cannot sync folders (fsync: {reason}). Checkpoints survive a crash of this \
                  program, but a loss of power may destroy the newest ones",
+                folder.display()
+            ),
+            MissingOperation::PromptSync { folder } => write!(
+                f,
+                "{}: this is a FUSE file system, such as a mounted Google Drive or bucket. It may report a checkpoint as \
+                 stored before it is, and lose it with this machine",
                 folder.display()
             ),
         }

@@ -162,7 +162,9 @@ impl Store {
             .missing
             .folder_sync()
             .map(|reason| MissingOperation::FolderSync { folder: folder(), reason: reason.to_owned() });
-        lock.into_iter().chain(sync).collect()
+        let fuse =
+            self.storage.is_fuse(&self.folder).then(|| MissingOperation::PromptSync { folder: folder() });
+        lock.into_iter().chain(sync).chain(fuse).collect()
     }
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {

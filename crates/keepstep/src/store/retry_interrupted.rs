@@ -111,4 +111,7 @@ impl Storage for RetryInterrupted {
     fn free_files(&self, folder: &Path) -> Option<u64> {
         self.storage.free_files(folder)
     }
+    fn is_fuse(&self, folder: &Path) -> bool {
+        self.storage.is_fuse(folder)
+    }
 }

@@ -74,6 +74,10 @@ pub trait Storage: Debug + Send + Sync {
     fn free_files(&self, _folder: &Path) -> Option<u64> {
         None
     }
+    /// Reports whether a program stands between a folder and its disk (FUSE), as with a mounted Google Drive.
+    fn is_fuse(&self, _folder: &Path) -> bool {
+        false
+    }
 }
 
 /// The metadata of a file or folder. It changes when a file is replaced.
@@ -181,6 +185,10 @@ impl Storage for Disk {
     fn free_files(&self, folder: &Path) -> Option<u64> {
         free_files(folder)
     }
+
+    fn is_fuse(&self, folder: &Path) -> bool {
+        is_fuse(folder)
+    }
 }
 
 /// Reserves the space, if the file system can do that.
@@ -206,6 +214,21 @@ fn preallocate(_: &File, _: u64) -> io::Result<()> {
 fn free_bytes(folder: &Path) -> Option<u64> {
     let status = rustix::fs::statvfs(folder).ok()?;
     status.f_bavail.checked_mul(status.f_frsize)
+}
+
+/// Asks the system for the kind of the file system.
+#[cfg(target_os = "linux")]
+fn is_fuse(folder: &Path) -> bool {
+    /// FUSE_SUPER_MAGIC of the kernel.
+    const FUSE: i64 = 0x6573_5546;
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between architectures")]
+    rustix::fs::statfs(folder).is_ok_and(|status| status.f_type as i64 == FUSE)
+}
+
+/// Not known here.
+#[cfg(not(target_os = "linux"))]
+fn is_fuse(_folder: &Path) -> bool {
+    false
 }
 
 /// File systems without a fixed number of inodes report a total of 0.

@@ -56,6 +56,11 @@ pub trait Hooks: Debug + Clone + Send + Sync + 'static {
     fn free_files(&self, folder: &Path) -> Option<u64> {
         Disk.free_files(folder)
     }
+
+    /// Reports whether the file system is FUSE.
+    fn is_fuse(&self, folder: &Path) -> bool {
+        Disk.is_fuse(folder)
+    }
 }
 
 /// The disk with hooks: the only wrapper around a storage that tests need.
@@ -133,5 +138,8 @@ impl<H: Hooks> Storage for Hooked<H> {
     }
     fn free_files(&self, folder: &Path) -> Option<u64> {
         self.0.free_files(folder)
+    }
+    fn is_fuse(&self, folder: &Path) -> bool {
+        self.0.is_fuse(folder)
     }
 }

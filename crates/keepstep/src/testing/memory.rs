@@ -272,6 +272,9 @@ impl Storage for Memory {
     fn free_files(&self, _folder: &Path) -> Option<u64> {
         None
     }
+    fn is_fuse(&self, _folder: &Path) -> bool {
+        false
+    }
 }
 
 /// A file that is being written.

@@ -129,15 +129,13 @@ def download(kagglehub, request):
 
 def explain(error):
     """An error as kind, status and text, without secrets."""
-    import requests
-
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = scrub(" ".join(lines)) or type(error).__name__
     if status is not None:
         return {"kind": "http", "status": status, "text": text}
-    if isinstance(error, (requests.ConnectionError, requests.Timeout)):
+    if isinstance(error, OSError) and type(error).__module__.split(".")[0] in ("requests", "urllib3"):
         return {"kind": "network", "text": text}
     if type(error).__name__ == "UnauthenticatedError":
         return {"kind": "credentials"}

@@ -118,13 +118,18 @@ impl KaggleProgram {
         if let Some(run) = run {
             found.retain(|path| relative(path) == run.trim_matches('/'));
         }
-        let none = |missing: String| SessionOutput { status: None, missing: Some(missing), log: log.clone() };
+        let none = |missing: String| SessionOutput {
+            missing: Some(missing),
+            is_absent: found.is_empty(),
+            log: log.clone(),
+            ..SessionOutput::default()
+        };
         Ok(match found.as_slice() {
             [] => none(format!(
                 "its output has no {STATUS_FILE}; the run's output_dir must be below /kaggle/working"
             )),
             [one] => match Status::read(one) {
-                Ok(status) => SessionOutput { status: Some(status), missing: None, log },
+                Ok(status) => SessionOutput { status: Some(status), log, ..SessionOutput::default() },
                 Err(error) => none(format!("its {STATUS_FILE} cannot be read: {error}")),
             },
             several => {

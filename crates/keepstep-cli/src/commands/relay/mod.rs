@@ -20,6 +20,9 @@ use state::{Relay, State};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How often an end is not believed if the session was never seen running.
+const MAX_DOUBTS: u32 = 3;
+
 /// How often in a row a question may fail before relay gives up.
 const MAX_FAILURES: u32 = 30;
 
@@ -72,13 +75,14 @@ impl Sessions<'_> {
             return Ok(true);
         }
         loop {
-            if !relay.state.in_flight {
+            let is_new = !relay.state.in_flight;
+            if is_new {
                 if relay.state.sessions >= self.arguments.max_sessions {
                     return Ok(false);
                 }
                 self.start(relay)?;
             }
-            let phase = self.wait(&relay.state)?;
+            let phase = self.wait(&relay.state, is_new)?;
             let verdict = self.end(relay, &phase)?;
             relay.state.in_flight = false;
             relay.save()?;
@@ -109,7 +113,14 @@ impl Sessions<'_> {
             return Ok(false);
         }
         let found = self.program.output(&self.notebook.id, self.arguments.run.as_deref())?;
-        let Some(there) = found.status else { return Ok(false) };
+        let Some(there) = found.status else {
+            if found.is_absent {
+                return Ok(false);
+            }
+            // A guess would begin at step 0.
+            let reason = found.missing.unwrap_or_default();
+            return Err(Failure::new(1, format!("{}: the newest version: {reason}", self.notebook.id)));
+        };
         let is_same_run = relay.state.run.as_ref().is_none_or(|run| *run == there.id);
         if is_same_run && there.global_step >= relay.state.global_step {
             self.newest_has_output = true;
@@ -130,6 +141,9 @@ impl Sessions<'_> {
         relay.state.in_flight = true;
         relay.save()?;
         let number = relay.state.sessions;
+        if source.is_none() && !self.arguments.no_attach {
+            output::say(&format!("Session {number} begins without the output of an earlier one"));
+        }
         let version =
             pushed.version.map_or("a new version".to_owned(), |version| format!("version {version}"));
         output::say(&format!("Session {number}: started {version}. {}", pushed.url));
@@ -166,14 +180,22 @@ impl Sessions<'_> {
     }
 
     /// Waits until the session has ended.
-    fn wait(&self, state: &State) -> Result<Phase, Failure> {
+    fn wait(&self, state: &State, is_new: bool) -> Result<Phase, Failure> {
+        // Right after a start, Kaggle may still answer for the version before.
+        let mut doubts = if is_new { MAX_DOUBTS } else { 0 };
         let mut last = None;
         loop {
             let Some(phase) = self.ask()? else {
                 let message = format!("{}: Kaggle does not know this notebook", self.notebook.id);
                 return Err(Failure::new(1, message));
             };
-            if !phase.is_running() {
+            if phase.is_running() {
+                doubts = 0;
+            } else if doubts > 0 {
+                doubts -= 1;
+                self.sleep();
+                continue;
+            } else {
                 return Ok(phase);
             }
             if last.as_ref() != Some(&phase) {

@@ -44,6 +44,8 @@ impl fmt::Display for Phase {
 #[derive(Debug, Default)]
 pub(super) struct SessionOutput {
     pub(super) status: Option<Status>,
+    /// Whether there is certainly no status, as opposed to one that could not be fetched, read or chosen.
+    pub(super) is_absent: bool,
     /// Why there is no status.
     pub(super) missing: Option<String>,
     pub(super) log: Option<String>,
@@ -99,7 +101,7 @@ mod tests {
             "id": id, "state": state, "reason": "time limit", "epoch": 1, "step": 1, "global_step": global_step,
             "total_steps": 12, "checkpoint": null, "host": "h", "pid": 1,
         });
-        SessionOutput { status: serde_json::from_value(status).ok(), missing: None, log: None }
+        SessionOutput { status: serde_json::from_value(status).ok(), ..SessionOutput::default() }
     }
 
     #[test]
