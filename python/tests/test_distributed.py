@@ -14,9 +14,10 @@ from typing import Any
 import keepstep
 import pytest
 import torch
-from keepstep._elastic import blocks
+from keepstep._elastic import Gradients, blocks
 from keepstep._plan import Plan
-from keepstep._reduce import tree_sum
+from keepstep._ranks import Ranks
+from keepstep._reduce import FixedSum, tree_sum
 
 from ranks import Job, files, kill_at_random, straight, train
 
@@ -37,6 +38,39 @@ def test_the_tree_is_the_cores() -> None:
     expected = ((a + b) + (c + d)) + ((e + f) + g)
     assert torch.equal(tree_sum([part.clone() for part in parts]), expected)
     assert blocks(3, 8) == [(3, 0), (4, 2)] and blocks(0, 5) == [(0, 2), (4, 0)] and blocks(2, 2) == []
+
+
+def test_a_gradient_that_is_none_is_not_zero() -> None:
+    """Against the definition: pairs of neighbours, an odd one passes up, nothing is added where there is no gradient."""
+
+    def defined(leaves: list[Any]) -> Any:
+        while len(leaves) > 1:
+            pairs = [leaves[at : at + 2] for at in range(0, len(leaves), 2)]
+            present = [[it for it in pair if it is not None] for pair in pairs]
+            leaves = [None if not pair else pair[0] if len(pair) == 1 else pair[0] + pair[1] for pair in present]
+        return leaves[0]
+
+    named = [(name, torch.nn.Parameter(torch.zeros(2, 3))) for name in "abc"]
+    ranks = Ranks(0, 1, None, None)
+    gradients = Gradients(ranks, named, FixedSum(ranks), True)
+    draw = torch.Generator().manual_seed(1)
+    for size in range(1, 9):
+        for mask in range(1 << size):
+            # `a` has a gradient in every micro-batch, `b` in some, `c` in none; a single -0.0 shows whether 0.0 was added.
+            leaves = [torch.randn(2, 3, generator=draw) for _ in range(size)]
+            some = [torch.full((2, 3), -0.0) if mask >> at & 1 else None for at in range(size)]
+            gradients.begin()
+            for at in range(size):
+                named[0][1].grad = leaves[at].clone()
+                named[1][1].grad = None if some[at] is None else some[at].clone()
+                assert gradients.take(at)
+            gradients.reduce([range(size)])
+            for (_, parameter), expected in zip(named, [defined(leaves), defined(some), None]):
+                if expected is None:
+                    assert parameter.grad is None
+                else:
+                    assert parameter.grad is not None
+                    assert torch.equal(parameter.grad.view(torch.int32), expected.view(torch.int32))
 
 
 def test_shares_cover_a_window_and_the_first_process_has_one() -> None:
@@ -239,6 +273,7 @@ def test_torchrun(alone: dict[str, str], tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert files(tmp_path) == alone
+    assert result.stdout.count("bests [1, 0]\n") == 2, "both ranks know rank 0's best"
     assert re.search(r"2 processes send [\d,]+ bytes each per update for gradients; a ring sends [\d,]+", result.stdout)
 
 
