@@ -5,7 +5,7 @@ Before each micro-batch the generators that a training step draws from are seede
 of every initialized accelerator. Samples and collators are seeded in the same way, in whatever process they are made.
 
 The generators are seeded directly. `torch.manual_seed` formats Python's stack when a device is not initialized, which
-takes a hundred times as long. Seeding all of them takes some 15 microseconds.
+takes a hundred times as long. Seeding all of them takes some 20 microseconds.
 
 NumPy may be missing. This module imports torch.
 """
@@ -92,7 +92,9 @@ def seed_numpy(key: int) -> None:
 def numpy_words(key: int) -> Any:
     """Returns the two words of 32 bits, low first, that NumPy's generator is seeded with."""
     assert numpy is not None
-    return numpy.array((key & 0xFFFF_FFFF, key >> 32), numpy.uint32)
+    words = numpy.empty(2, numpy.uint32)
+    words[0], words[1] = key & 0xFFFF_FFFF, key >> 32
+    return words
 
 
 def reseed(generator: Any, key: int) -> bool:

@@ -94,8 +94,8 @@ pub(crate) fn package_python() -> Result<PathBuf, String> {
 
 /// The Python of an environment that tests the Python package with the older PyTorch, made at the first call.
 pub(crate) fn old_package_python() -> Result<PathBuf, String> {
-    let packages = ["pytest==9.2.0", "tqdm"];
-    let probe = "import torch, pytest, tqdm";
+    let packages = ["pytest==9.2.0", "safetensors==0.8.0", "tqdm"];
+    let probe = "import torch, pytest, safetensors, tqdm";
     torch_environment(&old_torch_python()?, &format!("package-torch-{OLD_TORCH}-1"), probe, &packages)
 }
 
@@ -229,7 +229,7 @@ cd "$1/packages"
 options="-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists=$1/lists -o Dir::Cache=$1/cache
          -o Dir::State::status=/dev/null -o APT::Sandbox::User=root -qq"
 apt-get $options update
-python=$(apt-cache $options depends python3-minimal | sed -n 's/.*Depends: \(python3\.[0-9]*\)-minimal.*//p' | head -n 1)
+python=$(apt-cache $options depends python3-minimal | sed -n 's/.*Depends: \(python3\.[0-9]*\)-minimal.*/\1/p' | head -n 1)
 apt-get $options download $python-minimal lib$python-minimal lib$python-stdlib libc6 libgcc-s1 zlib1g libexpat1
 for package in *.deb; do dpkg-deb -x "$package" "$1/root"; done
 rm -r "$1/lists" "$1/cache" "$1/packages"
