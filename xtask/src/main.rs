@@ -27,7 +27,7 @@ usage: cargo xtask COMMAND
                          formatting, clippy, rustdoc and every test; installs what the tests need
                          (--quick leaves out the tests that need PyTorch, TensorBoard, a browser or emulated ARM, and says so; --python runs those of the
                          Python package alone; --all-torch opens the
-                         checkpoints with an older PyTorch as well)
+                         checkpoints and runs the package's tests with an older PyTorch as well, and imports it on ARM)
   bench [NAME...] [--against torch]
                          figures, all or those named (training, store, reading, resume, tokenize, generate, start, remote); with
                          `--against torch` PyTorch or transformers is measured at the same work beside them. The

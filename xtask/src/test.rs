@@ -46,12 +46,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut tally = Tally::of(&mut tests)?;
     if !quick {
         tally.add_all(&Tally::of(&mut arm::tests())?);
-        arm::import(&arm::package()?)?;
         for tests in &mut python::tests()? {
             tally.add_all(&Tally::of(tests)?);
         }
         python::other_versions()?;
         if all_torch {
+            arm::import(&arm::package()?)?;
             tally.add_all(&Tally::of(&mut python::old_torch_tests()?)?);
         }
     }
