@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,16 @@ def test_saved_inside_a_window(straight: tuple[Path, Any], tmp_path: Path) -> No
     whole = train(tmp_path / "whole", logging_steps=3)
     output = train(tmp_path, logging_steps=3)
     assert output.training_loss == whole.training_loss and end(tmp_path) == end(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_checkpoint_alone_leads_to_the_same_end(at: int, tmp_path: Path) -> None:
+    """After a kill nothing else is left: an epoch's evaluation may neither be missing nor be made twice."""
+    options = {"save_steps": 1, "eval_strategy": "epoch"}
+    train(tmp_path / "one", **options)
+    shutil.copytree(tmp_path / "one" / f"checkpoint-{at}", tmp_path / "two" / f"checkpoint-{at}")
+    train(tmp_path / "two", **options)
+    assert end(tmp_path / "one") == end(tmp_path / "two")
 
 
 class SlowDisk(ExactTrainer):
