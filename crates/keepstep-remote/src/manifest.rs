@@ -169,7 +169,7 @@ impl Manifest {
     pub(crate) fn retire(&mut self, before: &Manifest) {
         let mut retired: Vec<String> = before.retired.clone();
         retired.extend(before.keys().map(str::to_owned));
-        retired.extend(self.retired.drain(..));
+        retired.append(&mut self.retired);
         let mut kept: Vec<String> = Vec::new();
         for key in retired.into_iter().rev() {
             if !self.names(&key) && !kept.contains(&key) && kept.len() < RETIRED {

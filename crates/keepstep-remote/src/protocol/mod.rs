@@ -107,13 +107,7 @@ fn two_writers_in_sampled_interleavings() {
         let world = World::new(Plan::Sampled { random, one_in });
         taken_over += paused(async {
             let first = Script { id: 1, saves: &[5, 10, 15, 17, 20, 22, 25, 30], ..Script::default() };
-            let second = Script {
-                id: 2,
-                saves: &[10, 15, 17, 20, 22, 25, 30, 35],
-                rewound_to,
-                delay,
-                ..first.clone()
-            };
+            let second = Script { id: 2, saves: &[10, 15, 17, 20, 22, 25, 30, 35], rewound_to, delay };
             let (lost, also_lost) =
                 futures_util::join!(run_script(&world, &first), run_script(&world, &second));
             if also_lost && lost {

@@ -99,8 +99,7 @@ impl Drop for Proxy {
 
 fn forward(mut from: TcpStream, mut to: TcpStream, shared: &Shared, is_request: bool) {
     let (mut buffer, mut done, began) = (vec![0; 1 << 14], 0_u64, Instant::now());
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer) else { break };
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
         if shared.is_closed.load(Ordering::SeqCst) {
             break;
         }

@@ -86,22 +86,22 @@ fn kill_and_wipe(kind: Kind, is_strict: bool, seed: u64) {
             let mut child = train(&run).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
             let instant = Duration::from_millis(lasted / 4 + below(lasted * 3 / 2));
             let started = Instant::now();
-            let mut ended = None;
-            while ended.is_none() && (is_last || started.elapsed() < instant) {
+            let mut is_ended = false;
+            while !is_ended && (is_last || started.elapsed() < instant) {
                 std::thread::sleep(Duration::from_millis(3));
-                ended = child.try_wait().expect("a child");
+                is_ended = child.try_wait().expect("a child").is_some();
             }
-            if ended.is_none() {
+            if !is_ended {
                 child.kill().expect("SIGKILL");
-                ended = Some(child.wait().expect("it ends"));
                 killed += 1;
             }
+            let status = child.wait().expect("it ends");
             let said = std::fs::read_to_string(lab.path("log")).unwrap_or_default();
             fetched += u64::from(said.contains("Fetched "));
-            if ended.is_some_and(|status| status.success()) {
+            if status.success() {
                 break;
             }
-            assert!(ended.is_some_and(|status| status.code().is_none()), "{ended:?}: {said}");
+            assert!(status.code().is_none(), "{status}: {said}");
             // The machine is gone, and its disk with it.
             let _ = std::fs::remove_dir_all(lab.path(&run));
         }
