@@ -56,12 +56,13 @@ def test_an_empty_disk_continues_from_the_copy(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
-    for remote, words in [
+    wrong: list[tuple[Any, str]] = [
         ("runs/x", "must be a URL"),
         ({"url": "s3://b/x", "bucket": 1}, "unknown key 'bucket'"),
         ({"url": "s3://b/x", "max_lag": "1"}, "must be a int"),
         ({"url": "s3://b/x", "on_error": "maybe"}, "'continue' or 'stop'"),
-    ]:
+    ]
+    for remote, words in wrong:
         with pytest.raises(keepstep.UsageError, match=words):
             keepstep.Run(tmp_path / "run", remote=remote)
     with pytest.raises(keepstep.Error, match="is it mounted"):
