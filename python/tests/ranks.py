@@ -139,15 +139,17 @@ class Killed:
     """Processes that got SIGSTOP."""
     runs: int = 0
     """Runs that were completed."""
+    left: int = 0
+    """Times that other processes were left, and had not just completed the run."""
     named: int = 0
-    """Times that a process which was left named the right rank."""
+    """Times that one of them named the right rank."""
     slowest: float = 0.0
     """Seconds until the others had ended, at most."""
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} processes killed, {self.stops} stopped, in {self.runs} runs; the rank was named {self.named} times; "
-            f"the others ended within {self.slowest:.1f} s"
+            f"{self.kills} processes killed, {self.stops} stopped, in {self.runs} runs; of {self.left} times that others "
+            f"were left, they named it {self.named} times, and ended within {self.slowest:.1f} s"
         )
 
 
@@ -177,7 +179,11 @@ def kill_at_random(folder: Path, signals: int, seed: int, sizes: list[int], expe
                     text = job.log(other)
                     assert job.processes[other].exitcode in (0, 1, 70), f"rank {other} of {size} still runs (seed {seed})\n{text}"
                 found.slowest = max(found.slowest, time.monotonic() - since)
-                found.named += any(f"rank {rank} has" in job.log(other) for other in others)
+                found.left += any(job.processes[other].exitcode != 0 for other in others)
+                named = any(f"rank {rank} has" in job.log(other) for other in others)
+                found.named += named
+                if others and not named:
+                    print(f"rank {rank} of {size} was not named:", *(job.log(other)[-300:] for other in others), sep="\n")
                 found.kills, found.stops = found.kills + (not stops), found.stops + stops
                 job.kill()
                 continue

@@ -243,6 +243,14 @@ def test_refusals(tmp_path: Path, size: int, options: dict[str, Any], expected: 
     assert not (tmp_path / "run").exists()
 
 
+def test_an_evaluation_in_one_process_alone_is_refused(tmp_path: Path) -> None:
+    job = Job(2, tmp_path, {"trouble": {"rank": 1, "no_evaluation": True}})
+    assert job.wait() == [1, 1]
+    for rank in range(2):
+        last = job.log(rank).strip().splitlines()[-1]
+        assert "rank 1 is at the end of the update, and rank 0 at run.evaluated()" in last, job.log(rank)
+
+
 @pytest.mark.parametrize(
     ("timeout", "trouble", "expected"),
     [
