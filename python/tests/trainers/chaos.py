@@ -108,7 +108,7 @@ class Crashes:
         for mode in MODES:
             numbers = [int(number) for number, _, _, tornable in self.events if mode != "torn" or tornable == "1"]
             step = 1 if limit is None else max(1, len(numbers) * len(MODES) // limit)
-            found += [(number, mode) for number in numbers[::step]]
+            found += [(number, mode) for number in numbers[step // 2 :: step]]
         return found
 
     def verdict(self, number: int, mode: str) -> str:

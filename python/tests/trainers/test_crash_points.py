@@ -8,7 +8,7 @@ import chaos
 import pytest
 import torch
 
-LIMITS = [6, pytest.param(None, marks=pytest.mark.soak, id="all")]
+LIMITS = [3, pytest.param(None, marks=pytest.mark.soak, id="all")]
 
 
 @pytest.mark.parametrize("limit", LIMITS)
