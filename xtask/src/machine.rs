@@ -238,7 +238,7 @@ rm -r "$1/lists" "$1/cache" "$1/packages"
 /// The object stores that the tests push to.
 const MOTO: &str = "5.2.5";
 const SEAWEEDFS: &str = "4.48";
-const AZURITE: &str = "3.37.0";
+const AZURITE: &str = "3.35.0";
 
 /// The programs of the object stores, by the variables that name them to the tests; installed at the first call.
 pub(crate) fn object_stores() -> Result<Vec<(&'static str, PathBuf)>, String> {
