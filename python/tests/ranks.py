@@ -81,6 +81,8 @@ class Job:
             process = _context.Process(target=child, args=arguments)
             process.start()
             self.processes.append(process)
+        # A test that fails leaves processes that may wait for ever, and this one would wait for them.
+        atexit.register(self.kill)
 
     def wait(self, timeout: float = 90) -> list[int | None]:
         """Returns the exit codes; what is still there after the time is killed, and has None."""
