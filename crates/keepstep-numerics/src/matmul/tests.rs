@@ -65,7 +65,7 @@ fn check(rows: usize, cols: usize, inner: usize) {
 
 /// Packs a matrix, and gives it to a matmul whose right side begins `shift` numbers later.
 fn pack_and_use(packing: Packing, shift: usize, are_tasks_run: bool) {
-    let numbers = vec![1.0; 50];
+    let numbers = [1.0; 50];
     let matrix = |start: usize| Matrix::new(&numbers[start..start + 49], 7, 7);
     let mut buffer = AlignedBuffer::new();
     buffer.grow(Packing::max_len(7, 7));
