@@ -39,12 +39,17 @@ def test_an_empty_disk_continues_from_the_copy(tmp_path: Path) -> None:
     train(tmp_path / "straight")
     (tmp_path / "store").mkdir()
     url = f"file://{tmp_path}/store/run"
+    environments: list[str] = []
     for stop_after in (5, 6, None):
         train(tmp_path / "run", stop_after, remote={"url": url, "max_lag": 0})
         status = json.loads((tmp_path / "run/status.json").read_text())
         assert status["remote"]["error"] is None and status["remote"]["url"] == url
         last = files(tmp_path / "run")
+        environments.append((tmp_path / "run/environment.json").read_text())
         shutil.rmtree(tmp_path / "run")
+    # The first session's environment, which later ones are compared with, comes back too.
+    assert any("environment" in path.name for path in (tmp_path / "store/run").iterdir())
+    assert len(set(environments)) == 1
     straight = files(tmp_path / "straight")
     newest = "checkpoint_epoch3_final_global18.pt"
     assert last[newest] == straight[newest]

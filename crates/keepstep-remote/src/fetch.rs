@@ -7,12 +7,11 @@ use crate::explain::{Failed, Reason};
 use crate::journal;
 use crate::key::SUPERSEDED;
 use crate::manifest::{Manifest, Object};
-use crate::mirror::SMALL_FILES;
 use crate::transfer::{Meter, Progress};
 use crate::upload::Content;
 use crate::writer::small_file;
 use keepstep::journal::JOURNAL;
-use keepstep::name::{BEST_MODEL, Name};
+use keepstep::name::{BEST_MODEL, COMPANION_FILES, Name};
 use keepstep::store::{chain, load, write_whole};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -130,7 +129,7 @@ async fn small(
     folder: &Path,
     brought: &mut Brought,
 ) -> Result<(), Failed> {
-    for name in SMALL_FILES {
+    for name in COMPANION_FILES {
         let path = folder.join(name);
         if let Some(object) = manifest.files.get(name)
             && !path.exists()

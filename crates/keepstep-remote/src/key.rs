@@ -1,6 +1,7 @@
 //! Keys of objects: today's name, and the first digits of the content's hash.
 
-use keepstep::name::{BEST_MODEL, Name};
+use keepstep::name::{BEST_MODEL, COMPANION_FILES, Name};
+use keepstep::run::STATUS_FILE;
 
 /// Digits of the hash in a key.
 pub(crate) const DIGITS: usize = 12;
@@ -60,7 +61,8 @@ pub(crate) fn parse(key: &str) -> Option<Parsed> {
     let is_ours = plain == BEST_MODEL
         || Name::parse(plain).is_some()
         || offset(&name).is_some()
-        || matches!(&*name, "tokenizer.json" | "status.json" | "corpus.sha256");
+        || COMPANION_FILES.contains(&&*name)
+        || name == STATUS_FILE;
     is_ours.then(|| Parsed { name, digits: digits.to_owned() })
 }
 
@@ -80,6 +82,8 @@ mod tests {
             "checkpoint_epoch1_step2_global2.pt",
             "best_model.pt",
             "tokenizer.json",
+            "environment.json",
+            "status.json",
             "superseded/best_model.pt",
         ] {
             let key = of(name, sha, |_| false);

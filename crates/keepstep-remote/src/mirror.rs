@@ -6,7 +6,7 @@ use crate::manifest::RUN_JSON;
 use crate::transfer::{Meter, Progress};
 use crate::upload::Content;
 use crate::writer::{Done, Item, PushError, Work, Writer};
-use keepstep::name::{BEST_MODEL, Name};
+use keepstep::name::{BEST_MODEL, COMPANION_FILES, Name};
 use keepstep::remote::{Mirror, PushReport, Snapshot};
 use keepstep::run::STATUS_FILE;
 use keepstep::store::Retention;
@@ -24,9 +24,6 @@ const FAILURES: u32 = 3;
 /// The pause after a failure; it doubles with each in a row.
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// The small files of a run that lie next to its checkpoints.
-pub(crate) const SMALL_FILES: [&str; 2] = ["tokenizer.json", "corpus.sha256"];
 
 /// A thread that owns the writer of a remote.
 #[derive(Debug)]
@@ -293,7 +290,7 @@ impl Worker {
         let work = match task {
             Task::Save(save) => {
                 let mut items = save.items.clone();
-                items.extend(small_items(&self.folder, &SMALL_FILES));
+                items.extend(small_items(&self.folder, &COMPANION_FILES));
                 Work {
                     items,
                     journal: journal(save.journal_bytes),
@@ -307,7 +304,7 @@ impl Worker {
                 Work { items: file.into_iter().collect(), ..Work::default() }
             }
             Task::Finish(finish) => {
-                let mut items = small_items(&self.folder, &SMALL_FILES);
+                let mut items = small_items(&self.folder, &COMPANION_FILES);
                 items.extend(small_items(&self.folder, &[STATUS_FILE]));
                 let newest = self.writer.manifest().newest();
                 Work {

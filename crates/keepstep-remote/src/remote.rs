@@ -6,13 +6,13 @@ use crate::discover::discover;
 use crate::explain::{Failed, Reason};
 use crate::location::Location;
 use crate::manifest::{Manifest, Object};
-use crate::mirror::{ObjectMirror, SMALL_FILES, item, small_items};
+use crate::mirror::{ObjectMirror, item, small_items};
 use crate::reader::RemoteFile;
 use crate::settings::Settings;
 use crate::transfer::{Meter, Progress};
 use crate::writer::{Opening, PushError, Work, Writer};
 use crate::{download, fetch, journal};
-use keepstep::name::{BEST_MODEL, Name};
+use keepstep::name::{BEST_MODEL, COMPANION_FILES, Name};
 use keepstep::remote::{Facts, Fetched, Mirror, Remote, RemoteError};
 use keepstep::run::STATUS_FILE;
 use keepstep_pt::ReadAt;
@@ -201,7 +201,7 @@ impl ObjectRemote {
         let pushing = async {
             let (mut writer, mut notes) = Writer::open(self.bucket.clone(), &opening).await?;
             let failed = |failed: Failed| failed.at(&url);
-            let mut items = small_items(folder, &SMALL_FILES);
+            let mut items = small_items(folder, &COMPANION_FILES);
             for name in names {
                 let path = folder.join(name);
                 let file = std::fs::File::open(&path).ok().and_then(|file| item(name, file));

@@ -6,6 +6,10 @@ use crate::position::{Plan, Position};
 /// metric.
 pub const BEST_MODEL: &str = "best_model.pt";
 
+/// The names of small files that lie next to a run's checkpoints and travel with them: the tokenizer, the record of the
+/// corpus, and what the Python package records of the first session's environment.
+pub const COMPANION_FILES: [&str; 3] = ["tokenizer.json", "corpus.sha256", "environment.json"];
+
 /// Makes the file name of the checkpoint at `position`: `checkpoint_epoch{E}_step{S}_global{G}.pt`, or
 /// `checkpoint_epoch{E}_final_global{G}.pt` if the epoch is complete.
 pub fn checkpoint_name(plan: &Plan, position: Position) -> String {

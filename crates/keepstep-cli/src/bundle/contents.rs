@@ -1,7 +1,7 @@
 //! What a downloaded folder holds.
 
 use super::manifest::Entry;
-use super::{MANIFEST, Manifest, SMALL_FILES, is_checkpoint};
+use super::{MANIFEST, Manifest, is_checkpoint, is_small};
 use crate::failure::Failure;
 use keepstep::Checkpoint;
 use keepstep::name::BEST_MODEL;
@@ -123,7 +123,7 @@ impl Contents {
 fn compare(folder: &Path, manifest: &Manifest) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     for (name, expected) in &manifest.files {
-        if !is_checkpoint(name) && !SMALL_FILES.contains(&name.as_str()) {
+        if !is_checkpoint(name) && !is_small(name) {
             return Err(format!("{MANIFEST} names `{name}`, which is no file of a run"));
         }
         let found = Entry::of(&folder.join(name)).map_err(|failure| failure.to_string())?;
@@ -142,7 +142,7 @@ fn names_in(folder: &Path) -> Result<Vec<String>, Failure> {
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_wanted = is_checkpoint(&name) || SMALL_FILES.contains(&name.as_str());
+        let is_wanted = is_checkpoint(&name) || is_small(&name);
         if is_wanted && entry.file_type().map_err(unreadable)?.is_file() {
             names.push(name);
         }

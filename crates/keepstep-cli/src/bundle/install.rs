@@ -1,6 +1,6 @@
 //! From a verified download to a run's folder.
 
-use super::{Contents, SMALL_FILES, SideFolder};
+use super::{Contents, SideFolder, is_small};
 use crate::checkpoints::load_path;
 use crate::failure::Failure;
 use keepstep::Checkpoint;
@@ -94,7 +94,7 @@ pub(crate) fn install(
     names.sort_by_key(|name| rank(name));
     for name in names {
         let (from, to) = (contents.folder.join(name), dir.join(name));
-        let is_replaced = name == BEST_MODEL || SMALL_FILES.contains(&name.as_str());
+        let is_replaced = name == BEST_MODEL || is_small(name);
         if is_replaced || load_path(&to).is_err() {
             move_file(&from, &to)?;
         }

@@ -13,19 +13,20 @@ pub(crate) use stage::{Staged, stage};
 
 use crate::failure::Failure;
 use keepstep::journal::JOURNAL;
-use keepstep::name::{BEST_MODEL, Name};
+use keepstep::name::{BEST_MODEL, COMPANION_FILES, Name};
 use keepstep::run::STATUS_FILE;
-use keepstep_lm::trainer::CORPUS_RECORD;
-use keepstep_text::tokenizer::TOKENIZER_FILE;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The small files of a run that travel with its checkpoints.
-const SMALL_FILES: [&str; 5] = [TOKENIZER_FILE, CORPUS_RECORD, ENVIRONMENT_FILE, JOURNAL, STATUS_FILE];
+/// Whether a file of this name is a small one that travels with a run's checkpoints.
+fn is_small(name: &str) -> bool {
+    small_files().any(|small| small == name)
+}
 
-/// What the Python package records of the first session, for the same bits in later ones.
-const ENVIRONMENT_FILE: &str = "environment.json";
+fn small_files() -> impl Iterator<Item = &'static str> {
+    COMPANION_FILES.into_iter().chain([JOURNAL, STATUS_FILE])
+}
 
 /// Whether a file of this name is a checkpoint of a run.
 fn is_checkpoint(name: &str) -> bool {

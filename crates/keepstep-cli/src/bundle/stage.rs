@@ -1,6 +1,6 @@
 //! From a run's folder to a bundle.
 
-use super::{MANIFEST, Manifest, SMALL_FILES, SideFolder};
+use super::{MANIFEST, Manifest, SideFolder, small_files};
 use crate::failure::Failure;
 use keepstep::Checkpoint;
 use keepstep::journal::JOURNAL;
@@ -44,10 +44,9 @@ pub(crate) fn stage(run: &Path, best_only: bool) -> Result<Staged, Failure> {
             Err(error) => notes.push(format!("{BEST_MODEL} is left out: {}", chain(&error))),
         }
     }
-    let small: &[&str] = if best_only { &[TOKENIZER_FILE] } else { &SMALL_FILES };
-    for file in small {
+    for file in small_files().filter(|file| !best_only || *file == TOKENIZER_FILE) {
         if copy(&run.join(file), &folder.join(file))? {
-            names.push((*file).to_owned());
+            names.push(file.to_owned());
         }
     }
     // Nothing but what the manifest names is given away.

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 
 /// The name of the list of a corpus's files in a run's folder.
-pub const CORPUS_RECORD: &str = "corpus.sha256";
+const CORPUS_RECORD: &str = "corpus.sha256";
 
 /// The largest number of files in a list. Longer lists are not written.
 const MOST_FILES: usize = 100_000;

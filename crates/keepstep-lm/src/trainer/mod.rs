@@ -24,7 +24,6 @@ mod tensorboard;
 pub use available_memory::{AvailableMemory, MemoryLimit};
 pub use branch::{branch, branch_keeps};
 pub use control::{Control, Outcome, StopReason};
-pub use corpus_record::CORPUS_RECORD;
 pub use disk_need::{DiskNeed, DiskShortage};
 pub use dry_run::{DryRun, Estimate, dry_run};
 pub use error::TrainError;
