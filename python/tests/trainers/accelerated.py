@@ -1,4 +1,4 @@
-"""A loop under Accelerate, and the same without: ``accelerate launch accelerated.py FOLDER [STOP_AT]``."""
+"""A loop under Accelerate, and the same without: ``accelerate launch accelerated.py FOLDER [STOP_AT]``, or torchrun."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import torch
 def loop(folder: str, stop_at: int | None = None, prepares: bool = True, workers: int = 0, precision: str = "no") -> bool:
     """Runs a session; returns whether the run is complete."""
     torch.set_num_threads(1)
-    shown = {"progress_bar": False, "quiet": True}
-    run = keepstep.Run(folder, config={"lr": 1e-2}, seed=7, save_steps=2, max_checkpoints=99, num_threads=1, **shown)
+    settings: dict[str, Any] = {"save_steps": 2, "max_checkpoints": 99, "num_threads": 1, "progress_bar": False, "quiet": True}
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    run = keepstep.Run(folder, config={"lr": 1e-2}, seed=7, distributed=several, **settings)
     loading: dict[str, Any] = {"num_workers": workers, "collate_fn": tiny.Masking()}
     data = run.data(tiny.Noisy(), batch_size=2, epochs=3, gradient_accumulation_steps=4, drop_last=False, **loading)
     model: Any = tiny.Model()
@@ -43,4 +44,7 @@ def loop(folder: str, stop_at: int | None = None, prepares: bool = True, workers
 
 
 if __name__ == "__main__":
-    sys.exit(0 if loop(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None) else 75)
+    complete = loop(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    print("complete" if complete else "stopped")
+    # torchrun takes any other status for a failure.
+    sys.exit(0 if complete or "TORCHELASTIC_RUN_ID" in os.environ else 75)

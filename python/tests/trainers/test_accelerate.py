@@ -64,3 +64,17 @@ def test_mixed_precision(tmp_path: Path) -> None:
     assert loop(str(tmp_path / "two"), precision="bf16")
     two = files(tmp_path / "two")
     assert all(two[name] == content for name, content in files(tmp_path / "one").items())
+
+
+def test_several_processes(tmp_path: Path) -> None:
+    def torchrun(folder: str, *stop_at: str) -> str:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(SCRIPT)]
+        done = subprocess.run([*command, str(tmp_path / folder), *stop_at], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert torchrun("straight").count("complete") == 2
+    assert torchrun("stopped", "3").count("stopped") == 2
+    assert torchrun("stopped").count("complete") == 2
+    saved, whole = files(tmp_path / "stopped"), files(tmp_path / "straight")
+    assert len(whole) == 6 and {name: saved[name] for name in whole} == whole
