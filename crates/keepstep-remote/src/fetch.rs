@@ -146,7 +146,11 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     write_whole(path, bytes).map_err(|error| Failed::new(Reason::Usage, error.to_string()))
 }
 
-/// Brings everything that the manifest names. Files that are there already are not transferred again.
+/// Manifests that are read at the most, while a running session lets go of what the one before named.
+const MANIFESTS: usize = 20;
+
+/// Brings everything that the manifest names. Files that are there already are not transferred again. If a running session
+/// removes an object meanwhile, the manifest that it wrote before is read.
 pub(crate) async fn all(
     bucket: &Bucket,
     folder: &Path,
@@ -155,9 +159,37 @@ pub(crate) async fn all(
     let mut brought = Brought::default();
     let found = discover(bucket).await?;
     brought.notes.extend(found.warning);
-    let Some(manifest) = found.manifest else {
-        return Err(Failed::new(Reason::Missing, "there is no run here"));
-    };
+    let nothing = || Failed::new(Reason::Missing, "there is no run here");
+    let mut manifest = found.manifest.ok_or_else(nothing)?;
+    for _ in 1..MANIFESTS {
+        match named(bucket, &manifest, folder, progress, &mut brought).await {
+            Err(failed) if failed.reason == Reason::Missing => {
+                let later = discover(bucket).await?.manifest.ok_or_else(nothing)?;
+                if later.swap == manifest.swap {
+                    return Err(failed);
+                }
+                let is_named = |path: &PathBuf| later.files.keys().any(|name| folder.join(name) == *path);
+                let (kept, released): (Vec<_>, Vec<_>) = brought.files.into_iter().partition(is_named);
+                brought.files = kept;
+                for path in released {
+                    let _ = std::fs::remove_file(path);
+                }
+                manifest = later;
+            }
+            result => return result.map(|()| brought),
+        }
+    }
+    named(bucket, &manifest, folder, progress, &mut brought).await.map(|()| brought)
+}
+
+/// Brings what this manifest names.
+async fn named(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    folder: &Path,
+    progress: Option<&Arc<dyn Progress>>,
+    brought: &mut Brought,
+) -> Result<(), Failed> {
     let failed = |error: std::io::Error| Failed::new(Reason::Usage, format!("{}: {error}", folder.display()));
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut linked: Vec<(String, PathBuf)> = Vec::new();
@@ -188,7 +220,7 @@ pub(crate) async fn all(
         brought.bytes += whole.len() as u64;
         write(&folder.join(JOURNAL), &whole)?;
     }
-    Ok(brought)
+    Ok(())
 }
 
 fn is_same(path: &Path, object: &Object) -> bool {
