@@ -91,9 +91,8 @@ impl File {
         self.check_entries(&entries.collect::<Vec<_>>(), 1)
     }
 
-    /// Checks what has not been read yet: every entry apart from those of tensors that were read as a whole, whose
-    /// checksums were compared on the way. A file whose tensors were all read is so verified without a second pass over
-    /// its bytes. Up to four threads read.
+    /// Verifies the entries that have not been verified by reading. Reading a tensor that is the whole of its storage
+    /// compares its checksum, so a file whose tensors were all read needs no second pass. Up to four threads read.
     ///
     /// # Errors
     /// The same errors as [`File::verify`].

@@ -2,11 +2,12 @@
 
 use crate::bucket::Bucket;
 use crate::explain::{Failed, Reason};
-use crate::manifest::{Object, hex};
+use crate::manifest::Object;
 use crate::transfer::Meter;
 use crate::upload::AT_ONCE;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
+use keepstep::hex;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -112,7 +113,7 @@ async fn write(bucket: &Bucket, object: &Object, temporary: &Path, meter: &mut M
     let failed = |error: io::Error| disk(temporary, &error);
     let mut file =
         OpenOptions::new().create(true).truncate(true).write(true).open(temporary).map_err(failed)?;
-    preallocate(&file, object.size).map_err(failed)?;
+    keepstep::store::preallocate(&file, object.size).map_err(failed)?;
     let mut hash = Sha256::new();
     let mut parts = std::pin::pin!(ranges(bucket, &object.key, object.size));
     while let Some(part) = parts.next().await {
@@ -123,25 +124,6 @@ async fn write(bucket: &Bucket, object: &Object, temporary: &Path, meter: &mut M
     }
     file.sync_all().map_err(failed)?;
     if hex(&hash.finalize()) == object.sha256 { Ok(()) } else { Err(damaged(&object.key)) }
-}
-
-/// Takes the room before anything is downloaded, where the file system can do that.
-#[cfg(target_os = "linux")]
-fn preallocate(file: &File, len_bytes: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
-    use rustix::io::Errno;
-    if len_bytes == 0 {
-        return Ok(());
-    }
-    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len_bytes) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn preallocate(_: &File, _: u64) -> io::Result<()> {
-    Ok(())
 }
 
 fn publish(temporary: &Path, to: &Path) -> io::Result<()> {

@@ -65,10 +65,10 @@ pub(crate) async fn bring(bucket: &Bucket, segments: &[Segment], folder: &Path) 
     let failed = |error: std::io::Error| {
         Failed::new(Reason::Usage, format!("{}: {error}", folder.join(JOURNAL).display()))
     };
-    let beside = folder.join(".remote-journal.tmp");
-    std::fs::create_dir_all(&beside).map_err(failed)?;
-    let result = std::fs::write(beside.join(JOURNAL), whole).and_then(|()| carry(&beside, folder));
-    let _ = std::fs::remove_dir_all(&beside);
+    let temporary = folder.join(".remote-journal.tmp");
+    std::fs::create_dir_all(&temporary).map_err(failed)?;
+    let result = std::fs::write(temporary.join(JOURNAL), whole).and_then(|()| carry(&temporary, folder));
+    let _ = std::fs::remove_dir_all(&temporary);
     result.map_err(failed)
 }
 

@@ -1,5 +1,6 @@
 //! `run.json`: what a remote holds. It is the only object that changes, and the only truth.
 
+use keepstep::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -179,15 +180,6 @@ impl Manifest {
         kept.reverse();
         self.retired = kept;
     }
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use crate::bucket::Bucket;
 use crate::explain::{Failed, Reason};
-use crate::manifest::hex;
 use crate::transfer::Meter;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use keepstep::hex;
 use keepstep_pt::ReadAt;
 use sha2::{Digest, Sha256};
 use std::fs::File;

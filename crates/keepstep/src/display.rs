@@ -1,4 +1,4 @@
-//! A checkpoint's values as people write them.
+//! Values and bytes as people write them.
 
 use keepstep_pt::Value;
 
@@ -16,4 +16,9 @@ pub(crate) fn scalar(value: &Value) -> String {
         }
         other => format!("{other:?}"),
     }
+}
+
+/// Bytes in hexadecimal, as hashes are written.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

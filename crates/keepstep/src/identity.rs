@@ -122,7 +122,7 @@ impl Identity {
             add(name);
             add(value);
         }
-        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::hex(&hash.finalize()[..8])
     }
 
     /// The first input that differs between two identities.

@@ -68,6 +68,7 @@ pub mod store;
 pub mod testing;
 
 pub use checkpoint::{Checkpoint, State};
+pub use display::hex;
 pub use position::{Plan, Position};
 pub use run::Run;
 

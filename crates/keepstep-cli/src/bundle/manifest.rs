@@ -97,7 +97,7 @@ impl Entry {
             hash.update(&buffer[..count]);
             size_bytes += count as u64;
         }
-        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = keepstep::hex(&hash.finalize());
         Ok(Entry { size_bytes, sha256 })
     }
 }

@@ -10,7 +10,7 @@ use keepstep_text::tokenizer::TOKENIZER_FILE;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// A bundle in a folder of its own next to the run.
+/// A bundle in a temporary folder next to the run's.
 #[derive(Debug)]
 pub(crate) struct Staged {
     _side: SideFolder,

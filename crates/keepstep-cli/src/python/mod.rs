@@ -18,7 +18,7 @@ pub(crate) struct Python {
 /// A script and what it calls.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Script {
-    /// Reads a request as JSON from standard input, writes the answer as JSON to standard output.
+    /// Begins with `answer.py`: it reads a request as JSON from standard input, and writes the answer as JSON to standard output.
     pub(crate) text: &'static str,
     /// The package that it imports.
     pub(crate) package: &'static str,

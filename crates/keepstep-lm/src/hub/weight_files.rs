@@ -62,7 +62,7 @@ pub(crate) fn fingerprint(files: &[PathBuf]) -> Result<String, HubError> {
             hash.finalize().into()
         }
     };
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(keepstep::hex(&hash))
 }
 
 /// The open files. Their tensors borrow from them.

@@ -42,10 +42,8 @@ pub(crate) fn change(folders: &[&Path], files: &[SourceFile]) -> Option<String> 
 fn lines(files: &[SourceFile]) -> String {
     let mut text = String::new();
     for file in files {
-        for byte in file.hash() {
-            let _ = write!(text, "{byte:02x}");
-        }
-        let _ = writeln!(text, "  {}", file.path().to_string_lossy().replace('\n', "?"));
+        let hash = keepstep::hex(file.hash());
+        let _ = writeln!(text, "{hash}  {}", file.path().to_string_lossy().replace('\n', "?"));
     }
     text
 }

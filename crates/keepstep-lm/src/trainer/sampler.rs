@@ -14,7 +14,7 @@ use std::path::Path;
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     max_new_tokens: usize,
-    /// Whether the text of the last evaluation has not been generated yet.
+    /// Whether a text is still to be generated for the last evaluation.
     due: bool,
     failed: bool,
 }

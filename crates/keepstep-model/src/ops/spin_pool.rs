@@ -159,7 +159,7 @@ impl SpinPool {
     }
 
     /// # Safety
-    /// This thread owns the part and has not finished it.
+    /// The caller must own the part and must not have finished it.
     unsafe fn call(&self, part: usize) {
         // SAFETY: until this part is finished, the job cannot end and its work cannot be replaced.
         if let Some(work) = unsafe { *self.work.get() } {

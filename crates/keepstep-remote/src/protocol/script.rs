@@ -2,13 +2,13 @@
 
 use super::store::{Wire, World};
 use crate::bucket::{Bucket, Condition};
-use crate::manifest::hex;
 use crate::transfer::Meter;
 use crate::upload::Content;
 use crate::writer::{Item, Opening, PushError, Work, Writer};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use keepstep::cadence::Cadence;
+use keepstep::hex;
 use keepstep::remote::RemoteError;
 use keepstep::store::Retention;
 use object_store::path::Path;

@@ -1,10 +1,11 @@
 //! A store in memory whose requests fail, hang, or take effect late, and whose writers take turns. After every change it
 //! is compared with the promises.
 
-use crate::manifest::{Manifest, RUN_JSON, hex};
+use crate::manifest::{Manifest, RUN_JSON};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use keepstep::hex;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{

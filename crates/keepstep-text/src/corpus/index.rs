@@ -3,8 +3,9 @@
 //! An index belongs to one list of files. It holds each file's stamp and hash. A file whose stamp differs is read and
 //! hashed again. If the index is damaged or missing, all files are read again; nothing else is lost.
 
+use super::SourceFile;
 use super::stamp::Stamp;
-use super::{SourceFile, hex};
+use keepstep::hex;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Write};

@@ -196,11 +196,7 @@ fn fingerprint(files: &[SourceFile], tokenizer: &Tokenizer) -> String {
         hash.update(file.len().to_le_bytes());
         hash.update(file.hash());
     }
-    hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    keepstep::hex(&hash.finalize())
 }
 
 /// Returns the folder of the token cache: the config's, or the user's. An empty path in the config turns the cache off.

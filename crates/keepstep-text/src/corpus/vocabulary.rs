@@ -2,9 +2,10 @@
 
 use super::encode::pass;
 use super::pieces::Piece;
-use super::{CorpusError, Progress, SourceFile, Stage, cache_dir, hex};
+use super::{CorpusError, Progress, SourceFile, Stage, cache_dir};
 use crate::corpus::DataConfig;
 use crate::tokenizer::{Characters, Tokenizer, TokenizerError, WordCounts};
+use keepstep::hex;
 use keepstep::store::write_whole;
 use sha2::{Digest, Sha256};
 use std::path::Path;

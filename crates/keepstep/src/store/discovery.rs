@@ -29,10 +29,10 @@ pub struct Candidates<'a> {
     /// Whether to take the source even if the folder has a later checkpoint.
     pub source_only: bool,
     /// Files that are known to be unusable.
-    pub unusable: &'a [Skipped],
+    pub(crate) unusable: &'a [Skipped],
     /// Whether to leave the tensors unverified. Whoever reads them compares their checksums on the way, and calls
     /// [`File::verify_rest`] afterwards.
-    pub verify_later: bool,
+    pub(crate) verify_later: bool,
 }
 
 impl<'a> Candidates<'a> {

@@ -24,7 +24,7 @@ pub use discovery::{Candidates, Newest, OpenError, Skipped, Source, SourceError,
 pub use error::StoreError;
 pub use lock::Lock;
 pub use missing_operation::MissingOperation;
-pub use storage::{Disk, Metadata, Storage, StorageFile};
+pub use storage::{Disk, Metadata, Storage, StorageFile, preallocate};
 pub use write_whole::{temporary_file, write_whole};
 
 use crate::cadence::Cadence;

@@ -191,9 +191,12 @@ impl Storage for Disk {
     }
 }
 
-/// Reserves the space, if the file system can do that.
+/// Reserves the space of a file before it is written, if the file system can do that.
+///
+/// # Errors
+/// There is not enough space.
 #[cfg(target_os = "linux")]
-fn preallocate(file: &File, len_bytes: u64) -> io::Result<()> {
+pub fn preallocate(file: &File, len_bytes: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::Errno;
     if len_bytes == 0 {
@@ -205,8 +208,12 @@ fn preallocate(file: &File, len_bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Reserves nothing: only Linux can.
+///
+/// # Errors
+/// None.
 #[cfg(not(target_os = "linux"))]
-fn preallocate(_: &File, _: u64) -> io::Result<()> {
+pub fn preallocate(_: &File, _: u64) -> io::Result<()> {
     Ok(())
 }
 

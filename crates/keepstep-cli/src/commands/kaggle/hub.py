@@ -1,14 +1,9 @@
-"""Calls kagglehub for `keepstep push` and `keepstep pull`: one request as JSON on standard input, one answer as JSON."""
+"""Calls kagglehub for `keepstep push` and `keepstep pull`."""
 
-import json
 import os
 import re
-import sys
 import time
 
-# The answer alone goes to standard output. In its test environment, kagglehub prints requests with their headers.
-ANSWER = os.fdopen(os.dup(1), "w")
-os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 # Downloads come from the server. Inside Kaggle and Colab, kagglehub would attach an input instead, and ignore the folder.
 os.environ["DISABLE_KAGGLE_CACHE"] = os.environ["DISABLE_COLAB_CACHE"] = "true"
 os.environ.setdefault("KAGGLEHUB_VERBOSITY", "error")
@@ -16,22 +11,13 @@ os.environ.setdefault("KAGGLEHUB_VERBOSITY", "error")
 MANIFEST = "keepstep.json"
 
 
-def main():
-    request = json.load(sys.stdin)
-    try:
-        import kagglehub
-    except ImportError as error:
-        kind = "missing" if error.name == "kagglehub" else "other"
-        return {"error": {"kind": kind, "text": f"{error}"}}
-    try:
-        from kagglehub.config import get_kaggle_credentials
+def perform(kagglehub, request):
+    from kagglehub.config import get_kaggle_credentials
 
-        if request["action"] == "upload" or request.get("credentials"):
-            if get_kaggle_credentials() is None:
-                return {"error": {"kind": "credentials"}}
-        return ACTIONS[request["action"]](kagglehub, request)
-    except Exception as error:  # whatever it is, it becomes a sentence
-        return {"error": explain(error)}
+    if request["action"] == "upload" or request.get("credentials"):
+        if get_kaggle_credentials() is None:
+            return {"error": {"kind": "credentials"}}
+    return ACTIONS[request["action"]](kagglehub, request)
 
 
 def look(kagglehub, request):
@@ -41,7 +27,7 @@ def look(kagglehub, request):
     except Exception as error:
         response = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
-        # Kaggle answers 403 for what does not exist, so that nobody learns what exists.
+        # Kaggle answers 403 for a dataset that does not exist as well: nobody can find out which names are taken.
         if status in (403, 404) and "GetDataset" in str(getattr(response, "url", "")):
             return {"exists": False}
         if status == 404:
@@ -127,19 +113,10 @@ def download(kagglehub, request):
     return {}
 
 
-def explain(error):
-    """An error as kind, status and text, without secrets."""
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = scrub(" ".join(lines)) or type(error).__name__
-    if status is not None:
-        return {"kind": "http", "status": status, "text": text}
+def kind(error):
     if isinstance(error, OSError) and type(error).__module__.split(".")[0] in ("requests", "urllib3"):
-        return {"kind": "network", "text": text}
-    if type(error).__name__ == "UnauthenticatedError":
-        return {"kind": "credentials"}
-    return {"kind": "other", "text": text}
+        return "network"
+    return "credentials" if type(error).__name__ == "UnauthenticatedError" else "other"
 
 
 def scrub(text):
@@ -153,5 +130,4 @@ def scrub(text):
 
 
 ACTIONS = {"look": look, "upload": upload, "download": download}
-json.dump(main(), ANSWER)
-ANSWER.close()
+answer("kagglehub", perform)

@@ -11,5 +11,8 @@ pub(super) const CREDENTIALS: &str = "make an API token at https://www.kaggle.co
                                       KAGGLE_API_TOKEN or the file ~/.kaggle/access_token";
 
 /// Calls kagglehub.
-pub(super) const HUB: Script =
-    Script { text: include_str!("hub.py"), package: "kagglehub", credentials: CREDENTIALS };
+pub(super) const HUB: Script = Script {
+    text: concat!(include_str!("../../python/answer.py"), include_str!("hub.py")),
+    package: "kagglehub",
+    credentials: CREDENTIALS,
+};

@@ -45,7 +45,7 @@ fn updates(folder: &Path) -> Vec<(u64, u64, u64, Option<String>, u64, u64)> {
         .collect()
 }
 
-/// Kills and wipes, again and again. In the strict form training waits for each push, so that the copy ends with exactly
+/// Kills the run and wipes its disk many times. In the strict form, training waits for each push. The copy then has exactly
 /// the files of an uninterrupted run.
 fn kill_and_wipe(kind: Kind, is_strict: bool, seed: u64) {
     let place = Place::start(kind);

@@ -16,11 +16,11 @@ pub fn uploaders_python() -> PathBuf {
         .into()
 }
 
-/// A server on a port of its own.
+/// A server on a free port.
 pub struct LocalServer {
     child: Child,
     port: u16,
-    /// An empty home folder, so that nobody's credentials are found.
+    /// An empty home folder: real credentials must not be found.
     pub home: PathBuf,
 }
 

@@ -1,34 +1,14 @@
-"""Calls huggingface_hub for `keepstep push`: one request as JSON on standard input, one answer as JSON."""
+"""Calls huggingface_hub for `keepstep push`."""
 
 import hashlib
-import json
-import os
 import pathlib
 import re
-import sys
-
-# The answer alone goes to standard output.
-ANSWER = os.fdopen(os.dup(1), "w")
-os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def main():
-    request = json.load(sys.stdin)
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        kind = "missing" if error.name == "huggingface_hub" else "other"
-        return {"error": {"kind": kind, "text": f"{error}"}}
-    try:
-        if huggingface_hub.get_token() is None:
-            return {"error": {"kind": "credentials"}}
-        return push(huggingface_hub, request)
-    except Exception as error:  # whatever it is, it becomes a sentence
-        return {"error": explain(error)}
 
 
 def push(huggingface_hub, request):
     """Makes the repository if it does not exist, and one commit with every file of the folder."""
+    if huggingface_hub.get_token() is None:
+        return {"error": {"kind": "credentials"}}
     api = huggingface_hub.HfApi(library_name="keepstep")
     repository, folder = request["repository"], pathlib.Path(request["folder"])
     api.create_repo(repository, private=True, exist_ok=True, repo_type="model")
@@ -37,12 +17,12 @@ def push(huggingface_hub, request):
         huggingface_hub.CommitOperationAdd(path.name, str(path)) for path in sorted(folder.iterdir())
     ]
     commit = api.create_commit(repository, operations, commit_message=request["message"], repo_type="model")
-    answer = {"commit": commit.oid, "url": commit.commit_url}
+    result = {"commit": commit.oid, "url": commit.commit_url}
     try:
-        answer["wrong"] = compare(api, repository, commit.oid, folder)
+        result["wrong"] = compare(api, repository, commit.oid, folder)
     except Exception as error:
-        answer["unchecked"] = explain(error)["text"]
-    return answer
+        result["unchecked"] = explain(error)["text"]
+    return result
 
 
 def compare(api, repository, revision, folder):
@@ -60,18 +40,10 @@ def compare(api, repository, revision, folder):
     return wrong
 
 
-def explain(error):
-    """An error as kind, status and text, without secrets."""
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = scrub(" ".join(lines)) or type(error).__name__
-    if status is not None:
-        return {"kind": "http", "status": status, "text": text}
+def kind(error):
     module = type(error).__module__.split(".")[0]
-    if isinstance(error, OSError) or module in ("requests", "httpx", "httpx2", "urllib3"):
-        return {"kind": "network", "text": text}
-    return {"kind": "other", "text": text}
+    is_network = isinstance(error, OSError) or module in ("requests", "httpx", "httpx2", "urllib3")
+    return "network" if is_network else "other"
 
 
 def scrub(text):
@@ -80,5 +52,4 @@ def scrub(text):
     return re.sub(r"hf_[A-Za-z0-9]{8,}", "hf_...", text)[:600]
 
 
-json.dump(main(), ANSWER)
-ANSWER.close()
+answer("huggingface_hub", push)

@@ -12,7 +12,7 @@ use keepstep::store::load;
 use serde_json::json;
 
 const HUB: Script = Script {
-    text: include_str!("hub.py"),
+    text: concat!(include_str!("../../../python/answer.py"), include_str!("hub.py")),
     package: "huggingface_hub",
     credentials: "make a token with the right to write at https://huggingface.co/settings/tokens and put it into the \
                   variable HF_TOKEN, or log in with `hf auth login`",
