@@ -1,6 +1,6 @@
 //! What a downloaded folder holds.
 
-use super::manifest::Entry;
+use super::manifest::{Entry, ManifestError};
 use super::{MANIFEST, Manifest, is_checkpoint, is_small};
 use crate::failure::Failure;
 use keepstep::Checkpoint;
@@ -23,6 +23,21 @@ pub(crate) struct Contents {
     pub(crate) newest_name: String,
     /// What was left out, for people.
     pub(crate) notes: Vec<String>,
+}
+
+/// Why a folder's files cannot be taken.
+#[derive(Debug)]
+pub(crate) enum ContentsError {
+    /// The files are not those that were pushed: what differs, in words.
+    Damaged(String),
+    /// Another reason.
+    Other(Failure),
+}
+
+impl From<Failure> for ContentsError {
+    fn from(failure: Failure) -> ContentsError {
+        ContentsError::Other(failure)
+    }
 }
 
 /// Finds the one folder below `root` that has a run's checkpoints; `wanted` names it where there are several.
@@ -74,11 +89,14 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), F
 
 impl Contents {
     /// Verifies a folder: against its manifest where it has one, and every checksum inside the checkpoints.
-    pub(crate) fn verify(folder: &Path, place: &str) -> Result<Contents, Failure> {
-        let damaged = |what: String| Failure::new(1, format!("{place}: the download is damaged: {what}"));
+    pub(crate) fn verify(folder: &Path, place: &str) -> Result<Contents, ContentsError> {
+        let damaged = ContentsError::Damaged;
         let path = folder.join(MANIFEST);
         let manifest = match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Manifest::parse(&text).map_err(damaged)?),
+            Ok(text) => Some(Manifest::parse(&text).map_err(|error| match error {
+                ManifestError::Damaged(reason) => damaged(reason),
+                ManifestError::Newer(reason) => Failure::new(1, format!("{place}: {reason}")).into(),
+            })?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(damaged(format!("{MANIFEST}: {error}"))),
         };
@@ -113,7 +131,7 @@ impl Contents {
         }
         if let Some((name, _)) = checkpoints.iter().find(|(_, other)| !other.is_same_run(&newest)) {
             let message = format!("{place}: {name} and {newest_name} belong to two runs");
-            return Err(Failure::new(1, message));
+            return Err(Failure::new(1, message).into());
         }
         Ok(Contents { folder: folder.to_path_buf(), names: kept, newest, newest_name, notes })
     }

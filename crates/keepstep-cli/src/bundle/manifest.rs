@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use keepstep::Checkpoint;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,6 +38,15 @@ pub(crate) struct Entry {
     pub(crate) sha256: String,
 }
 
+/// Why a manifest cannot be used, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ManifestError {
+    /// The text is not a manifest: its upload broke off, or its bytes changed.
+    Damaged(String),
+    /// A newer keepstep wrote it.
+    Newer(String),
+}
+
 impl Manifest {
     /// Describes the files `names` of a folder, whose newest checkpoint is given.
     pub(crate) fn of(
@@ -61,15 +71,16 @@ impl Manifest {
         })
     }
 
-    /// Reads the manifest. Err has the reason.
-    pub(crate) fn parse(text: &str) -> Result<Manifest, String> {
-        let manifest: Manifest =
-            serde_json::from_str(text).map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?;
-        match manifest.format {
-            FORMAT => Ok(manifest),
-            other => Err(format!(
-                "{MANIFEST} has format {other}, and this keepstep reads {FORMAT}: use a newer keepstep"
-            )),
+    /// Reads the manifest.
+    pub(crate) fn parse(text: &str) -> Result<Manifest, ManifestError> {
+        let damaged = |error| ManifestError::Damaged(format!("{MANIFEST} cannot be read: {error}"));
+        let value: Value = serde_json::from_str(text).map_err(damaged)?;
+        // A newer format may have other fields.
+        match value["format"].as_u64() {
+            Some(format) if format > u64::from(FORMAT) => Err(ManifestError::Newer(format!(
+                "{MANIFEST} has format {format}, and this keepstep reads {FORMAT}: use a newer keepstep"
+            ))),
+            _ => serde_json::from_value(value).map_err(damaged),
         }
     }
 
@@ -117,7 +128,20 @@ mod tests {
         let manifest = Manifest::parse(&text(1)).expect("format 1");
         assert_eq!(manifest.position(), "epoch 1, step 2, global step 2 of 9");
         assert_eq!(manifest.size_bytes(), 1);
-        assert!(Manifest::parse(&text(2)).is_err_and(|reason| reason.contains("use a newer keepstep")));
-        assert!(Manifest::parse("{}").is_err());
+        for newer in [text(2).as_str(), r#"{"format": 3, "everything": "else"}"#] {
+            let error = Manifest::parse(newer).expect_err("a newer format");
+            assert!(
+                matches!(&error, ManifestError::Newer(reason) if reason.contains("use a newer keepstep")),
+                "{error:?}"
+            );
+        }
+        let whole = text(1);
+        for damaged in ["", "{}", "[1]", &whole[..whole.len() / 2]] {
+            let error = Manifest::parse(damaged).expect_err("no manifest");
+            assert!(
+                matches!(&error, ManifestError::Damaged(reason) if reason.contains("cannot be read")),
+                "{error:?}"
+            );
+        }
     }
 }

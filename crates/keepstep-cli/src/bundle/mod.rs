@@ -6,9 +6,9 @@ mod install;
 mod manifest;
 mod stage;
 
-pub(crate) use contents::{Contents, find_folder};
+pub(crate) use contents::{Contents, ContentsError, find_folder};
 pub(crate) use install::{Installed, install, present, refuse_other};
-pub(crate) use manifest::{MANIFEST, Manifest};
+pub(crate) use manifest::{MANIFEST, Manifest, ManifestError};
 pub(crate) use stage::{Staged, stage};
 
 use crate::failure::Failure;

@@ -59,6 +59,11 @@ fn stopped() -> Lab {
     lab
 }
 
+/// The name of the newest checkpoint of `run`.
+fn newest_name(lab: &Lab) -> String {
+    newest(&lab.path("run")).file_name().expect("a name").to_string_lossy().into_owned()
+}
+
 /// No command may print the key or a signed URL, or leave a folder behind.
 fn check_traces(lab: &Lab, output: &Output) {
     let whole = format!("{}{}", String::from_utf8_lossy(&output.stdout), said(output));
@@ -166,6 +171,17 @@ fn other_runs_and_files_are_never_hidden_or_mixed() {
     let text =
         run_checked(&lab, &mut server.command(&["push", "run", "kaggle://datasets/ann/corpus"], &root), 1);
     assert!(text.contains("keepstep did not push"), "{text}");
+    // What a newer keepstep pushed.
+    fs::write(lab.path("photos/keepstep.json"), r#"{"format": 9}"#).expect("a manifest");
+    let mut by_hand = Command::new(uploaders_python());
+    server.serve(&mut by_hand);
+    expect(by_hand.args(["-c", &script.replace("corpus", "newer")]).arg(lab.path("photos")), 0);
+    for words in
+        [["push", "run", "kaggle://datasets/ann/newer"], ["pull", "kaggle://datasets/ann/newer", "x"]]
+    {
+        let text = run_checked(&lab, &mut server.command(&words, &root), 1);
+        assert!(text.contains("use a newer keepstep"), "{text}");
+    }
     // A damaged newest checkpoint never goes out.
     damage(&newest(&lab.path("run")));
     let text =
@@ -185,10 +201,11 @@ fn every_failure_of_a_push_is_a_sentence() {
         assert!(text.contains(part) && !text.contains("Traceback"), "{part}: {text}");
     };
     // A connection that breaks in the middle is resumed by kagglehub.
-    server.faults(&["put:cut"]);
+    let cut = format!("put-{}:cut", newest_name(&lab));
+    server.faults(&[&cut]);
     run_checked(&lab, &mut push(), 0);
     // One that breaks when the server forgets how much it has: kagglehub reports success, and we do not.
-    server.faults(&["put:cut", "check:500"]);
+    server.faults(&[&cut, "check:500"]);
     refused(&mut push(), "the upload is incomplete");
     server.faults(&["put:503"]);
     refused(&mut push(), "503");
@@ -205,17 +222,81 @@ fn every_failure_of_a_push_is_a_sentence() {
     refused(push().env_remove("KAGGLE_KEY"), "found no credentials");
     refused(&mut server.command(&["push", "run", "kaggle://datasets/bob/gpt"], &root), "403");
     refused(push().env("KEEPSTEP_TEST_KAGGLE", "http://127.0.0.1:9"), "the network failed");
-    // The newest version that is complete is still there.
-    server.faults(&["download:flip"]);
+    // The newest version that is complete is still there. A transfer that fails is no reason to take an older one.
+    server.faults(&["download-archive.zip:flip"]);
     refused(&mut server.command(&["pull", URL, "fresh"], &root), "kagglehub failed");
-    server.faults(&["download:damaged"]);
-    refused(&mut server.command(&["pull", URL, "fresh"], &root), "the download is damaged");
-    server.faults(&["download:cut"]);
+    server.faults(&["download-archive.zip:damaged"]);
+    let explicit = format!("{URL}/versions/1");
+    refused(&mut server.command(&["pull", &explicit, "fresh"], &root), "the download is damaged");
+    server.faults(&["download-archive.zip:cut"]);
     refused(&mut server.command(&["pull", URL, "fresh"], &root), "fail");
-    server.faults(&["GetDataset:404"]);
+    server.faults(&["GetDataset:404", "GetDataset:404"]);
     refused(&mut server.command(&["pull", URL, "fresh"], &root), "does not exist (404)");
     assert!(!lab.path("fresh").exists());
     run_checked(&lab, &mut server.command(&["pull", URL, "fresh"], &root), 0);
+}
+
+#[test]
+#[ignore = "needs kagglehub: cargo xtask test"]
+fn after_a_push_that_broke_off_the_version_before_it_counts() {
+    let lab = stopped();
+    let server = Server::start(&lab, &[]);
+    let root = root(&lab);
+    let run = |words: &[&str], status| run_checked(&lab, &mut server.command(words, &root), status);
+    let break_off = |name: &str, url: &str| {
+        server.faults(&[&format!("put-{name}:cut"), "check:500"]);
+        let text = run(&["push", "run", url], 1);
+        assert!(text.contains(&format!("the upload is incomplete: {name}")), "{text}");
+    };
+    let there = newest(&lab.path("run"));
+    run(&["push", "run", URL], 0);
+    break_off("keepstep.json", URL);
+    // Version 2 has half a manifest. A pull reports that and takes version 1, and a number is taken at its word.
+    let text = run(&["pull", URL, "first", "--json"], 0);
+    assert!(text.contains("version 2: the download is damaged: keepstep.json cannot be read"), "{text}");
+    assert!(text.contains("trying the version before it"), "{text}");
+    assert_eq!(json_in(&text)["version"], 1);
+    assert_eq!(hash(&newest(&lab.path("first"))), hash(&there));
+    let text = run(&["pull", &format!("{URL}/versions/2"), "second"], 1);
+    assert!(text.contains("is damaged") && !text.contains("before it"), "{text}");
+    assert!(!lab.path("second").exists());
+    // A push is compared with version 1.
+    expect(lab.train("other").args(["--set", "seed=8", "--stop-at", "5"]), 75);
+    let text = run(&["push", "other", URL], 1);
+    assert!(text.contains("version 2 is incomplete") && text.contains("holds the run"), "{text}");
+    let text = run(&["push", "run", URL], 0);
+    assert!(text.contains("version 2 is incomplete") && text.contains("version 3"), "{text}");
+
+    // Version 4 has half a checkpoint, and version 5 half a manifest.
+    break_off(&newest_name(&lab), URL);
+    break_off("keepstep.json", URL);
+    let text = run(&["pull", URL, "third"], 0);
+    assert!(text.contains("version 5: the download is damaged"), "{text}");
+    assert!(text.contains("version 4: the download is damaged") && text.contains("differs from"), "{text}");
+    assert!(text.contains("Pulled") && text.contains("version 3"), "{text}");
+    assert_eq!(hash(&newest(&lab.path("third"))), hash(&there));
+    // What someone else pushed meanwhile is not given out as this run.
+    run(&["push", "other", URL, "--take-over"], 0);
+    break_off_other(&lab, &server, &root);
+    let text = run(&["pull", URL, "fourth"], 1);
+    assert!(text.contains("the newest version is damaged and belongs to the run"), "{text}");
+
+    // Nothing tells what a dataset holds whose only version is incomplete.
+    let second = "kaggle://datasets/ann/second";
+    break_off("keepstep.json", second);
+    let text = run(&["push", "run", second], 1);
+    assert!(text.contains("no version before it tells") && text.contains("--take-over"), "{text}");
+    let text = run(&["pull", second, "fourth"], 1);
+    assert!(text.contains("no version before it that could be tried; push the run again"), "{text}");
+    assert!(!lab.path("fourth").exists());
+    run(&["push", "run", second, "--take-over"], 0);
+    run(&["pull", second, "fourth"], 0);
+}
+
+/// Makes a version of the first run, whose checkpoint is cut, after a version of another run.
+fn break_off_other(lab: &Lab, server: &Server, root: &Path) {
+    server.faults(&[&format!("put-{}:cut", newest_name(lab)), "check:500"]);
+    run_checked(lab, &mut server.command(&["push", "run", URL, "--take-over"], root), 1);
 }
 
 #[test]

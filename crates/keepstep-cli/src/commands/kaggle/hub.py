@@ -33,7 +33,8 @@ def look(kagglehub, request):
         if status == 404:
             return {"exists": True, "manifest": None}
         raise
-    with open(path, encoding="utf-8") as file:
+    # An upload that broke off may end inside a character.
+    with open(path, encoding="utf-8", errors="replace") as file:
         return {"exists": True, "manifest": file.read()}
 
 
@@ -54,6 +55,11 @@ def version_if_known(handle):
         return version(handle) or 0
     except Exception:
         return 0
+
+
+def newest(kagglehub, request):
+    """The number of a dataset's newest version."""
+    return {"version": version(request["handle"])}
 
 
 def version(handle):
@@ -129,5 +135,5 @@ def scrub(text):
     return text[:600]
 
 
-ACTIONS = {"look": look, "upload": upload, "download": download}
+ACTIONS = {"look": look, "newest": newest, "upload": upload, "download": download}
 answer("kagglehub", perform)

@@ -1,7 +1,9 @@
 //! Kaggle, through the packages `kagglehub` and `kaggle` that the user has installed. There is no network code here.
 
+mod dataset;
 mod place;
 
+pub(super) use dataset::{Dataset, Held};
 pub(super) use place::{Kind, Place};
 
 use crate::python::Script;

@@ -55,6 +55,11 @@ impl Place {
         Ok(Place { kind, owner: owner.to_owned(), slug: slug.to_owned(), version, folder })
     }
 
+    /// The same place at this version.
+    pub(in crate::commands) fn at(&self, version: u64) -> Place {
+        Place { version: Some(version), ..self.clone() }
+    }
+
     /// The handle that kagglehub takes.
     pub(in crate::commands) fn handle(&self) -> String {
         let version = self.version.map(|version| format!("/versions/{version}")).unwrap_or_default();

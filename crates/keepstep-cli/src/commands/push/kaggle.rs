@@ -2,7 +2,7 @@
 
 use crate::arguments::PushArguments;
 use crate::bundle::{MANIFEST, Manifest, SideFolder, Staged, stage};
-use crate::commands::kaggle::{HUB, Kind, Place};
+use crate::commands::kaggle::{Dataset, HUB, Held, Kind, Place};
 use crate::failure::Failure;
 use crate::format::megabytes;
 use crate::output;
@@ -26,13 +26,11 @@ pub(super) fn push(arguments: &PushArguments) -> Result<(), Failure> {
     for note in &staged.notes {
         output::say(&format!("{}: {note}", arguments.run.display()));
     }
-    let side = SideFolder::new(&arguments.run, "look")?;
-    let look = json!({ "handle": place.handle(), "folder": side.path(), "credentials": true });
-    let there = python.call(HUB, &request("look", look), url, true)?;
     if !arguments.take_over {
-        refuse_others(url, &there, &staged.manifest)?;
+        let dataset = Dataset { python: &python, url, place: &place, credentials: true };
+        let side = SideFolder::new(&arguments.run, "look")?;
+        refuse_others(url, &find_bundle(&dataset, &side)?, &staged.manifest)?;
     }
-    drop(side);
     let manifest = &staged.manifest;
     let notes = format!("keepstep: run {}, {}", manifest.run, manifest.position());
     output::say(&format!(
@@ -57,20 +55,49 @@ pub(super) fn push(arguments: &PushArguments) -> Result<(), Failure> {
     output::print(&format!("Pushed {} to {url}{version}\n", manifest.position()))
 }
 
-/// Refuses a dataset that holds something else: a new version would hide it.
-fn refuse_others(url: &str, there: &Value, manifest: &Manifest) -> Result<(), Failure> {
-    if there["exists"] == json!(false) {
-        return Ok(());
-    }
-    let Some(text) = there["manifest"].as_str() else {
-        return Err(Failure::new(
-            1,
-            format!(
-                "{url}: this dataset has files that keepstep did not push, and a new version would hide them; choose another name, or add --take-over"
-            ),
-        ));
+/// What the dataset holds. If the newest push broke off, the version before it tells.
+fn find_bundle(dataset: &Dataset<'_>, side: &SideFolder) -> Result<Held, Failure> {
+    let url = dataset.url;
+    let mut reason = match dataset.look(dataset.place, &side.make("look")?)? {
+        Held::Incomplete(reason) => reason,
+        held => return Ok(held),
     };
-    let theirs = Manifest::parse(text).map_err(|reason| Failure::new(1, format!("{url}: {reason}")))?;
+    let mut older = dataset.older();
+    loop {
+        let (version, before) = older.next()?;
+        let Some(before) = before else {
+            return Err(Failure::new(
+                1,
+                format!(
+                    "{url}: version {version} is incomplete ({reason}), and no version before it tells which run this dataset holds; push to another dataset, or add --take-over to make a new version all the same"
+                ),
+            ));
+        };
+        output::say(&format!(
+            "{url}: version {version} is incomplete ({reason}); comparing with the version before it"
+        ));
+        reason = match dataset.look(&before, &side.make(&format!("look-{version}"))?)? {
+            Held::Incomplete(reason) => reason,
+            Held::Nothing | Held::NoManifest => format!("it has no {MANIFEST}"),
+            held @ Held::Bundle(_) => return Ok(held),
+        };
+    }
+}
+
+/// Refuses a dataset that holds something else: a new version would hide it.
+fn refuse_others(url: &str, held: &Held, manifest: &Manifest) -> Result<(), Failure> {
+    let theirs = match held {
+        Held::Nothing => return Ok(()),
+        Held::Bundle(theirs) => theirs,
+        Held::NoManifest | Held::Incomplete(_) => {
+            return Err(Failure::new(
+                1,
+                format!(
+                    "{url}: this dataset has files that keepstep did not push, and a new version would hide them; choose another name, or add --take-over"
+                ),
+            ));
+        }
+    };
     if theirs.run != manifest.run {
         return Err(Failure::new(
             1,

@@ -34,6 +34,11 @@ def fault(name):
     return False
 
 
+def fault_of(what, name, kind):
+    """Takes `what:kind`, a fault of any file, or `what-NAME:kind`, the fault of one."""
+    return fault(f"{what}:{kind}") or fault(f"{what}-{name}:{kind}")
+
+
 class Refused(Exception):
     def __init__(self, status, message):
         super().__init__(message)
@@ -106,7 +111,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = int(place.split()[1].split("-")[0]) if place else 0
         assert start == len(blob["bytes"]), (start, len(blob["bytes"]))
         length = int(self.headers.get("Content-Length") or 0)
-        if length > 1000 and fault("put:cut"):
+        if fault_of("put", blob["name"], "cut"):
             blob["bytes"] += self.rfile.read(length // 2)
             self.close_connection = True
             self.connection.close()
@@ -261,10 +266,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def redirect(self, name, content):
         sent = bytearray(content)
-        if fault("download:flip"):
+        if fault_of("download", name, "flip"):
             sent[len(sent) // 2] ^= 1
         hashed = content
-        if fault("download:damaged"):
+        if fault_of("download", name, "damaged"):
             # The zip is consistent with itself: only keepstep's own checks can tell.
             sent = bytearray(archive(spoil(content)))
             hashed = bytes(sent)
@@ -284,7 +289,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content, hashed = BLOBS[path]
         digest = base64.b64encode(hashlib.md5(hashed).digest()).decode()
         headers = [("X-Goog-Hash", f"md5={digest}"), ("Accept-Ranges", "bytes")]
-        if fault("download:cut"):
+        if fault_of("download", path.rsplit("/", 1)[1], "cut"):
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
