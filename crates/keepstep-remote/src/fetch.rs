@@ -1,7 +1,7 @@
 //! Bringing a run to a machine: what it needs to continue, or all of it.
 
 use crate::bucket::Bucket;
-use crate::discover::discover;
+use crate::discover::{Found, discover};
 use crate::download;
 use crate::explain::{Failed, Reason};
 use crate::journal;
@@ -25,6 +25,60 @@ pub(crate) struct Brought {
     pub(crate) bytes: u64,
 }
 
+/// Manifests that are read at the most, while a running session lets go of what the one before named.
+const MANIFESTS: usize = 20;
+
+/// Does what needs the objects that a manifest names. A running session may remove one of them meanwhile: then the
+/// work begins again with the manifest that the session wrote before. Gives the result with the last manifest.
+async fn with_manifest<T>(
+    bucket: &Bucket,
+    mut manifest: Manifest,
+    mut work: impl AsyncFnMut(&Manifest) -> Result<T, Failed>,
+) -> (Result<T, Failed>, Manifest) {
+    for _ in 1..MANIFESTS {
+        match work(&manifest).await {
+            Err(failed) if failed.reason == Reason::Missing => match discover(bucket).await {
+                Ok(Found { manifest: Some(later), .. }) if later.swap != manifest.swap => manifest = later,
+                Ok(_) => return (Err(failed), manifest),
+                Err(failed) => return (Err(failed), manifest),
+            },
+            result => return (result, manifest),
+        }
+    }
+    (work(&manifest).await, manifest)
+}
+
+impl Brought {
+    /// Removes the files that were brought and that this manifest no longer names.
+    fn release(&mut self, manifest: &Manifest, folder: &Path) {
+        let is_named = |path: &PathBuf| manifest.files.keys().any(|name| folder.join(name) == *path);
+        let (kept, released): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.files).into_iter().partition(is_named);
+        self.files = kept;
+        for path in released {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Notes that a file has come.
+    fn add(&mut self, path: PathBuf) {
+        if !self.files.contains(&path) {
+            self.files.push(path);
+        }
+    }
+}
+
+/// What to bring of a run.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    /// The global step of the folder's newest checkpoint: a later one is wanted.
+    newest_here: Option<u64>,
+    /// The one checkpoint that is wanted.
+    only: Option<&'a str>,
+    /// Whether an object that is not there counts as damaged. Otherwise it ends the work: it may have a successor.
+    skips_missing: bool,
+}
+
 /// Brings the newest valid checkpoint that is later than `newest_here`, with the best model and the tokenizer.
 pub(crate) async fn newest(
     bucket: &Bucket,
@@ -37,6 +91,36 @@ pub(crate) async fn newest(
     let found = discover(bucket).await?;
     brought.notes.extend(found.warning);
     let Some(manifest) = found.manifest else { return Ok(brought) };
+    let notes = brought.notes.clone();
+    let mut wanted = Wanted { newest_here, only, skips_missing: false };
+    let (result, manifest) = with_manifest(bucket, manifest, async |manifest| {
+        brought.notes.clone_from(&notes);
+        brought.release(manifest, folder);
+        newest_named(bucket, manifest, folder, wanted, progress, &mut brought).await
+    })
+    .await;
+    match result {
+        // No session has let it go: it is lost.
+        Err(failed) if failed.reason == Reason::Missing => {
+            wanted.skips_missing = true;
+            brought.notes = notes;
+            newest_named(bucket, &manifest, folder, wanted, progress, &mut brought).await?;
+        }
+        result => result?,
+    }
+    Ok(brought)
+}
+
+/// Brings the newest valid checkpoint that this manifest names, with what belongs to it.
+async fn newest_named(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    folder: &Path,
+    wanted: Wanted<'_>,
+    progress: Option<&Arc<dyn Progress>>,
+    brought: &mut Brought,
+) -> Result<(), Failed> {
+    let Wanted { newest_here, only, skips_missing } = wanted;
     let mut candidates: Vec<(&String, &Object)> = manifest.files.iter().collect();
     candidates.retain(|(name, object)| match only {
         Some(only) => name.as_str() == only,
@@ -47,17 +131,30 @@ pub(crate) async fn newest(
     if newest_here.is_none() && only.is_none() {
         candidates.extend(manifest.files.get_key_value(BEST_MODEL));
     }
+    let ends = |failed: &Failed| {
+        failed.reason == Reason::Usage || (failed.reason == Reason::Missing && !skips_missing)
+    };
     let mut damaged = None;
     for (name, object) in candidates {
-        match checkpoint(bucket, name, object, folder, progress).await {
+        let path = folder.join(name);
+        let is_here = brought.files.contains(&path) && is_same(&path, object);
+        let result = if is_here { Ok(()) } else { checkpoint(bucket, name, object, folder, progress).await };
+        match result {
             Ok(()) => {
-                brought.files.push(folder.join(name));
-                brought.bytes += object.size;
-                best(bucket, &manifest, (name, object), folder, progress, &mut brought).await?;
-                small(bucket, &manifest, folder, &mut brought).await?;
-                return Ok(brought);
+                brought.bytes += if is_here { 0 } else { object.size };
+                brought.add(path);
+                match best(bucket, manifest, (name, object), folder, progress, brought).await {
+                    Err(failed) if ends(&failed) => return Err(failed),
+                    Err(failed) => {
+                        brought
+                            .notes
+                            .push(format!("{}/{BEST_MODEL} cannot be used: {}", bucket.url, failed.what));
+                    }
+                    Ok(()) => {}
+                }
+                return small(bucket, manifest, folder, brought).await;
             }
-            Err(failed) if failed.reason == Reason::Usage => return Err(failed),
+            Err(failed) if ends(&failed) => return Err(failed),
             Err(failed) => {
                 brought.notes.push(format!("{}/{name} cannot be used: {}", bucket.url, failed.what));
                 damaged = Some(failed);
@@ -67,7 +164,7 @@ pub(crate) async fn newest(
     // Without any checkpoint here, going on would mean to begin anew.
     match damaged {
         Some(failed) if newest_here.is_none() => Err(failed),
-        _ => Ok(brought),
+        _ => Ok(()),
     }
 }
 
@@ -108,17 +205,12 @@ async fn best(
         let linked = std::fs::hard_link(folder.join(name), &path);
         let made = linked.or_else(|_| std::fs::copy(folder.join(name), &path).map(drop));
         made.map_err(|error| Failed::new(Reason::Usage, format!("{}: {error}", path.display())))?;
-    } else if let Err(failed) = checkpoint(bucket, BEST_MODEL, best, folder, progress).await {
-        if failed.reason == Reason::Usage {
-            return Err(failed);
-        }
-        brought.notes.push(format!("{}/{BEST_MODEL} cannot be used: {}", bucket.url, failed.what));
-        return Ok(());
     } else {
+        checkpoint(bucket, BEST_MODEL, best, folder, progress).await?;
         brought.bytes += best.size;
     }
     if !is_there {
-        brought.files.push(path);
+        brought.add(path);
     }
     Ok(())
 }
@@ -136,7 +228,7 @@ async fn small(
         {
             let bytes = small_file(bucket, object).await?;
             write(&path, &bytes)?;
-            brought.files.push(path);
+            brought.add(path);
         }
     }
     Ok(())
@@ -146,11 +238,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     write_whole(path, bytes).map_err(|error| Failed::new(Reason::Usage, error.to_string()))
 }
 
-/// Manifests that are read at the most, while a running session lets go of what the one before named.
-const MANIFESTS: usize = 20;
-
-/// Brings everything that the manifest names. Files that are there already are not transferred again. If a running session
-/// removes an object meanwhile, the manifest that it wrote before is read.
+/// Brings everything that the manifest names. Files that are there already are not transferred again.
 pub(crate) async fn all(
     bucket: &Bucket,
     folder: &Path,
@@ -159,27 +247,13 @@ pub(crate) async fn all(
     let mut brought = Brought::default();
     let found = discover(bucket).await?;
     brought.notes.extend(found.warning);
-    let nothing = || Failed::new(Reason::Missing, "there is no run here");
-    let mut manifest = found.manifest.ok_or_else(nothing)?;
-    for _ in 1..MANIFESTS {
-        match named(bucket, &manifest, folder, progress, &mut brought).await {
-            Err(failed) if failed.reason == Reason::Missing => {
-                let later = discover(bucket).await?.manifest.ok_or_else(nothing)?;
-                if later.swap == manifest.swap {
-                    return Err(failed);
-                }
-                let is_named = |path: &PathBuf| later.files.keys().any(|name| folder.join(name) == *path);
-                let (kept, released): (Vec<_>, Vec<_>) = brought.files.into_iter().partition(is_named);
-                brought.files = kept;
-                for path in released {
-                    let _ = std::fs::remove_file(path);
-                }
-                manifest = later;
-            }
-            result => return result.map(|()| brought),
-        }
-    }
-    named(bucket, &manifest, folder, progress, &mut brought).await.map(|()| brought)
+    let manifest = found.manifest.ok_or_else(|| Failed::new(Reason::Missing, "there is no run here"))?;
+    let (result, _) = with_manifest(bucket, manifest, async |manifest| {
+        brought.release(manifest, folder);
+        named(bucket, manifest, folder, progress, &mut brought).await
+    })
+    .await;
+    result.map(|()| brought)
 }
 
 /// Brings what this manifest names.
@@ -211,7 +285,7 @@ async fn named(
                 write(&path, &small_file(bucket, object).await?)?;
                 brought.bytes += object.size;
             }
-            brought.files.push(path.clone());
+            brought.add(path.clone());
         }
         linked.push((object.sha256.clone(), path));
     }

@@ -1,5 +1,6 @@
 //! The promises of the protocol, whatever request fails in whatever way, and whoever else writes.
 
+mod fetching;
 mod script;
 mod store;
 
@@ -107,7 +108,13 @@ fn two_writers_in_sampled_interleavings() {
         let world = World::new(Plan::Sampled { random, one_in });
         taken_over += paused(async {
             let first = Script { id: 1, saves: &[5, 10, 15, 17, 20, 22, 25, 30], ..Script::default() };
-            let second = Script { id: 2, saves: &[10, 15, 17, 20, 22, 25, 30, 35], rewound_to, delay };
+            let second = Script {
+                id: 2,
+                saves: &[10, 15, 17, 20, 22, 25, 30, 35],
+                rewound_to,
+                delay,
+                is_loadable: false,
+            };
             let (lost, also_lost) =
                 futures_util::join!(run_script(&world, &first), run_script(&world, &second));
             if also_lost && lost {
