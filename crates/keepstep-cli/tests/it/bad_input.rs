@@ -216,8 +216,7 @@ fn never_resuming_into_a_folder_that_has_a_run() {
 fn two_writers() {
     let lab = Lab::new();
     let slow = ["--set", "epochs=2000", "--set", "save_steps=1000000", "--set", "eval_steps=1000000"];
-    let mut first =
-        lab.train("run").args(slow).stderr(std::process::Stdio::null()).spawn().expect("the first");
+    let mut first = support::start(lab.train("run").args(slow).stderr(std::process::Stdio::null()));
     let lock_is_held = || {
         let output = lab.train("run").args(slow).args(["--stop-after", "1"]).output().expect("the second");
         output.status.code() == Some(1) && said(&output).contains("another")

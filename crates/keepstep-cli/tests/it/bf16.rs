@@ -55,7 +55,7 @@ fn a_killed_run_ends_in_the_same_bytes() {
     };
     expect(&mut train("straight"), 0);
     for kill in 1..=8_u64 {
-        let mut child = train("killed").stderr(std::process::Stdio::null()).spawn().expect("the program");
+        let mut child = support::start(train("killed").stderr(std::process::Stdio::null()));
         std::thread::sleep(std::time::Duration::from_millis(25 * kill));
         child.kill().expect("a kill");
         child.wait().expect("its end");

@@ -56,13 +56,8 @@ fn killed_at_two_hundred_random_instants() {
         loop {
             let log_path = lab.path("log");
             let log = File::create(&log_path).expect("a log");
-            let mut child = lab
-                .train(&run)
-                .args(every_update)
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
-                .expect("the program starts");
+            let mut child =
+                support::start(lab.train(&run).args(every_update).stdout(Stdio::null()).stderr(log));
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;

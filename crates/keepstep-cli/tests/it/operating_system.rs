@@ -56,13 +56,13 @@ fn what_batch_systems_send_stops_with_a_checkpoint() {
         let mut train = lab.train(name);
         train.args(long).stdout(Stdio::null()).stderr(Stdio::piped());
         with_shim(&lab, &mut train, &[("SHIM_FSYNC_MILLIS", "600")]);
-        let child = train.spawn().expect("it starts");
+        let child = support::start(&mut train);
         let journal = lab.path(name).join("journal.jsonl");
         wait_until("an update", || text(&journal).contains(r#""event":"update""#));
         kill(signal, child.id());
         std::thread::sleep(Duration::from_millis(400));
         kill(signal, child.id());
-        let output = child.wait_with_output().expect("it ends");
+        let output = child.output();
         assert_eq!(output.status.code(), Some(75), "{}: {}", output.status, said(&output));
         assert!(said(&output).contains(&format!("Stopped by {name} at global step")), "{}", said(&output));
         assert!(text(&journal).contains(&format!(r#""reason":"{name}""#)), "{}", text(&journal));
@@ -84,7 +84,7 @@ fn a_second_signal_while_saving_loses_only_that_save() {
     let mut train = lab.train("run");
     train.args(long).args(["--stop-at", "30"]).stdout(Stdio::null()).stderr(Stdio::null());
     with_shim(&lab, &mut train, &[("SHIM_FSYNC_MILLIS", "20000")]);
-    let mut child = train.spawn().expect("it starts");
+    let mut child = support::start(&mut train);
     let is_saving = || {
         let names = std::fs::read_dir(lab.path("run")).expect("the run's folder");
         names

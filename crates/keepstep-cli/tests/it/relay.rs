@@ -82,7 +82,7 @@ fn a_training_of_days_ends_in_the_bytes_of_one_session() {
     // The bound holds over calls, and a second relay is refused while one is at work.
     let said = relay.run(&["--max-sessions", "1"], 75);
     assert!(said.contains("Stopped by --max-sessions 1 at global step 5 of 12"), "{said}");
-    let mut killed = relay.command(&["--max-sessions", "3"]).spawn().expect("it starts");
+    let mut killed = support::start(&mut relay.command(&["--max-sessions", "3"]));
     let end = Instant::now() + Duration::from_secs(60);
     while relay.started() < 2 {
         assert!(Instant::now() < end, "the second session was not started");

@@ -70,8 +70,7 @@ fn signals_save() {
         expect(lab.train("straight").args(long), 0);
         lab.checkpoints("straight")
     };
-    let child =
-        lab.train("run").args(long).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let child = support::start(lab.train("run").args(long).stdout(Stdio::null()).stderr(Stdio::piped()));
     let id = child.id().to_string();
     let signal = |name: &str| {
         let status = Command::new("kill").args([name, &id]).status().expect("kill");
@@ -91,7 +90,7 @@ fn signals_save() {
     signal("-USR1");
     wait_for(r#""event":"save""#);
     signal("-TERM");
-    let output = child.wait_with_output().expect("it ends");
+    let output = child.output();
     assert_eq!(output.status.code(), Some(75));
     assert!(said(&output).contains("nothing is lost. To go on: keepstep train "), "{}", said(&output));
     expect(lab.train("run").args(long), 0);
@@ -142,8 +141,7 @@ fn a_stop_while_tokenizing() {
         (0..2_000_000_u64).map(|word| format!("{:x} ", word.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
     std::fs::write(lab.path("corpus.txt"), words).expect("the corpus");
     let set = ["--set", "data.tokenizer={ bpe = 2000 }"];
-    let mut child =
-        lab.train("run").args(set).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+    let mut child = support::start(lab.train("run").args(set).stderr(Stdio::null()).stdout(Stdio::null()));
     std::thread::sleep(Duration::from_millis(300));
     let began = std::time::Instant::now();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
@@ -231,7 +229,7 @@ fn a_second_signal_ends_it_at_once() {
     let start = |run: &str, set: &[&str]| {
         let mut train = lab.train(run);
         train.args(set).args(["--set", "eval_batches=1", "--set", "model.n_embd=64"]);
-        train.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+        support::start(train.stdout(Stdio::null()).stderr(Stdio::null()))
     };
     let mut child = start("run", &slow);
     wait_for(&lab.path("run/journal.jsonl"), r#""event":"start""#);
@@ -264,13 +262,8 @@ fn an_evaluation_that_was_stopped_is_made_first() {
     // An evaluation takes some tenths of a second.
     for instant in [20, 90] {
         let run = format!("stopped{instant}");
-        let mut child = lab
-            .train(&run)
-            .args(long)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
+        let mut child =
+            support::start(lab.train(&run).args(long).stdout(Stdio::null()).stderr(Stdio::null()));
         wait_for(&lab.path(&run).join("journal.jsonl"), r#""global_step":3,"#);
         std::thread::sleep(Duration::from_millis(instant));
         kill("-TERM", child.id());
@@ -331,7 +324,7 @@ fn any_sequence_of_stops_leaves_the_same_folder() {
                 1 => train.args(["--time-limit", "1s", "--set", "save_every=1s"]),
                 _ => &mut train,
             };
-            let mut child = train.spawn().expect("it starts");
+            let mut child = support::start(&mut train);
             if let Some(signal) =
                 [None, None, Some("-TERM"), Some("-HUP"), Some("-KILL")].get(kind as usize).copied().flatten()
             {
@@ -410,7 +403,7 @@ fn a_dry_run_writes_nothing() {
 #[test]
 fn nobody_has_to_listen() {
     let lab = Lab::new();
-    let mut child = lab.train("run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut child = support::start(lab.train("run").stdout(Stdio::null()).stderr(Stdio::piped()));
     drop(child.stderr.take());
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
     assert_eq!(lab.checkpoints("run"), lab.straight("straight"));

@@ -64,8 +64,7 @@ fn one_curve_after_kills_and_resumes() {
 
     // Killed at many places, its newest checkpoint lost now and then, and the event file torn.
     for round in 0..12_u64 {
-        let mut child =
-            lab.train("killed").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let mut child = support::start(lab.train("killed").stdout(Stdio::null()).stderr(Stdio::null()));
         std::thread::sleep(Duration::from_millis(30 + 17 * round));
         let _ = child.kill();
         let _ = child.wait();

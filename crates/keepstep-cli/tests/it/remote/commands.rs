@@ -107,7 +107,7 @@ fn a_session_that_is_taken_over_stops_and_says_by_whom() {
     ];
     let mut train = lab.train("run");
     train.args(long).args(["--set", &format!("remote={url}")]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let child = train.spawn().expect("it starts");
+    let child = support::start(&mut train);
     let run = lab.path("run");
     for _ in 0..1000 {
         let journal = std::fs::read_to_string(run.join("journal.jsonl")).unwrap_or_default();
@@ -125,7 +125,7 @@ fn a_session_that_is_taken_over_stops_and_says_by_whom() {
         said(&output)
     );
     expect(&mut ask(&["push", &other.display().to_string(), &url, "--take-over"]), 0);
-    let output = child.wait_with_output().expect("it ends");
+    let output = child.output();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("has been the writer there since"), "{}", said(&output));
     let newest = keepstep::store::load(&support::newest(&run)).expect("a local checkpoint");

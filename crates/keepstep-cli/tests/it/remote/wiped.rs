@@ -83,7 +83,7 @@ fn kill_and_wipe(kind: Kind, is_strict: bool, seed: u64) {
         loop {
             let is_last = killed >= kills();
             let log = std::fs::File::create(lab.path("log")).expect("a log");
-            let mut child = train(&run).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
+            let mut child = support::start(train(&run).stdout(Stdio::null()).stderr(log));
             let instant = Duration::from_millis(lasted / 4 + below(lasted * 3 / 2));
             let started = Instant::now();
             let mut is_ended = false;

@@ -148,11 +148,7 @@ fn a_server_that_goes_away() {
         let mut train = lab.train("run");
         train.args(["--set", &format!("remote={url}"), "--set", "tensorboard=false"]);
         place.reach(&mut train, proxy.port);
-        train
-            .stderr(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .expect("it starts")
+        support::start(train.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()))
     };
     let journal = lab.path("run/journal.jsonl");
     let starts =
@@ -161,7 +157,7 @@ fn a_server_that_goes_away() {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     proxy.close();
-    let output = child.wait_with_output().expect("it ends");
+    let output = child.output();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("THE RUN IS COMPLETE AND NOT ALL OF IT IS PUSHED"), "{}", said(&output));
     assert_eq!(lab.checkpoints("run"), straight);

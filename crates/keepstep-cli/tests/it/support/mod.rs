@@ -3,6 +3,9 @@
 #![allow(unreachable_pub, reason = "there is no crate to reach it from")]
 
 pub mod local_server;
+mod running;
+
+pub use running::start;
 
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
