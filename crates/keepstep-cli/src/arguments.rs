@@ -286,6 +286,10 @@ pub(crate) struct GenerateArguments {
     /// The text to continue
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: String,
+    /// Number of texts to generate, which are computed together. Two or more are printed when they are complete, with a
+    /// line of dashes between them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) num_samples: u32,
     /// Number of tokens to generate
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_new_tokens: usize,
@@ -295,7 +299,7 @@ pub(crate) struct GenerateArguments {
     /// Sample from the K most likely tokens (0: from all)
     #[arg(long, value_name = "K", default_value_t = 50)]
     pub(crate) top_k: usize,
-    /// Seed of the sampling: the same seed gives the same text
+    /// Seed of the sampling: the same seed gives the same text, and the same first texts of any number
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
 }

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod available_memory;
 pub mod config;
 pub mod generate;
 pub mod hub;

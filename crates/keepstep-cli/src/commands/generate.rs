@@ -8,7 +8,11 @@ use keepstep_lm::generate::{GenerateOptions, Generator};
 use std::cell::RefCell;
 use std::io::{self, Write};
 
-/// Prints each token as it is generated. Ctrl-C stops after the current token and ends the program like the signal.
+/// The line between two texts, which nanoGPT prints too.
+const SEPARATOR: &str = "\n---------------\n";
+
+/// Prints each token of a single text as it is generated, and several texts one after the other. Ctrl-C stops after the
+/// current token and ends the program like the signal.
 pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
     if !(arguments.temperature >= 0.0 && arguments.temperature.is_finite()) {
         return Err(Failure::new(
@@ -29,19 +33,25 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
         seed: arguments.seed,
     };
     let out = RefCell::new(Output { begun: false, closed: false, failure: None });
-    let text = generator.stream(
-        &arguments.prompt,
-        &options,
-        &|| signals.is_stopping() || out.borrow().closed,
-        &mut |text| {
+    let stop = || signals.is_stopping() || out.borrow().closed;
+    let written = if arguments.num_samples == 1 {
+        let write = &mut |text: &str| {
             let mut out = out.borrow_mut();
             if !std::mem::replace(&mut out.begun, true) {
                 out.write(&arguments.prompt);
             }
             out.write(text);
-        },
-    );
-    text.map_err(|error| Failure::of(2, &error))?;
+        };
+        generator.stream(&arguments.prompt, &options, &stop, write).map(|_| ())
+    } else {
+        let print = &mut |text: String| {
+            let mut out = out.borrow_mut();
+            let separator = if std::mem::replace(&mut out.begun, true) { SEPARATOR } else { "" };
+            out.write(&format!("{separator}{}{text}", arguments.prompt));
+        };
+        generator.samples(&arguments.prompt, &options, arguments.num_samples as usize, &stop, print)
+    };
+    written.map_err(|error| Failure::of(2, &error))?;
     let mut out = out.into_inner();
     out.write("\n");
     // The text so far is printed. Now the signal takes its default action.

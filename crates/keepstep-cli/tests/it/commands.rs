@@ -75,6 +75,33 @@ fn generate_writes_the_same_for_the_same_seed() {
     assert!(said(&expect(&mut empty, 2)).contains("prompt"));
 }
 
+/// Several texts at once are those of any other number of texts. The first is the single one.
+#[test]
+fn generate_writes_several_samples() {
+    let lab = Lab::new();
+    lab.straight("run");
+    let write = |extra: &[&str], status: i32| {
+        let mut command = program();
+        command.arg("generate").arg(lab.path("run")).args(["--prompt", "the run", "--max-new-tokens", "30"]);
+        expect(command.args(["--temperature", "2", "--top-k", "0"]).args(extra), status)
+    };
+    let texts = |count: &str| -> Vec<String> {
+        let text = String::from_utf8(write(&["--num-samples", count], 0).stdout).expect("text");
+        let text = text.strip_suffix('\n').expect("a line's end");
+        text.split("\n---------------\n").map(str::to_owned).collect()
+    };
+    let all = texts("5");
+    assert_eq!(all.len(), 5, "{all:?}");
+    assert!(all.iter().all(|text| text.starts_with("the run")));
+    assert!(all[1..].iter().all(|text| *text != all[0]) && all[1] != all[2], "{all:?}");
+    assert_eq!(texts("2"), all[..2]);
+    assert_eq!(texts("1"), all[..1]);
+    let single = String::from_utf8(write(&[], 0).stdout).expect("text");
+    assert_eq!(single.strip_suffix('\n'), Some(all[0].as_str()));
+    let refused = write(&["--num-samples", "0"], 2);
+    assert!(refused.stdout.is_empty() && said(&refused).contains("--num-samples"), "{}", said(&refused));
+}
+
 /// A new run from a checkpoint with another learning rate: it continues with that rate, knows its parent, and resumes exactly.
 #[test]
 fn branch_goes_on_with_the_change() {

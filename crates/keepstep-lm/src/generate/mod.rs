@@ -2,19 +2,23 @@
 //!
 //! Decoding uses the engine's own arithmetic: its logits have the same bits as those of a whole forward pass.
 
+mod batch;
 mod sampler;
 mod stream;
 
+use crate::available_memory::available;
 use crate::hub::trained::{TrainedModel, TrainedModelError};
+use batch::Batch;
 use keepstep::Checkpoint;
 use keepstep_model::gpt2::decode::Decoder;
 use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::ops::spin_pool::SpinPool;
 use keepstep_text::tokenizer::{Tokenizer, TokenizerError};
-use sampler::Sampler;
 use std::borrow::Cow;
-use stream::TextStream;
 use thiserror::Error;
+
+/// The most texts that are computed at once. More would gain nothing: the arithmetic takes longer than the reads by then.
+const MAX_AT_ONCE: usize = 64;
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,9 +91,10 @@ impl<'a> Generator<'a> {
             return Err(GenerateError::EmptyPrompt);
         }
         let start = context.len().saturating_sub(self.model.block_size);
-        Ok(self.decode(|decoder| {
-            decoder.append(&context[start..]);
-            decoder.logits().to_vec()
+        let context = &context[start..];
+        Ok(self.decode(context.len(), |decoder, _| {
+            decoder.append(&[context]);
+            decoder.logits(0).to_vec()
         }))
     }
 
@@ -119,53 +124,73 @@ impl<'a> Generator<'a> {
         stop: &dyn Fn() -> bool,
         write: &mut dyn FnMut(&str),
     ) -> Result<String, GenerateError> {
+        let mut all = String::new();
+        self.write_samples(prompt, options, 1, stop, &mut |_, text| write(text), &mut |text| all = text)?;
+        Ok(all)
+    }
+
+    /// Continues `prompt` in `num_samples` ways, which are computed together: they share the reads of the weights.
+    /// Passes each new text to `done`, in order, when it and those before it are complete.
+    ///
+    /// A text depends on its index and not on `num_samples`, and the first is that of [`Generator::generate`]. When
+    /// `stop` returns true, the texts that have begun end there.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`].
+    pub fn samples(
+        &self,
+        prompt: &str,
+        options: &GenerateOptions,
+        num_samples: usize,
+        stop: &dyn Fn() -> bool,
+        done: &mut dyn FnMut(String),
+    ) -> Result<(), GenerateError> {
+        self.write_samples(prompt, options, num_samples, stop, &mut |_, _| (), done)
+    }
+
+    fn write_samples(
+        &self,
+        prompt: &str,
+        options: &GenerateOptions,
+        num_samples: usize,
+        stop: &dyn Fn() -> bool,
+        write: &mut dyn FnMut(usize, &str),
+        done: &mut dyn FnMut(String),
+    ) -> Result<(), GenerateError> {
         let mut context = self.tokenizer.encode(prompt)?;
         if context.is_empty() {
             context.push(self.tokenizer.end_of_text().ok_or(GenerateError::EmptyPrompt)?);
         }
-        self.decode(|decoder| {
-            let block_size = self.model.block_size;
-            let mut text = TextStream::new(&self.tokenizer);
-            let mut sampler = Sampler::new(options);
-            // Tokens of the context that the decoder has processed.
-            let mut seen = context.len().saturating_sub(block_size);
-            for index in 0..options.max_new_tokens {
-                if stop() {
-                    break;
-                }
-                if decoder.len() == block_size {
-                    decoder.clear();
-                    seen = context.len() - (block_size / 2).max(1);
-                }
-                decoder.append(&context[seen..]);
-                seen = context.len();
-                // Padding rows of the embedding are not tokens.
-                let logits = decoder.logits();
-                let logits = &logits[..logits.len().min(self.tokenizer.vocab_size())];
-                let token = if self.holes.is_empty() {
-                    sampler.choose(logits, index as u64)
-                } else {
-                    let mut logits = logits.to_vec();
-                    self.holes.iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
-                    sampler.choose(&logits, index as u64)
-                };
-                if Some(token) == self.tokenizer.end_of_text() {
-                    break;
-                }
-                context.push(token);
-                write(text.push(token)?);
+        let start = context.len().saturating_sub(self.model.block_size);
+        let context = &context[start..];
+        let capacity = self.model.block_size.min(context.len().saturating_add(options.max_new_tokens));
+        let at_once = self.num_at_once(num_samples, capacity);
+        for first in (0..num_samples).step_by(at_once) {
+            let indices = first..num_samples.min(first + at_once);
+            self.decode(capacity, |decoder, pool| {
+                Batch::new(self, options, context, indices).run(decoder, pool, stop, write, done)
+            })?;
+            if stop() {
+                break;
             }
-            let (rest, all) = text.finish()?;
-            write(&rest);
-            Ok(all)
-        })
+        }
+        Ok(())
+    }
+
+    /// The number of texts to compute at once: no more than share the reads of weights well, and than memory has room
+    /// for.
+    fn num_at_once(&self, num_samples: usize, capacity: usize) -> usize {
+        let bytes = Decoder::sequence_bytes(&self.model, capacity).max(1);
+        let room = available().map_or(u64::MAX, |available| available.bytes / bytes);
+        num_samples.min(MAX_AT_ONCE).min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
     }
 
     /// Runs `work` with a decoder that uses as many threads as the current pool.
-    fn decode<T>(&self, work: impl FnOnce(&mut Decoder<'_>) -> T) -> T {
+    fn decode<T>(&self, capacity: usize, work: impl FnOnce(&mut Decoder<'_>, &SpinPool) -> T) -> T {
         let layout = self.model.layout();
         SpinPool::scope(rayon::current_num_threads(), |pool| {
-            work(&mut Decoder::new(&self.model, self.model.views(&layout, &self.parameters), pool))
+            let views = self.model.views(&layout, &self.parameters);
+            work(&mut Decoder::new(&self.model, views, pool, capacity), pool)
         })
     }
 }
@@ -174,6 +199,7 @@ impl<'a> Generator<'a> {
 mod tests {
     use super::*;
     use keepstep_model::gpt2::layout::initial_parameters;
+    use keepstep_text::tokenizer::WordCounts;
 
     pub(super) fn generator(block_size: usize) -> Generator<'static> {
         let model = Gpt2Config {
@@ -202,6 +228,57 @@ mod tests {
         assert_eq!(write(&greedy), write(&GenerateOptions { top_k: 1, ..options }));
         assert!(matches!(generator.generate("", &options, &|| false), Err(GenerateError::EmptyPrompt)));
         assert_eq!(generator.generate("ab", &options, &|| true).expect("text"), "");
+    }
+
+    /// Each text of several is the one that it is among any number of texts, and the first is the single one.
+    #[test]
+    fn samples_do_not_depend_on_their_number() {
+        let generator = generator(16);
+        for (prompt, max_new_tokens) in [("ab", 70), ("a prompt longer than the context", 40), ("a", 0)] {
+            for temperature in [0.0, 1.0] {
+                let options = GenerateOptions { max_new_tokens, temperature, top_k: 0, seed: 4 };
+                let samples = |count| {
+                    let mut texts = Vec::new();
+                    generator
+                        .samples(prompt, &options, count, &|| false, &mut |text| texts.push(text))
+                        .expect("texts");
+                    texts
+                };
+                let all = samples(70);
+                assert_eq!(all.len(), 70);
+                let single = generator.generate(prompt, &options, &|| false).expect("text");
+                assert_eq!(all[0], single);
+                let different = all.iter().filter(|text| **text != single).count();
+                let expected = if temperature > 0.0 && max_new_tokens > 0 { 69 } else { 0 };
+                assert_eq!(different, expected, "{prompt}, {temperature}");
+                for count in [1, 2, 5] {
+                    assert_eq!(samples(count), all[..count], "{prompt}, {temperature}, {count}");
+                }
+            }
+        }
+    }
+
+    /// A text that ends early leaves the others as they are.
+    #[test]
+    fn samples_end_at_their_ends() {
+        let words = WordCounts::from_texts(&["the end of the text, the end of the text"]);
+        let tokenizer = Tokenizer::train_bpe(&words, 265, &mut |_, _| true).expect("a tokenizer");
+        let generator = Generator { tokenizer, ..generator(16) };
+        let model = Gpt2Config { vocab_size: 265, ..generator.model };
+        let generator = Generator::new(model, initial_parameters(&model, 1), generator.tokenizer);
+        let options = GenerateOptions { max_new_tokens: 90, temperature: 1.0, top_k: 0, seed: 4 };
+        let samples = |count| {
+            let mut texts = Vec::new();
+            let done = &mut |text| texts.push(text);
+            generator.samples("the end", &options, count, &|| false, done).expect("texts");
+            texts
+        };
+        let all = samples(40);
+        let short = all.iter().filter(|text| text.len() < 60).count();
+        assert!((3..30).contains(&short), "{short}");
+        for count in [1, 9, 20] {
+            assert_eq!(samples(count), all[..count]);
+        }
     }
 
     /// What is written as it comes is the text, and it goes on beyond the context's end.

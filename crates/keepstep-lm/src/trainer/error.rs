@@ -1,6 +1,6 @@
 //! The errors of a session.
 
-use super::available_memory::AvailableMemory;
+use crate::available_memory::AvailableMemory;
 use crate::config::{ConfigError, Precision, Precisions};
 use keepstep::settings::UnsetVariable;
 use keepstep_model::engine::EngineError;

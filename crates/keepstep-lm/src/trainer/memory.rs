@@ -1,8 +1,8 @@
 //! The memory that a run takes.
 
-use super::available_memory::{AvailableMemory, available};
 use super::error::TrainError;
 use super::learner::engine_spec;
+use crate::available_memory::{AvailableMemory, available};
 use crate::config::{Config, Precision};
 use keepstep_model::engine::Engine;
 use keepstep_model::gpt2::{CpuEngine, Gpt2Config};

@@ -1,6 +1,5 @@
 //! Training: the loop over corpus, engine and run, and the events that it reports to its observer.
 
-mod available_memory;
 mod branch;
 mod clock;
 mod control;
@@ -21,7 +20,7 @@ mod session;
 mod slow_disk;
 mod tensorboard;
 
-pub use available_memory::{AvailableMemory, MemoryLimit};
+pub use crate::available_memory::{AvailableMemory, MemoryLimit};
 pub use branch::{branch, branch_keeps};
 pub use control::{Control, Outcome, StopReason};
 pub use disk_need::{DiskNeed, DiskShortage};

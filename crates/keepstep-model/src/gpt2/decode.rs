@@ -1,44 +1,69 @@
-//! Incremental decoding with a cache of keys and values.
+//! Incremental decoding with a cache of keys and values, of one sequence or several.
 
 use crate::gpt2::layout::Views;
 use crate::gpt2::settings::Gpt2Config;
 use crate::ops::affine::Affine;
 use crate::ops::gelu::gelu;
 use crate::ops::layer_norm::normalize;
-use crate::ops::linear::forward as linear;
+use crate::ops::linear::{forward as linear, weight};
 use crate::ops::spin_pool::SpinPool;
-use keepstep_numerics::matmul::matvec::{add_vecmat, matvec};
+use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut};
 use rayon::prelude::*;
 
 /// The largest number of tokens in one batched pass.
 const ROWS: usize = 128;
 
-/// The smallest number of tokens for which a batched pass is worthwhile.
+/// The smallest number of tokens of a sequence for which a batched pass is worthwhile.
 const MIN_BATCHED_TOKENS: usize = 4;
 
-/// The smallest number of multiply-adds in a chunk of a matmul: a few microseconds of work.
-const MIN_CHUNK_MULTIPLY_ADDS: usize = 1 << 15;
+/// The smallest number of multiply-adds in a part of a matmul: a few microseconds of work.
+const MIN_PART_MULTIPLY_ADDS: usize = 1 << 15;
 
-/// A decoder for one growing context.
+/// A decoder for growing contexts of the same length. Each weight is read once for all of them.
 ///
 /// Every value has the bits that a forward pass over the whole context computes. Each element of each buffer is one
-/// defined expression, and a batched pass evaluates the same expression as a single token.
+/// defined expression, whether it is computed for one token, for several tokens of a sequence or for several sequences.
 pub struct Decoder<'a> {
     model: &'a Gpt2Config,
     weights: Views<&'a [f32]>,
     pool: &'a SpinPool,
-    /// The cache of each block, `[block_size, 3 * n_embd]`, laid out as in the engine.
-    qkv: Vec<Vec<f32>>,
+    /// The most positions of a context.
+    capacity: usize,
+    caches: Vec<Cache>,
     /// The number of positions that are filled.
     len: usize,
-    row: Rows,
+    /// The last position of each sequence.
+    rows: Rows,
+    /// `[sequences, vocab_size]`
     logits: Vec<f32>,
+}
+
+/// The cache of one sequence: for each block `[capacity, 3 * n_embd]`, laid out as in the engine.
+#[derive(Clone)]
+struct Cache(Vec<Vec<f32>>);
+
+impl Cache {
+    fn new(model: &Gpt2Config, capacity: usize) -> Cache {
+        // The system gives zeros a page at a time, when they are first written.
+        Cache((0..model.n_layer).map(|_| vec![0.0; capacity * 3 * model.n_embd]).collect())
+    }
+
+    /// Copies the first `len` positions.
+    fn fork(&self, model: &Gpt2Config, capacity: usize, len: usize) -> Cache {
+        let mut fork = Cache::new(model, capacity);
+        for (to, from) in fork.0.iter_mut().zip(&self.0) {
+            let filled = len * 3 * model.n_embd;
+            to[..filled].copy_from_slice(&from[..filled]);
+        }
+        fork
+    }
 }
 
 /// The activations of a number of rows.
 struct Rows {
     x: Vec<f32>,
     normal: Vec<f32>,
+    qkv: Vec<f32>,
     attended: Vec<f32>,
     out: Vec<f32>,
     fc: Vec<f32>,
@@ -52,6 +77,7 @@ impl Rows {
         Rows {
             x: buffer(width),
             normal: buffer(width),
+            qkv: buffer(3 * width),
             attended: buffer(width),
             out: buffer(width),
             fc: buffer(inner),
@@ -61,87 +87,152 @@ impl Rows {
 }
 
 impl<'a> Decoder<'a> {
-    /// Creates a decoder with an empty context. `weights` are the model's tensors.
-    pub fn new(model: &'a Gpt2Config, weights: Views<&'a [f32]>, pool: &'a SpinPool) -> Decoder<'a> {
+    /// Creates a decoder for one sequence, with an empty context of at most `capacity` positions. `weights` are the
+    /// model's tensors.
+    ///
+    /// # Panics
+    /// If `capacity` exceeds the model's `block_size`.
+    pub fn new(
+        model: &'a Gpt2Config,
+        weights: Views<&'a [f32]>,
+        pool: &'a SpinPool,
+        capacity: usize,
+    ) -> Decoder<'a> {
+        assert!(capacity <= model.block_size, "the model has {} positions", model.block_size);
         Decoder {
             model,
             weights,
             pool,
-            qkv: vec![vec![0.0; model.block_size * 3 * model.n_embd]; model.n_layer],
+            capacity,
+            caches: vec![Cache::new(model, capacity)],
             len: 0,
-            row: Rows::new(model, 1),
+            rows: Rows::new(model, 1),
             logits: vec![0.0; model.vocab_size],
         }
     }
 
-    /// Returns the number of positions that are filled, at most the model's `block_size`.
+    /// Returns the memory that each sequence takes, in bytes.
+    pub fn sequence_bytes(model: &Gpt2Config, capacity: usize) -> u64 {
+        let cache = model.n_layer * capacity * 3 * model.n_embd;
+        let row = 7 * model.n_embd + 2 * model.n_inner() + model.vocab_size;
+        (cache + row) as u64 * size_of::<f32>() as u64
+    }
+
+    /// Returns the number of positions that are filled, at most the decoder's capacity.
     #[expect(clippy::len_without_is_empty, reason = "it is a position, not a collection")]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Empties the context.
+    /// Empties the contexts.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Returns the logits of the token after the context, `[vocab_size]`.
-    pub fn logits(&self) -> &[f32] {
-        &self.logits
+    /// Turns the only sequence into `count` sequences with the same context.
+    ///
+    /// # Panics
+    /// If there are several already, or `count` is 0.
+    pub fn fork(&mut self, count: usize) {
+        assert!(self.caches.len() == 1 && count > 0, "one sequence becomes several");
+        let fork = |_| self.caches[0].fork(self.model, self.capacity, self.len);
+        let forks: Vec<Cache> = (1..count).into_par_iter().map(fork).collect();
+        self.caches.extend(forks);
+        self.logits = self.logits.repeat(count);
+        self.rows = Rows::new(self.model, count);
     }
 
-    /// Appends tokens to the context. There must be room for them.
-    pub fn append(&mut self, tokens: &[u32]) {
-        if tokens.len() < MIN_BATCHED_TOKENS {
-            tokens.iter().for_each(|&token| self.append_one(token));
+    /// Removes one sequence. Those after it move up by one place.
+    pub fn remove(&mut self, sequence: usize) {
+        self.caches.remove(sequence);
+        let vocab_size = self.model.vocab_size;
+        self.logits.drain(sequence * vocab_size..(sequence + 1) * vocab_size);
+    }
+
+    /// Returns the logits of the token after a sequence's context, `[vocab_size]`.
+    pub fn logits(&self, sequence: usize) -> &[f32] {
+        &self.logits[sequence * self.model.vocab_size..][..self.model.vocab_size]
+    }
+
+    /// Appends tokens to each context, the same number to each. There must be room for them.
+    ///
+    /// # Panics
+    /// If there are not as many slices as sequences, or the slices differ in length.
+    pub fn append(&mut self, tokens: &[&[u32]]) {
+        assert_eq!(tokens.len(), self.caches.len(), "tokens for each sequence");
+        let count = tokens.first().map_or(0, |tokens| tokens.len());
+        assert!(tokens.iter().all(|tokens| tokens.len() == count), "the same number of tokens for each");
+        assert!(self.len + count <= self.capacity, "room for the tokens");
+        if count == 0 {
+            return;
+        }
+        if count < MIN_BATCHED_TOKENS {
+            (0..count).for_each(|index| self.step(|sequence| tokens[sequence][index]));
         } else {
-            let mut rows = Rows::new(self.model, tokens.len().min(ROWS));
-            tokens.chunks(ROWS).for_each(|tokens| self.pass(tokens, &mut rows));
+            let mut rows = Rows::new(self.model, count.min(ROWS));
+            for (sequence, tokens) in tokens.iter().enumerate() {
+                for (pass, tokens) in tokens.chunks(ROWS).enumerate() {
+                    self.pass(sequence, self.len + pass * ROWS, tokens, &mut rows);
+                }
+            }
+            self.len += count;
         }
-        if !tokens.is_empty() {
-            self.head();
-        }
+        self.head();
     }
 
-    /// Appends one token, on the threads of the spin pool.
-    fn append_one(&mut self, token: u32) {
-        let Decoder { model, weights, pool, qkv, len, row, .. } = self;
-        let width = model.n_embd;
+    /// Appends one token to each sequence, on the threads of the spin pool.
+    fn step(&mut self, token: impl Fn(usize) -> u32) {
+        let Decoder { model, weights, pool, caches, len, rows, .. } = self;
+        let (width, inner, place, count) = (model.n_embd, model.n_inner(), *len, caches.len());
         let epsilon = model.layer_norm_epsilon as f32;
-        let place = *len;
-        let Rows { x, normal, attended, out, fc, active } = row;
-        embed(x, weights, token, place);
-        for (weights, qkv) in weights.layers.iter().zip(qkv) {
-            normalize(normal, x, weights.ln_1.weight, weights.ln_1.bias, epsilon);
-            row_linear(
-                pool,
-                &mut qkv[place * 3 * width..(place + 1) * 3 * width],
-                normal,
-                &weights.attn_c_attn,
-            );
-            let qkv: &[f32] = qkv;
-            let attention = model.attention();
-            pool.chunks(attended, model.head_size(), |head, out| {
-                attention.attend_head(out, qkv, head, place)
+        let Rows { x, normal, qkv, attended, out, fc, active } = rows;
+        let (x, normal) = (&mut x[..count * width], &mut normal[..count * width]);
+        let (attended, out) = (&mut attended[..count * width], &mut out[..count * width]);
+        let (fc, active) = (&mut fc[..count * inner], &mut active[..count * inner]);
+        let qkv = &mut qkv[..count * 3 * width];
+        for (sequence, x) in x.chunks_mut(width).enumerate() {
+            embed(x, weights, token(sequence), place);
+        }
+        let normalize_all = |normal: &mut [f32], x: &[f32], affine: &Affine<&[f32]>| {
+            pool.chunks(normal, width, |row, normal| {
+                normalize(normal, &x[row * width..][..width], affine.weight, affine.bias, epsilon);
             });
-            row_linear(pool, out, attended, &weights.attn_c_proj);
+        };
+        for (layer, weights) in weights.layers.iter().enumerate() {
+            normalize_all(normal, x, &weights.ln_1);
+            linear_rows(pool, qkv, normal, &weights.attn_c_attn);
+            for (cache, qkv) in caches.iter_mut().zip(qkv.chunks(3 * width)) {
+                cache.0[layer][place * 3 * width..][..3 * width].copy_from_slice(qkv);
+            }
+            let (attention, caches): (_, &[Cache]) = (model.attention(), caches);
+            // One head at a time, or all heads of a sequence if that keeps the threads busy.
+            let heads = if count >= 4 * pool.size() { model.n_head } else { 1 };
+            let size = model.head_size();
+            pool.chunks(attended, heads * size, |index, out| {
+                let first = index * heads;
+                let (qkv, first) = (&caches[first / model.n_head].0[layer], first % model.n_head);
+                for (head, out) in out.chunks_mut(size).enumerate() {
+                    attention.attend_head(out, qkv, first + head, place);
+                }
+            });
+            linear_rows(pool, out, attended, &weights.attn_c_proj);
             add(x, out);
-            normalize(normal, x, weights.ln_2.weight, weights.ln_2.bias, epsilon);
-            row_linear(pool, fc, normal, &weights.mlp_c_fc);
-            gelu(active, fc);
-            row_linear(pool, out, active, &weights.mlp_c_proj);
+            normalize_all(normal, x, &weights.ln_2);
+            linear_rows(pool, fc, normal, &weights.mlp_c_fc);
+            pool.chunks(active, inner, |row, active| gelu(active, &fc[row * inner..][..inner]));
+            linear_rows(pool, out, active, &weights.mlp_c_proj);
             add(x, out);
         }
-        normalize(normal, x, weights.ln_f.weight, weights.ln_f.bias, epsilon);
+        normalize_all(normal, x, &weights.ln_f);
         *len += 1;
     }
 
-    /// Appends several tokens in one batched pass, on the threads of the current rayon pool.
-    fn pass(&mut self, tokens: &[u32], rows: &mut Rows) {
-        let Decoder { model, weights, qkv, len, row, .. } = self;
-        let (width, count, start) = (model.n_embd, tokens.len(), *len);
+    /// Appends several tokens to one sequence from position `start` on, on the threads of the current rayon pool.
+    fn pass(&mut self, sequence: usize, start: usize, tokens: &[u32], rows: &mut Rows) {
+        let Decoder { model, weights, caches, rows: last_rows, .. } = self;
+        let (width, count) = (model.n_embd, tokens.len());
         let epsilon = model.layer_norm_epsilon as f32;
-        let Rows { x, normal, attended, out, fc, active } = rows;
+        let Rows { x, normal, attended, out, fc, active, .. } = rows;
         let inner = model.n_inner();
         let (x, normal) = (&mut x[..count * width], &mut normal[..count * width]);
         let (attended, out) = (&mut attended[..count * width], &mut out[..count * width]);
@@ -155,7 +246,7 @@ impl<'a> Decoder<'a> {
                 normalize(normal, x, affine.weight, affine.bias, epsilon);
             });
         };
-        for (weights, qkv) in weights.layers.iter().zip(qkv) {
+        for (weights, qkv) in weights.layers.iter().zip(&mut caches[sequence].0) {
             normalize_all(normal, x, &weights.ln_1);
             linear(&mut qkv[start * 3 * width..(start + count) * 3 * width], normal, &weights.attn_c_attn);
             let (attention, qkv): (_, &[f32]) = (model.attention(), qkv);
@@ -172,19 +263,17 @@ impl<'a> Decoder<'a> {
             add(x, out);
         }
         let last = &x[(count - 1) * width..];
-        normalize(&mut row.normal, last, weights.ln_f.weight, weights.ln_f.bias, epsilon);
-        *len += count;
+        let normal = &mut last_rows.normal[sequence * width..][..width];
+        normalize(normal, last, weights.ln_f.weight, weights.ln_f.bias, epsilon);
     }
 
-    /// Computes the logits of the last row.
+    /// Computes the logits of each sequence's last row.
     fn head(&mut self) {
-        let Decoder { model, weights, pool, row, logits, .. } = self;
-        let width = model.n_embd;
-        let (normal, wte) = (&row.normal, weights.wte);
-        let len = chunk_len(pool, model.vocab_size, width);
-        pool.chunks(logits, len, |index, logits| {
-            matvec(logits, normal, &wte[index * len * width..], width);
-        });
+        let Decoder { model, weights, pool, caches, rows, logits, .. } = self;
+        let (width, vocab_size, count) = (model.n_embd, model.vocab_size, caches.len());
+        let lhs = Matrix::new(&rows.normal, count, width);
+        let rhs = Matrix::new(weights.wte, vocab_size, width).transposed();
+        matmul_rows(pool, MatrixMut::new(logits, count, vocab_size), Accumulate::Replace, lhs, rhs);
     }
 }
 
@@ -198,22 +287,30 @@ fn embed(x: &mut [f32], weights: &Views<&[f32]>, token: u32, place: usize) {
     }
 }
 
-/// Computes `y = x · weight + bias` of one row, with the bits of [`linear`](crate::ops::linear).
-fn row_linear(pool: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
-    let outs = affine.bias.len();
-    let len = chunk_len(pool, outs, x.len());
-    pool.chunks(y, len, |index, y| {
-        let first = index * len;
-        y.copy_from_slice(&affine.bias[first..first + y.len()]);
-        add_vecmat(y, x, affine.weight, outs, first);
-    });
+/// Computes `y = x · weight + bias` of a few rows, with the bits of [`linear`](crate::ops::linear).
+fn linear_rows(pool: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
+    let (weight, outs) = (weight(affine), affine.bias.len());
+    let (count, inner) = (y.len() / outs, x.len() * outs / y.len());
+    let lhs = Matrix::new(x, count, inner);
+    matmul_rows(pool, MatrixMut::new(y, count, outs), Accumulate::Bias(affine.bias), lhs, weight);
 }
 
-/// The number of columns in a chunk of a vector-matrix product: a multiple of whole vectors and cache lines, which no
-/// other chunk writes to. Two chunks per thread keep all threads busy until the end, and long chunks read memory
-/// fastest.
-fn chunk_len(pool: &SpinPool, cols: usize, inner: usize) -> usize {
-    let least = (MIN_CHUNK_MULTIPLY_ADDS / inner.max(1)).max(1);
+/// Computes a matmul of a few rows on the threads of the pool, each of which takes some columns.
+fn matmul_rows<'a>(
+    pool: &SpinPool,
+    out: MatrixMut<'a>,
+    accumulate: Accumulate<'a>,
+    lhs: Matrix<'a>,
+    rhs: Matrix<'a>,
+) {
+    let part = part_len(pool, rhs.cols(), rhs.rows());
+    pool.for_each(MatmulTask::split_columns(out, accumulate, lhs, rhs, part), MatmulTask::run_streamed);
+}
+
+/// The number of columns in a part of a matmul: a multiple of whole vectors and cache lines, which no other part writes
+/// to. Two parts per thread keep all threads busy until the end, and long parts read memory fastest.
+fn part_len(pool: &SpinPool, cols: usize, inner: usize) -> usize {
+    let least = (MIN_PART_MULTIPLY_ADDS / inner.max(1)).max(1);
     least.max(cols / (2 * pool.size())).next_multiple_of(64)
 }
 
@@ -252,17 +349,69 @@ mod tests {
         engine.loss(&parameters, &Batch::new(&tokens)).expect("a batch");
         for (threads, lens) in [(1, &[1][..]), (3, &[1]), (2, &[5, 1, 1, 90, 130, 1, 3])] {
             SpinPool::scope(threads, |pool| {
-                let mut decoder = Decoder::new(&model, model.views(&layout, &parameters), pool);
+                let mut decoder = Decoder::new(&model, model.views(&layout, &parameters), pool, 600);
                 let mut lens = lens.iter().cycle();
                 while decoder.len() < 600 {
                     let (len, next) = (decoder.len(), *lens.next().expect("it goes on"));
-                    decoder.append(&tokens[len..(len + next).min(600)]);
+                    decoder.append(&[&tokens[len..(len + next).min(600)]]);
                     let place = decoder.len() - 1;
                     if next > 1 || place.is_multiple_of(71) || place > 590 {
                         let whole = engine.logits(&parameters, place);
-                        let both = whole.iter().zip(decoder.logits());
+                        let both = whole.iter().zip(decoder.logits(0));
                         let same = both.clone().all(|(one, other)| one.to_bits() == other.to_bits());
                         assert!(same, "at {place} with {threads} threads");
+                    }
+                }
+            });
+        }
+    }
+
+    /// Sequences that are decoded together have the logits that each has alone, also after others are removed.
+    #[test]
+    fn sequences_do_not_affect_each_other() {
+        let model = Gpt2Config {
+            vocab_size: 70,
+            block_size: 40,
+            n_layer: 2,
+            n_head: 3,
+            n_embd: 39,
+            dropout: 0.0,
+            layer_norm_epsilon: 1e-5,
+        };
+        let mut parameters = initial_parameters(&model, 1);
+        parameters.iter_mut().for_each(|value| *value *= 8.0);
+        let layout = model.layout();
+        let token = |sequence: usize, place: usize| ((sequence * 31 + place * place * 7 + 5) % 70) as u32;
+        let prompt: Vec<u32> = (0..9).map(|place| token(0, place)).collect();
+        let text = |sequence: usize| -> Vec<u32> {
+            let new = (9..40).map(|place| token(sequence, place));
+            prompt.iter().copied().chain(new).collect()
+        };
+        for (threads, count) in [(1, 2), (2, 5), (3, 17), (1, 33)] {
+            SpinPool::scope(threads, |pool| {
+                let decoder = || Decoder::new(&model, model.views(&layout, &parameters), pool, 40);
+                let texts: Vec<Vec<u32>> = (0..count).map(text).collect();
+                let mut together = decoder();
+                together.append(&[&prompt]);
+                together.fork(count);
+                let mut alive: Vec<usize> = (0..count).collect();
+                for lens in [9..10, 10..12, 12..30, 30..31, 31..40] {
+                    let tokens: Vec<&[u32]> =
+                        alive.iter().map(|&index| &texts[index][lens.clone()]).collect();
+                    together.append(&tokens);
+                    for (place, &index) in alive.iter().enumerate() {
+                        let mut alone = decoder();
+                        alone.append(&[&texts[index][..lens.end]]);
+                        let mut both = alone.logits(0).iter().zip(together.logits(place));
+                        assert!(
+                            both.all(|(one, other)| one.to_bits() == other.to_bits()),
+                            "{index} of {count} at {lens:?} with {threads} threads"
+                        );
+                    }
+                    if alive.len() > 1 {
+                        let place = lens.end % alive.len();
+                        alive.remove(place);
+                        together.remove(place);
                     }
                 }
             });

@@ -100,6 +100,19 @@ impl SpinPool {
         if parts <= 1 { (0..parts).for_each(part) } else { self.share(parts, &part) }
     }
 
+    /// Calls `work` on all threads, in any order, with each of the items.
+    pub fn for_each<T: Send>(&self, items: Vec<T>, work: impl Fn(T) + Sync) {
+        if items.len() <= 1 {
+            return items.into_iter().for_each(work);
+        }
+        let items: Vec<_> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+        self.share(items.len(), &|index| {
+            if let Some(item) = items[index].lock().unwrap_or_else(PoisonError::into_inner).take() {
+                work(item);
+            }
+        });
+    }
+
     fn share(&self, parts: usize, work: &Work<'_>) {
         /// Waits until no thread works on the job any more, even if the calling thread panics.
         struct Finish<'a>(&'a SpinPool, usize);
@@ -246,6 +259,19 @@ mod tests {
                 }
                 let same = values.iter().enumerate().all(|(index, &value)| value == 2_000.0 * index as f32);
                 assert!(same, "{threads} threads");
+            });
+        }
+    }
+
+    #[test]
+    fn every_item_is_passed_once() {
+        for threads in 1..4 {
+            SpinPool::scope(threads, |pool| {
+                for count in 0..20 {
+                    let mut values = vec![0; count];
+                    pool.for_each(values.iter_mut().zip(1..).collect(), |(value, item)| *value += item);
+                    assert!(values.into_iter().eq(1..count + 1), "{threads} threads");
+                }
             });
         }
     }

@@ -42,6 +42,11 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
+    /// Returns the number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// Returns the transpose. Nothing moves in memory.
     #[must_use]
     pub fn transposed(self) -> Matrix<'a> {

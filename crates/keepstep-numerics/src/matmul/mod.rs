@@ -13,6 +13,7 @@
 //! - `simd`: the traits of a set of vector instructions. `avx`, `neon`: the sets. `simd_impl`: what they share.
 //! - `kernel`, `pack`: the arithmetic and the packing, generic over the sets. `loops`: the plain form.
 //! - `packed`: a right side that is packed once and read many times.
+//! - `streamed`: a few rows by a matrix that is read once, for decoding.
 //! - `backend`: what this processor runs. `task`: who computes which part. `dispatch`: float32 or bfloat16.
 //! - `matvec`: a matrix times a vector, for decoding.
 
@@ -36,6 +37,7 @@ mod prefetch;
 pub(crate) mod problem;
 pub(crate) mod simd;
 pub(crate) mod simd_impl;
+mod streamed;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;

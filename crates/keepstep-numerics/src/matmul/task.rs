@@ -69,6 +69,26 @@ impl<'a> MatmulTask<'a> {
             .collect()
     }
 
+    /// Splits a matmul into tasks of `part` columns, the last of them perhaps fewer.
+    ///
+    /// # Panics
+    /// If the shapes do not match, or `part` is 0.
+    pub fn split_columns(
+        out: MatrixMut<'a>,
+        accumulate: Accumulate<'a>,
+        lhs: Matrix<'a>,
+        rhs: Matrix<'a>,
+        part: usize,
+    ) -> Vec<MatmulTask<'a>> {
+        let problem = Problem::new(out, lhs, rhs);
+        let starts = (0..problem.cols).step_by(part);
+        let task = |start: usize| MatmulTask {
+            problem: problem.col_range(start, problem.cols.min(start + part)),
+            accumulate: accumulate.at_col(start),
+        };
+        starts.map(task).collect()
+    }
+
     /// Gives the task its right side in packed form.
     ///
     /// # Panics
@@ -87,6 +107,22 @@ impl<'a> MatmulTask<'a> {
     /// Computes the task in float32, on this thread.
     pub fn run(self) {
         self.run_with(Backend::detect());
+    }
+
+    /// Computes the task in float32, on this thread, and reads the right side once, in place. That is fastest for a few
+    /// rows by a matrix that lies in no cache.
+    pub fn run_streamed(self) {
+        self.run_streamed_with(Backend::detect());
+    }
+
+    /// Computes the same as [`run_streamed`](MatmulTask::run_streamed) with this backend.
+    pub(super) fn run_streamed_with(self, backend: Backend) {
+        // SAFETY: the result was borrowed mutably when the first task was made, and tasks of a matmul are disjoint.
+        unsafe {
+            self.problem.for_each_slice(SLICE, self.accumulate, |slice, accumulate| {
+                backend.run_streamed(slice, accumulate);
+            });
+        }
     }
 
     /// Computes the task in float32 with this backend, on this thread.

@@ -49,6 +49,11 @@ fn check(rows: usize, cols: usize, inner: usize) {
                 check(&format!("{backend:?}"), &|out| {
                     MatmulTask::new(out, accumulate, lhs, rhs).run_with(backend);
                 });
+                check(&format!("{backend:?}, streamed"), &|out| {
+                    for task in MatmulTask::split_columns(out, accumulate, lhs, rhs, 37) {
+                        task.run_streamed_with(backend);
+                    }
+                });
                 let Some(packing) = backend.packing() else { continue };
                 buffer.grow(Packing::max_len(inner, cols));
                 let mut tasks = Vec::new();

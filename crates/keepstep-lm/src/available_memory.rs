@@ -46,7 +46,7 @@ impl fmt::Display for MemoryLimit {
 }
 
 /// Returns the memory that is available now, or `None` if the system does not report it.
-pub(super) fn available() -> Option<AvailableMemory> {
+pub(crate) fn available() -> Option<AvailableMemory> {
     let mut available = available_below(Path::new("/"))?;
     #[cfg(unix)]
     for (limit, resource, used) in [
