@@ -367,19 +367,27 @@ class Run:
     def finish(self) -> bool:
         """Ends the session, once everything is on the disk. True if the run is complete, False if it goes on later.
 
+        With a ``remote``, it waits until everything is copied there, or three attempts in a row have failed. What is not
+        copied is printed, and `not_pushed` has the reason.
+
         Raises:
             SaveError: if something could not be saved.
+            Error: if the run is complete, not all of it is copied, and the remote's ``on_error`` is ``"stop"``.
         """
         return self._session.finish()
 
     def exit(self) -> NoReturn:
         """Ends the session and the script: with status 0 if the run is complete, 75 if it is to be started again.
 
+        A run that is complete and not all copied to its ``remote`` ends with status 1.
+
         Raises:
             SystemExit: always.
             SaveError: if something could not be saved.
+            Error: as `finish` does.
         """
-        sys.exit(0 if self.finish() else 75)
+        complete = self.finish()
+        sys.exit(75 if not complete else 0 if self.not_pushed is None else 1)
 
     # -- what it is
 
@@ -409,6 +417,11 @@ class Run:
     def reason(self) -> str | None:
         """Why the session ended before the run's end: a signal's name, ``"time limit"``, or what `stop` was given."""
         return self._session.reason
+
+    @property
+    def not_pushed(self) -> str | None:
+        """Why not everything that was saved is in the ``remote``, once the loop has ended. None if it is."""
+        return self._session.not_pushed
 
     @property
     def rehearsal(self) -> RehearsalReport | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from . import _core
 from ._banner import banner
 from ._bar import Bar
 from ._environment import Environment
-from ._errors import NotFiniteError, UsageError
+from ._errors import Error, NotFiniteError, UsageError
 from ._forks import belongs_here
 from ._notebook import Interrupts, after_cell
 from ._opening import open_run
@@ -55,6 +57,8 @@ class Session:
         self.clean = True
         """False if the loop was left inside an update: the objects in memory are at no position."""
         self.reason: str | None = None
+        self.not_pushed: str | None = None
+        """Why not everything is in the remote, once the session has ended."""
         """Why the loop has ended before the run's end."""
         self.micro_batch: MicroBatch | None = None
         self.window: Window | None = None
@@ -113,7 +117,7 @@ class Session:
         if not self.clean:
             raise UsageError("the loop was left inside an update, so its state is at no position: make a new keepstep.Run")
         self.open(loader)
-        self.reason = self.stop_for_good = None
+        self.reason = self.stop_for_good = self.not_pushed = None
         if self.core.is_complete or self._is_proved():
             # The loader ends by itself at the last position.
             epoch, step, _ = self.position
@@ -465,7 +469,14 @@ class Session:
             self.sharing.finish()
         complete = bool(self.core.is_complete)
         self.close("has been finished")
+        if complete and self.not_pushed is not None and (self.options.remote or {}).get("on_error") == "stop":
+            raise Error(f"the run is complete and not all of it is pushed: {self.not_pushed}; {self._how_to_push()}")
         return complete
+
+    def _how_to_push(self) -> str:
+        """What copies the rest."""
+        url = (self.options.remote or {}).get("url")
+        return f"to push the rest: keepstep.push({os.path.abspath(self.options.folder)!r}, {url!r})"
 
     def _end_session(self) -> None:
         """Says in the journal and in ``status.json`` why the session ends, once."""
@@ -481,9 +492,9 @@ class Session:
             self._say_replayed(replayed)
         if self._pushes:
             say_pushes(self.core, self._say)
-            missing = self.core.is_pushed()
-            if missing is not None:
-                self._say(f"NOT ALL OF THE RUN IS PUSHED: {missing}")
+            self.not_pushed = self.core.is_pushed()
+            if self.not_pushed is not None:
+                self._warn(f"NOT ALL OF THE RUN IS PUSHED: {self.not_pushed}; {self._how_to_push()}")
 
     @property
     def _pushes(self) -> bool:
@@ -506,4 +517,11 @@ class Session:
 
     def _say(self, text: str) -> None:
         if not self.options.quiet:
+            self._bar.write(text)
+
+    def _warn(self, text: str) -> None:
+        """Prints what nobody may miss, on standard error where everything else is quiet."""
+        if self.options.quiet:
+            print(text, file=sys.stderr, flush=True)
+        else:
             self._bar.write(text)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keepstep
 import pytest
 import torch
+from keepstep._session import Session
 
 
-def train(folder: Path, stop_after: int | None = None, **settings: Any) -> keepstep.Run:
-    """Trains a small regression for three epochs, or so many updates of this session."""
+def train(
+    folder: Path,
+    stop_after: int | None = None,
+    at: Callable[[int], object] = int,
+    end: Callable[[keepstep.Run], object] = keepstep.Run.finish,
+    **settings: Any,
+) -> keepstep.Run:
+    """Trains a small regression for three epochs, or so many updates of this session. `at` is called in each."""
     run = keepstep.Run(folder, config={"lr": 0.1}, seed=3, save_steps=2, quiet=True, rehearse=False, **settings)
     model = torch.nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -25,9 +33,10 @@ def train(folder: Path, stop_after: int | None = None, **settings: Any) -> keeps
         loss.backward()
         optimizer.step()
         run.record(loss)
+        at(made)
         if made == stop_after:
             break
-    run.finish()
+    end(run)
     return run
 
 
@@ -58,6 +67,62 @@ def test_an_empty_disk_continues_from_the_copy(tmp_path: Path) -> None:
     train(tmp_path / "other", resume_from_checkpoint=url)
     assert files(tmp_path / "other")[newest] == straight[newest]
     assert sorted(path.name for path in (tmp_path / "store/run").iterdir()) == before
+
+
+def test_what_is_not_pushed_is_never_lost_silently(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store, url = tmp_path / "store/run", f"file://{tmp_path}/store/run"
+    store.parent.mkdir()
+
+    def break_off(update: int) -> None:
+        """Before the last save the place is gone: a file is where its folder was."""
+        if update == 18:
+            shutil.move(store, tmp_path / "lost")
+            store.write_text("no folder")
+
+    # The run is complete, and its copy is not: the last sentence says so, even if all else is quiet, and a script ends
+    # with 1, as the program does.
+    runs: list[keepstep.Run] = []
+    with pytest.raises(SystemExit) as ended:
+        train(tmp_path / "run", at=break_off, end=lambda run: (runs.append(run), run.exit()), remote=url)
+    reason, last = runs[0].not_pushed, capfd.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 1 and reason is not None
+    assert last.startswith(f"NOT ALL OF THE RUN IS PUSHED: {reason}; to push the rest: keepstep.push("), last
+    assert json.loads((tmp_path / "run/status.json").read_text())["remote"]["error"]
+    newest = "checkpoint_epoch3_final_global18.pt"
+    assert newest in files(tmp_path / "run")
+    # The next session pushes the rest.
+    store.unlink()
+    shutil.move(tmp_path / "lost", store)
+    with pytest.raises(SystemExit) as ended:
+        train(tmp_path / "run", end=keepstep.Run.exit, remote=url)
+    assert ended.value.code == 0 and "NOT ALL" not in capfd.readouterr().err
+    keepstep.pull(url, tmp_path / "pulled")
+    assert files(tmp_path / "pulled")[newest] == files(tmp_path / "run")[newest]
+
+
+def test_an_incomplete_copy_is_an_exception_if_that_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    end_session = Session._end_session
+
+    def end_and_fail(session: Session) -> None:
+        """Ends the session as if its last copy had failed, which takes many seconds."""
+        end_session(session)
+        session.not_pushed = "the store is gone"
+
+    monkeypatch.setattr(Session, "_end_session", end_and_fail)
+
+    def remote(name: str, **settings: Any) -> dict[str, Any]:
+        return {"remote": {"url": f"file://{tmp_path}/store/{name}", **settings}}
+
+    with pytest.raises(keepstep.Error, match="is complete and not all of it is pushed: the store is gone; .*push"):
+        train(tmp_path / "a", **remote("a", on_error="stop"))
+    assert train(tmp_path / "b", **remote("b")).not_pushed == "the store is gone"
+    # A session that stopped early continues from its folder.
+    assert train(tmp_path / "c", 5, **remote("c", on_error="stop")).not_pushed == "the store is gone"
+    for name, stop_after, code in (("d", 5, 75), ("e", None, 1)):
+        with pytest.raises(SystemExit) as ended:
+            train(tmp_path / name, stop_after, end=keepstep.Run.exit, **remote(name))
+        assert ended.value.code == code
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:

@@ -273,13 +273,6 @@ fn a_full_disk() {
     let size = fs::metadata(newest(&lab.path("straight"))).expect("a checkpoint").len();
     let mount = lab.path("mount");
     fs::create_dir(&mount).expect("a folder");
-    // Where the system lets no user make a namespace, root still may mount in one.
-    let works = |flags: &&[&str]| {
-        let tried = std::process::Command::new("unshare").args(*flags).arg("true").output();
-        tried.is_ok_and(|output| output.status.success())
-    };
-    let ways: [&[&str]; 2] = [&["--user", "--map-root-user", "--mount"], &["--mount"]];
-    let namespace = ways.iter().find(|flags| works(flags)).expect("a namespace to mount in").to_vec();
     let (mut failures, mut warnings) = (0, 0);
     for kibibytes in
         [4, 64, size / 1024 - 4, size / 1024 + 60, 3 * size / 1024, 4 * size / 1024, 5 * size / 1024]
@@ -295,10 +288,7 @@ fn a_full_disk() {
         );
         let mut train = lab.train("run");
         train.args(["--set", &format!("output_dir={}/run", mount.display())]);
-        let mut command = std::process::Command::new("unshare");
-        command.args(&namespace).args(["sh", "-c", &script, "sh"]);
-        command.arg(train.get_program()).args(train.get_args());
-        let output = command.output().expect("unshare starts");
+        let output = support::mounting(&script, &train).output().expect("unshare starts");
         let said = said(&output);
         match output.status.code() {
             Some(0) => {}

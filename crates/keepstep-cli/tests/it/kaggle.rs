@@ -189,6 +189,22 @@ fn other_runs_and_files_are_never_hidden_or_mixed() {
     assert!(text.contains("is damaged and left out") && text.contains("global step 4 of 12"), "{text}");
 }
 
+/// What a notebook's input holds, which is read-only, is pushed from copies.
+#[test]
+#[ignore = "needs kagglehub: cargo xtask test"]
+fn a_run_below_a_read_only_input_is_pushed() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("input")).expect("a folder");
+    expect(lab.train("input/run").args(["--stop-at", "5"]), 75);
+    let server = Server::start(&lab, &[]);
+    let root = root(&lab);
+    let push = server.command(&["push", "input/run", URL], &root);
+    let text = run_checked(&lab, &mut support::read_only(&lab.path("input"), &push), 0);
+    assert!(text.contains("Pushed epoch 2, step 3, global step 5 of 12"), "{text}");
+    run_checked(&lab, &mut server.command(&["pull", URL, "fresh"], &root), 0);
+    assert_eq!(hash(&newest(&lab.path("fresh"))), hash(&newest(&lab.path("input/run"))));
+}
+
 #[test]
 #[ignore = "needs kagglehub: cargo xtask test"]
 fn every_failure_of_a_push_is_a_sentence() {

@@ -54,6 +54,33 @@ fn push_and_pull_bring_the_same_bytes() {
     assert!(rewound.contains_key("checkpoint_epoch3_final_global12.pt"));
 }
 
+/// A notebook's inputs are read-only.
+#[test]
+fn a_run_in_a_read_only_folder_is_pushed() {
+    let (place, lab) = (Place::start(Kind::Folder), Lab::new());
+    let inputs = lab.path("inputs");
+    std::fs::create_dir(&inputs).expect("a folder");
+    expect(lab.train("inputs/run").args(["--stop-after", "7"]), 75);
+    let run = inputs.join("run").display().to_string();
+    let (url, best) = (place.url("x"), place.url("best"));
+    for words in
+        [&["push", &run, &url][..], &["push", &run, &best, "--best"], &["verify", &run], &["list", &run]]
+    {
+        expect(&mut support::read_only(&inputs, &ask(words)), 0);
+    }
+    expect(&mut ask(&["pull", &url, &lab.path("pulled").display().to_string()]), 0);
+    assert_eq!(lab.checkpoints("pulled"), lab.checkpoints("inputs/run"));
+    expect(&mut lab.train("pulled"), 0);
+    let straight = lab.straight("straight");
+    let newest = "checkpoint_epoch3_final_global12.pt";
+    assert_eq!(lab.checkpoints("pulled")[newest], straight[newest]);
+    // To train there is refused, in a sentence.
+    let train = lab.train("inputs/run");
+    let output = expect(&mut support::read_only(&inputs, &train), 1);
+    let said = said(&output);
+    assert!(said.contains("Read-only file system") && said.contains(&run), "{said}");
+}
+
 #[test]
 fn what_is_wrong_is_said_in_one_sentence() {
     let (place, lab) = (Place::start(Kind::Folder), Lab::new());

@@ -3,8 +3,10 @@
 #![allow(unreachable_pub, reason = "there is no crate to reach it from")]
 
 pub mod local_server;
+mod mounts;
 mod running;
 
+pub use mounts::{mounting, read_only};
 pub use running::start;
 
 use sha2::{Digest, Sha256};

@@ -11,6 +11,9 @@ use std::path::Path;
 /// The weights of a loop's model, as `torch.save(model.state_dict())` writes them.
 const STATE_DICT: &str = "model_state_dict.pt";
 
+/// The input of a run whose checkpoints have a digest of the weights that are not trained, in place of these weights.
+const FROZEN: &str = "frozen weights of model";
+
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -18,6 +21,8 @@ pub(super) enum Kind {
     Transformers,
     /// The state dict of a PyTorch loop's model.
     StateDict,
+    /// The state dict without the weights that the loop does not train.
+    TrainedWeights,
 }
 
 impl fmt::Display for Kind {
@@ -25,6 +30,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Transformers => "a model for transformers",
             Kind::StateDict => "a state dict of PyTorch",
+            Kind::TrainedWeights => "a state dict of PyTorch without the frozen weights",
         })
     }
 }
@@ -64,12 +70,12 @@ fn is_engine(_: &Checkpoint, _: &Path, _: &Path) -> Result<bool, Failure> {
 }
 
 fn write_state_dict(checkpoint: &Checkpoint, path: &Path, folder: &Path) -> Result<Kind, Failure> {
-    let Some(model) = checkpoint.state.get("model") else {
+    let Some(model) = checkpoint.state.get("model").filter(|model| model.as_dict().is_some()) else {
         let names: Vec<&str> = checkpoint.state.names().collect();
         return Err(Failure::new(
             1,
             format!(
-                "{}: no part of its state is named `model` ({}), so it is not clear which weights to publish; write them with run.save_weights",
+                "{}: none of the modules that this run tracks is named `model` (it has {}), so it is not clear which weights to publish; write them with run.save_weights, and upload that file with `hf upload`",
                 path.display(),
                 names.join(", ")
             ),
@@ -79,7 +85,8 @@ fn write_state_dict(checkpoint: &Checkpoint, path: &Path, folder: &Path) -> Resu
     let failed = |error: std::io::Error| Failure::at(&target, &error);
     let mut file = BufWriter::new(File::create(&target).map_err(failed)?);
     Archive::new(model).write_to(&mut file).and_then(|()| file.flush()).map_err(failed)?;
-    Ok(Kind::StateDict)
+    let is_whole = checkpoint.identity.input(FROZEN).is_none();
+    Ok(if is_whole { Kind::StateDict } else { Kind::TrainedWeights })
 }
 
 fn text(checkpoint: &Checkpoint, kind: Kind, repository: &str) -> String {
@@ -93,14 +100,18 @@ fn text(checkpoint: &Checkpoint, kind: Kind, repository: &str) -> String {
                  tokenizer = AutoTokenizer.from_pretrained(\"{repository}\")"
             ),
         ),
-        Kind::StateDict => (
-            "library_name: pytorch",
-            format!(
-                "import torch\nfrom huggingface_hub import hf_hub_download\n\n\
-                 path = hf_hub_download(\"{repository}\", \"{STATE_DICT}\")\n\
-                 model.load_state_dict(torch.load(path, map_location=\"cpu\", weights_only=True))  # your own model"
-            ),
-        ),
+        Kind::StateDict | Kind::TrainedWeights => {
+            let strict = if kind == Kind::StateDict { "" } else { ", strict=False" };
+            (
+                "library_name: pytorch",
+                format!(
+                    "import torch\nfrom huggingface_hub import hf_hub_download\n\n\
+                     path = hf_hub_download(\"{repository}\", \"{STATE_DICT}\")\n\
+                     model = ...  # your own model\n\
+                     model.load_state_dict(torch.load(path, map_location=\"cpu\", weights_only=True){strict})"
+                ),
+            )
+        }
     };
     let best = match checkpoint.metrics.best {
         Some(best) => format!("Its {} was {:.4}, the best so far. ", checkpoint.objective.metric, best.value),
@@ -109,6 +120,10 @@ fn text(checkpoint: &Checkpoint, kind: Kind, repository: &str) -> String {
     let what = match kind {
         Kind::Transformers => "The weights are a GPT-2 with its tokenizer.",
         Kind::StateDict => "The weights are the state dict of a model of the author's own, without its code.",
+        Kind::TrainedWeights => {
+            "The weights are those that the run trained, of a model of the author's own, without its code. The frozen weights \
+             are not in it: load them into the model first."
+        }
     };
     format!(
         "---\ntags:\n- keepstep\n{head}\n---\n\n# {name}\n\nThe best model of a run that keepstep trained, at {}. {best}{what}\n\n\
