@@ -6,8 +6,9 @@ use crate::checksum::Checksum;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::legacy::begins_legacy;
 use crate::rebuild::Format;
-use crate::zip_reader::{Directory, Entry, read};
+use crate::zip_reader::{Directory, Entry, Headers, read};
 use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild, share};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,7 +47,22 @@ impl File {
     /// The same errors as [`File::open`].
     pub fn from_source(path: impl AsRef<Path>, source: Arc<dyn ReadAt>) -> Result<File, ReadError> {
         let path = path.as_ref();
-        open(path, source).map_err(|flaw| flaw.at(path))
+        open(path, source, Headers::All).map_err(|flaw| flaw.at(path))
+    }
+
+    /// Reads the values of a file and compares their checksums, without its tensors: of these there are types and shapes,
+    /// and an error in place of their elements. Nothing between the tensors is read, so a source whose every read is a
+    /// request to a server is read at its beginning and at its end.
+    ///
+    /// # Errors
+    /// The same errors as [`File::open`], and [`ReadError::Corrupt`] if a checksum does not match.
+    pub fn values_from_source(path: impl AsRef<Path>, source: Arc<dyn ReadAt>) -> Result<Value, ReadError> {
+        let path = path.as_ref();
+        let file = open(path, source, Headers::WithoutTensors).map_err(|flaw| flaw.at(path))?;
+        let mut entries = file.directory.unmatched();
+        entries.retain(|entry| !file.directory.is_tensor(entry));
+        file.check_entries(&entries, 1)?;
+        Ok(file.value)
     }
 
     /// The value at the file's root, usually a dict.
@@ -86,8 +102,7 @@ impl File {
     /// # Errors
     /// The same errors as [`File::verify`].
     pub fn verify_values(&self) -> Result<Checksums, ReadError> {
-        let tensors = format!("{}data/", self.directory.root);
-        let entries = self.directory.entries.iter().filter(|entry| !entry.name.starts_with(&tensors));
+        let entries = self.directory.entries.iter().filter(|entry| !self.directory.is_tensor(entry));
         self.check_entries(&entries.collect::<Vec<_>>(), 1)
     }
 
@@ -113,15 +128,31 @@ impl File {
     }
 }
 
-fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
+/// The place of tensors that were not read.
+#[derive(Debug)]
+struct NotRead(u64);
+
+impl ReadAt for NotRead {
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.0)
+    }
+
+    fn read_exact_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+        let what = "only the values of this file were read, and none of its tensors";
+        Err(io::Error::new(io::ErrorKind::Unsupported, what))
+    }
+}
+
+fn open(path: &Path, file: Arc<dyn ReadAt>, headers: Headers) -> Result<File, Flaw> {
     let len = file.len_bytes()?;
     let bytes = Bytes::new(file, path, len);
     let mut budget = Budget::for_file(len);
     check_kind(&bytes)?;
-    let directory = Arc::new(read(&bytes, &mut budget)?);
-    let Some(entry) = directory.find("data.pkl") else {
+    let directory = Arc::new(read(&bytes, &mut budget, headers)?);
+    let Some(at) = directory.index_of("data.pkl") else {
         return unsupported("it is a zip archive, but not one of PyTorch's: it has no data.pkl");
     };
+    let entry = &directory.entries[at];
     if directory.find("constants.pkl").is_some() || directory.has_folder("code") {
         return unsupported("it is a TorchScript file; save the state_dict instead (`torch.save`)");
     }
@@ -140,17 +171,27 @@ fn open(path: &Path, file: Arc<dyn ReadAt>) -> Result<File, Flaw> {
     budget.take(usize::try_from(entry.size).unwrap_or(usize::MAX))?;
     let mut pickle = vec![0; entry.size as usize];
     bytes.read_exact_at(&mut pickle, entry.payload)?;
+    if headers == Headers::WithoutTensors && directory.is_checksummed() {
+        // It is not read a second time for this.
+        entry.compare(crc32fast::hash(&pickle))?;
+        directory.set_matched(at);
+    }
+    let tensors = match headers {
+        Headers::All => bytes.clone(),
+        Headers::WithoutTensors => Bytes::new(Arc::new(NotRead(len)), path, len),
+    };
     let graph = pickle_reader::parse(&pickle, &mut budget)?;
     let for_parsing = before - budget.left();
     let find = |key: &str| {
         let at = directory.index_of(&format!("data/{key}"))?;
         let entry = &directory.entries[at];
         let checksum = directory.is_checksummed().then(|| Checksum::new(&directory, at));
-        Some((bytes.part(entry.payload, entry.size), checksum))
+        Some((tensors.part(entry.payload, entry.size), checksum))
     };
     let value = rebuild::rebuild(&graph, Format::Zip, &find, &mut budget)?;
     budget.give_back(for_parsing as usize);
     bytes.set_spare_bytes(budget.left());
+    tensors.set_spare_bytes(budget.left());
     Ok(File { bytes, directory, value })
 }
 

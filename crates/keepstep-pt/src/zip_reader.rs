@@ -79,6 +79,11 @@ impl Directory {
         self.matched[at].store(true, Relaxed);
     }
 
+    /// Whether this entry holds the bytes of tensors.
+    pub(crate) fn is_tensor(&self, entry: &Entry) -> bool {
+        is_tensor(&self.root, &entry.name)
+    }
+
     /// The entries that have not been read as a whole yet.
     pub(crate) fn unmatched(&self) -> Vec<&Entry> {
         let entries = self.entries.iter().zip(&self.matched);
@@ -92,7 +97,17 @@ impl Directory {
     }
 }
 
-pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw> {
+/// Which entries are compared with their local headers, which lie between the payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Headers {
+    /// All of them. Every payload can be read.
+    All,
+    /// Those that hold no tensor. The payloads of the others must not be read.
+    WithoutTensors,
+}
+
+/// Reads the directory.
+pub(crate) fn read(file: &Bytes, budget: &mut Budget, headers: Headers) -> Result<Directory, Flaw> {
     let (start, size, count) = find_directory(file)?;
     if size > file.len || count > size / 46 {
         return corrupt("its directory is larger than the file");
@@ -129,11 +144,31 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget) -> Result<Directory, Flaw>
     by_place.sort_unstable_by_key(|&at| entries[at as usize].header);
     for (nth, &at) in by_place.iter().enumerate() {
         let next = by_place.get(nth + 1).map_or(start, |&next| entries[next as usize].header);
-        local(file, &mut entries[at as usize], next)?;
+        let entry = &mut entries[at as usize];
+        if headers == Headers::WithoutTensors && is_tensor(&root, &entry.name) {
+            fits(entry, next)?;
+        } else {
+            local(file, entry, next)?;
+        }
     }
     budget.give_back(bytes.len());
     let matched = entries.iter().map(|_| AtomicBool::new(false)).collect();
     Ok(Directory { entries, matched, root, by_name })
+}
+
+/// Whether an entry holds the bytes of tensors.
+fn is_tensor(root: &str, name: &str) -> bool {
+    name.strip_prefix(root).is_some_and(|name| name.starts_with("data/"))
+}
+
+/// Checks that an entry and its header lie before `limit`, according to the directory alone.
+fn fits(entry: &Entry, limit: u64) -> Result<(), Flaw> {
+    let least = 30 + entry.name.len() as u64;
+    let end = entry.header.checked_add(least).and_then(|payload| payload.checked_add(entry.size));
+    match end {
+        Some(end) if end <= limit => Ok(()),
+        _ => corrupt(format!("the entry `{}` reaches beyond where the next one begins", entry.name)),
+    }
 }
 
 /// Start and size of the directory, and its number of entries.

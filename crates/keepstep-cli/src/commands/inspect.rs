@@ -9,32 +9,33 @@ use std::fmt::Write;
 use std::path::Path;
 
 pub(crate) fn run(path: &Path, json: bool) -> Result<(), Failure> {
-    let url = crate::checkpoints::url(path);
-    let file = match url {
-        Some(url) => crate::remote::open_file(url)?,
-        None => File::open(path)?,
+    let (root, checksums) = match crate::checkpoints::url(path) {
+        // Of a remote file everything is read but the tensors.
+        Some(url) => (crate::remote::values(url)?, Ok(None)),
+        None => {
+            let file = File::open(path)?;
+            // Comparing them reads the whole file.
+            (file.value().clone(), file.verify().map(Some))
+        }
     };
-    // Comparing them reads the whole file.
-    let checksums = url.is_none().then(|| file.verify()).transpose();
     if json {
         let state = match &checksums {
             Ok(Some(Checksums::Verified)) => "verified".to_owned(),
-            Ok(None) => "not compared".to_owned(),
+            Ok(None) => "verified, but for the tensors".to_owned(),
             Ok(_) => "none".to_owned(),
             Err(error) => format!("damaged: {error}"),
         };
-        let tree =
-            json!({ "path": path.display().to_string(), "checksums": state, "root": to_json(file.value()) });
+        let tree = json!({ "path": path.display().to_string(), "checksums": state, "root": to_json(&root) });
         output::print_json(&tree)?;
     } else {
         let mut text = format!("{}\nChecksums: ", path.display());
         text.push_str(match &checksums {
             Ok(Some(Checksums::Verified)) => "all match\n",
-            Ok(None) => "not compared: `keepstep verify` reads the whole file\n",
+            Ok(None) => "all match but for the tensors: `keepstep verify` reads the whole file\n",
             Ok(_) => "none in this file, so damage cannot be detected\n",
             Err(_) => "DAMAGED\n",
         });
-        tree(&mut text, file.value(), 0);
+        tree(&mut text, &root, 0);
         output::print(&text)?;
     }
     checksums?;

@@ -9,7 +9,7 @@ mod reading;
 #[cfg(feature = "remote")]
 pub(crate) use bar::TransferBar;
 #[cfg(feature = "remote")]
-pub(crate) use reading::{entries, load, open_file, pull, verify};
+pub(crate) use reading::{entries, load, pull, values, verify};
 
 use crate::failure::Failure;
 use keepstep::remote::{Remote, RemotePolicy};
@@ -98,7 +98,7 @@ mod without {
         Err(not_built(url))
     }
 
-    pub(crate) fn open_file(url: &str) -> Result<keepstep_pt::File, Failure> {
+    pub(crate) fn values(url: &str) -> Result<keepstep_pt::Value, Failure> {
         Err(not_built(url))
     }
 
@@ -112,4 +112,4 @@ mod without {
 }
 
 #[cfg(not(feature = "remote"))]
-pub(crate) use without::{entries, load, open_file, pull, verify};
+pub(crate) use without::{entries, load, pull, values, verify};

@@ -7,7 +7,7 @@ use crate::output;
 use keepstep::Checkpoint;
 use keepstep::name::{BEST_MODEL, Name};
 use keepstep::store::chain;
-use keepstep_pt::File;
+use keepstep_pt::{File, Value};
 use keepstep_remote::{Manifest, Object, ObjectRemote};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,15 +21,6 @@ fn manifest(remote: &ObjectRemote) -> Result<Manifest, Failure> {
         output::say(&warning);
     }
     Ok(manifest)
-}
-
-/// Opens a checkpoint: parses everything but its tensors.
-fn open_object(remote: &ObjectRemote, url: &str, object: &Object) -> Result<File, Failure> {
-    Ok(File::from_source(url, remote.read(object))?)
-}
-
-fn checkpoint(file: &File, url: &str) -> Result<Checkpoint, Failure> {
-    Checkpoint::from_value(file.value()).map_err(|error| Failure::about(1, url, &error))
 }
 
 /// The object that a URL names: a checkpoint's, or the best model's or the newest checkpoint's of a run.
@@ -51,15 +42,18 @@ fn named<'a>(remote: &ObjectRemote, url: &str, manifest: &'a Manifest) -> Result
 
 /// Loads the checkpoint that a URL names. Its tensors are read on access.
 pub(crate) fn load(url: &str) -> Result<Checkpoint, Failure> {
-    let file = open_file(url)?;
-    checkpoint(&file, url)
-}
-
-/// Opens the checkpoint that a URL names.
-pub(crate) fn open_file(url: &str) -> Result<File, Failure> {
     let remote = open(url)?;
     let manifest = manifest(&remote)?;
-    open_object(&remote, url, named(&remote, url, &manifest)?)
+    let file = File::from_source(url, remote.read(named(&remote, url, &manifest)?))?;
+    Checkpoint::from_value(file.value()).map_err(|error| Failure::about(1, url, &error))
+}
+
+/// The values of the checkpoint that a URL names. Its tensors cannot be read.
+pub(crate) fn values(url: &str) -> Result<Value, Failure> {
+    let remote = open(url)?;
+    let manifest = manifest(&remote)?;
+    let object = named(&remote, url, &manifest)?;
+    Ok(File::values_from_source(url, remote.read(object))?)
 }
 
 /// The checkpoints of the run at a URL, the best last.
@@ -82,9 +76,10 @@ pub(crate) fn entries(url: &str) -> Result<Vec<Entry>, Failure> {
                 let (remote, entries) = (&remote, &entries);
                 scope.spawn(move || {
                     let place = format!("{url}/{name}");
-                    let file = File::from_source(&place, remote.read(object)).map_err(|error| chain(&error));
-                    let content = file
-                        .and_then(|file| Checkpoint::from_value(file.value()).map_err(|error| chain(&error)));
+                    let values =
+                        File::values_from_source(&place, remote.read(object)).map_err(|error| chain(&error));
+                    let content =
+                        values.and_then(|root| Checkpoint::from_value(&root).map_err(|error| chain(&error)));
                     let entry = Entry {
                         name: (*name).clone(),
                         size: object.size,

@@ -230,8 +230,11 @@ fn with_entry(entry: RawEntry) -> Result<Value, ReadError> {
 }
 
 fn load_bytes(bytes: &[u8]) -> Result<Value, ReadError> {
-    let file = File::from_source("file.pt", std::sync::Arc::new(bytes.to_vec()))?;
+    let source = std::sync::Arc::new(bytes.to_vec());
+    let values = File::values_from_source("file.pt", std::sync::Arc::clone(&source) as _);
+    let file = File::from_source("file.pt", source)?;
     file.verify()?;
+    assert!(values.is_ok(), "a valid file whose values cannot be read: {values:?}");
     Ok(file.value().clone())
 }
 
@@ -398,6 +401,44 @@ fn random_flips_in_a_large_file_are_noticed() {
         let error = tensor(&file, "large").to_vec::<f32>().expect_err("a flipped bit");
         assert!(error.to_string().contains("data/0"), "bit {bit}: {error}");
     }
+}
+
+#[test]
+fn the_values_alone_are_read_from_the_two_ends() {
+    let mut model = Dict::new();
+    for at in 0..20 {
+        model.insert(format!("layer {at}"), Tensor::from_slice(&vec![at as f32; 1 << 16], vec![1 << 16]));
+    }
+    let mut dict = Dict::new();
+    dict.insert("model", model);
+    dict.insert("global_step", 7_i64);
+    let mut bytes = Vec::new();
+    Archive::new(&dict.into()).write_to(&mut bytes).expect("written");
+    let source = std::sync::Arc::new(Flipped { bytes, ..Flipped::default() });
+    let values = || File::values_from_source("file.pt", std::sync::Arc::clone(&source) as _);
+    let root = values().expect("a whole file");
+    assert!(source.num_bytes_read() < 10_000, "{} bytes were read", source.num_bytes_read());
+    let dict = root.as_dict().expect("a dict");
+    assert_eq!(dict.get("global_step"), Some(&Value::Int(7)));
+    let layer = |at: usize| dict.get("model")?.as_dict()?.get(format!("layer {at}").as_str())?.as_tensor();
+    let tensor = layer(19).expect("a tensor");
+    assert_eq!(tensor.shape(), [1 << 16]);
+    let error = tensor.to_vec::<f32>().expect_err("it was not read");
+    assert!(error.to_string().contains("only the values of this file were read"), "{error}");
+
+    // What is read is compared with its checksum, each bit of it; a bit of a tensor stays unseen.
+    let pickle = source.bytes.windows(4).position(|part| part == b"\x80\x02}q").expect("the pickle");
+    let mut refused = 0;
+    for bit in 8 * pickle..8 * (pickle + 200) {
+        source.bit.store(bit, std::sync::atomic::Ordering::Relaxed);
+        let error = values().expect_err("a flipped bit of the pickle").to_string();
+        refused += usize::from(error.contains("checksum of its entry"));
+    }
+    assert_eq!(refused, 1600);
+    source.bit.store(8 * (source.bytes.len() / 2), std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(values().expect("its values are whole").as_dict().map(Dict::len), Some(2));
+    let whole = File::from_source("file.pt", std::sync::Arc::clone(&source) as _);
+    assert!(whole.and_then(|file| file.verify()).is_err());
 }
 
 #[test]

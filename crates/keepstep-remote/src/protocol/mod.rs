@@ -4,8 +4,11 @@ mod fetching;
 mod script;
 mod store;
 
-use script::{Script, bucket, run_script};
-use store::{FATES, Plan, Random, Wire, World};
+pub(crate) use script::bucket;
+pub(crate) use store::{Plan, Wire, World};
+
+use script::{Script, run_script};
+use store::{FATES, Random};
 
 /// A runtime whose clock jumps to the next event: nothing waits in vain.
 fn paused<T>(work: impl Future<Output = T>) -> T {

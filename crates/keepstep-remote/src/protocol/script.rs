@@ -41,7 +41,7 @@ pub(super) struct Script {
 }
 
 /// A place in a store.
-pub(super) fn bucket(store: Arc<dyn ObjectStore>) -> Bucket {
+pub(crate) fn bucket(store: Arc<dyn ObjectStore>) -> Bucket {
     let mut bucket = Bucket::new(store, "run", "memory://run", Condition::Store);
     bucket.part_bytes = 1000;
     bucket

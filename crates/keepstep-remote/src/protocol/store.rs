@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// It fails, and nothing has happened.
     Before,
     /// It takes effect, and its answer is lost.
@@ -55,7 +55,7 @@ pub(super) const FATES: [Fate; 9] = [
 
 /// A generator for samples.
 #[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(super) u64);
 
 impl Random {
     pub(super) fn below(&mut self, limit: u64) -> u64 {
@@ -69,7 +69,7 @@ impl Random {
 
 /// How requests are treated.
 #[derive(Debug)]
-pub(super) enum Plan {
+pub(crate) enum Plan {
     /// These requests, counted from 0, have a fate.
     At(Vec<(u64, Fate)>),
     /// Each request waits for random turns, and one in so many has a fate.
@@ -78,7 +78,7 @@ pub(super) enum Plan {
 
 /// The store itself, which all writers share.
 #[derive(Debug)]
-pub(super) struct World {
+pub(crate) struct World {
     inner: InMemory,
     state: Mutex<State>,
 }
@@ -96,7 +96,7 @@ struct State {
 }
 
 impl World {
-    pub(super) fn new(plan: Plan) -> Arc<World> {
+    pub(crate) fn new(plan: Plan) -> Arc<World> {
         let state = State { plan, requests: 0, deletes: Vec::new(), broken: Vec::new(), checks: 0, fates: 0 };
         Arc::new(World { inner: InMemory::new(), state: Mutex::new(state) })
     }
@@ -105,7 +105,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.state().requests
     }
 
@@ -166,7 +166,7 @@ impl World {
 
 /// One writer's connection.
 #[derive(Debug, Clone)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     world: Arc<World>,
     /// Which writer it is.
     id: u64,
@@ -183,7 +183,7 @@ fn generic(text: &str) -> Error {
 }
 
 impl Wire {
-    pub(super) fn new(world: &Arc<World>, id: u64) -> Wire {
+    pub(crate) fn new(world: &Arc<World>, id: u64) -> Wire {
         Wire { world: Arc::clone(world), id }
     }
 
