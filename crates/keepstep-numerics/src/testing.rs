@@ -1,5 +1,20 @@
 //! Helpers for tests of arithmetic.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static WITHOUT_AVX512: AtomicBool = AtomicBool::new(false);
+
+/// From now on, this process computes as if the processor had no AVX-512. The bits stay the same.
+pub fn without_avx512() {
+    WITHOUT_AVX512.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`without_avx512`] was called.
+#[inline]
+pub fn is_avx512_left_out() -> bool {
+    WITHOUT_AVX512.load(Ordering::Relaxed)
+}
+
 /// A hash of the bits, for tests that compare with golden ones.
 pub fn fingerprint(values: &[f32]) -> String {
     use sha2::{Digest, Sha256};

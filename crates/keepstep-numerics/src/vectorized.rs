@@ -15,6 +15,10 @@ pub fn has_avx2_fma() -> bool {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub fn has_avx512() -> bool {
+    #[cfg(feature = "testing")]
+    if crate::testing::is_avx512_left_out() {
+        return false;
+    }
     std::arch::is_x86_feature_detected!("avx512f")
         && std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512dq")

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, measured side by side in one run, because machines are noisy. Ratios are what counts.
 
 mod generate;
+mod matmul;
 mod measure;
 mod program;
 mod python;
@@ -17,7 +18,8 @@ use crate::machine;
 use std::path::Path;
 
 /// What can be measured, by name, in the order in which all of it is.
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
+    ("matmul", matmul::run),
     ("training", training::run),
     ("store", store::run),
     ("reading", reading::run),

@@ -11,7 +11,7 @@ struct Case {
     /// Per update.
     tokens: u32,
     updates: u32,
-    /// `bf16` or `recompute`.
+    /// `bf16`, `recompute` or `avx2`.
     option: Option<&'static str>,
 }
 
@@ -30,12 +30,14 @@ impl Case {
     }
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     Case::new("S", 12 * 64, 300, None),
     Case::new("M", 16 * 256, 5, None),
     Case::new("M", 16 * 256, 5, Some("recompute")),
     Case::new("M", 16 * 256, 5, Some("bf16")),
     Case::new("V", 64 * 64, 3, None),
+    Case::new("S", 12 * 64, 300, Some("avx2")),
+    Case::new("M", 16 * 256, 5, Some("avx2")),
 ];
 
 /// The block sizes of the last table, at 4096 tokens a micro-batch.
@@ -58,6 +60,22 @@ fn has_bf16() -> bool {
     }
 }
 
+/// Without AVX-512, every case is one with AVX2.
+pub(super) fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512f")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Tells PyTorch and its libraries to leave AVX-512 out.
+const WITHOUT_AVX512: [(&str, &str); 3] =
+    [("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("MKL_ENABLE_INSTRUCTIONS", "AVX2")];
+
 pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
     println!(
         "S: 4 layers, 4 heads, 128 wide, block 64, batch 12; M: 6, 6, 384, 256, 16; V: 2, 4, 128, 64, 64,"
@@ -72,13 +90,16 @@ pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
             println!("{}: left out, since this processor lacks AVX512-BF16", case.name());
             continue;
         }
+        if case.option == Some("avx2") && !has_avx512() {
+            continue;
+        }
         let ours = measure(case, torch, &case.name())?;
-        if case.option.is_none() && case.size != "V" {
-            floors.push((case.size, ours));
+        if matches!(case.option, None | Some("avx2")) && case.size != "V" {
+            floors.push((case.name(), ours));
         }
     }
     for (size, times) in floors {
-        print_floors(size, &times);
+        print_floors(&size, &times);
     }
     println!("\n2 layers, 4 heads, 128 wide; otherwise as above");
     for case in BLOCK_SIZES {
@@ -102,6 +123,9 @@ fn measure(case: Case, torch: Option<&Path>, name: &str) -> Result<Times, String
             let mut command = Command::new(python);
             command.arg("-c").arg(include_str!("training.py"));
             command.args([case.size, &updates, &threads]).args(case.option);
+            if case.option == Some("avx2") {
+                command.envs(WITHOUT_AVX512);
+            }
             collect(&mut command, &mut theirs)?;
         }
     }

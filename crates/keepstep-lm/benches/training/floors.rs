@@ -139,9 +139,9 @@ fn multiply_adds() -> Option<f64> {
     chains!(with_avx512, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps);
     chains!(with_avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
 
-    let lanes = if std::arch::is_x86_feature_detected!("avx512f") {
+    let lanes = if keepstep_numerics::vectorized::has_avx512() {
         16
-    } else if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+    } else if keepstep_numerics::vectorized::has_avx2_fma() {
         8
     } else {
         return None;

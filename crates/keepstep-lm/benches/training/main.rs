@@ -2,7 +2,7 @@
 //! results.
 //!
 //! Arguments: a size (`S`, `M`, `V`, or a block size at 4096 tokens per micro-batch), a number of updates, and options:
-//! `bf16` for that precision, `recompute` for fewer activations. It prints one line each for the milliseconds per
+//! `bf16` for that precision, `recompute` for fewer activations, `avx2` to leave AVX-512 out. It prints one line each for the milliseconds per
 //! update, in total and by phase, the lower bound of each phase, the peak memory of the process in MiB with the
 //! computed sum of its buffers, and the peak rate of the processor.
 
@@ -73,6 +73,9 @@ fn case(arguments: &[String]) -> Option<Case> {
         }
     };
     let has = |option: &str| options.iter().any(|given| given == option);
+    if has("avx2") {
+        keepstep_numerics::testing::without_avx512();
+    }
     Some(Case {
         model,
         batch_size,

@@ -14,7 +14,7 @@ pub(crate) struct Avx2;
 
 impl Simd for Avx2 {
     sums!(__m256, _mm256_setzero_ps(), _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps);
-    float32!("avx2,fma", __m256, 8 lanes, 6 rows, _mm256_set1_ps, _mm256_loadu_ps, _mm256_fmadd_ps);
+    float32!("avx2,fma", __m256, 8 lanes, 6 rows, 96 x 256 blocks, _mm256_set1_ps, _mm256_loadu_ps, _mm256_fmadd_ps);
 }
 
 impl SimdF32 for Avx2 {
@@ -57,7 +57,7 @@ pub(crate) struct Avx512;
 
 impl Simd for Avx512 {
     sums!(__m512, _mm512_setzero_ps(), _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps);
-    float32!("avx512f", __m512, 16 lanes, 12 rows, _mm512_set1_ps, _mm512_loadu_ps, _mm512_fmadd_ps);
+    float32!("avx512f", __m512, 16 lanes, 12 rows, 96 x 512 blocks, _mm512_set1_ps, _mm512_loadu_ps, _mm512_fmadd_ps);
 }
 
 impl SimdF32 for Avx512 {

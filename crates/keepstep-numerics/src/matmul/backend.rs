@@ -38,7 +38,7 @@ impl Backend {
     #[inline]
     pub(super) fn detect() -> Backend {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx512f") {
+        if crate::vectorized::has_avx512() {
             return Backend::Avx512;
         } else if crate::vectorized::has_avx2_fma() {
             return Backend::Avx2;

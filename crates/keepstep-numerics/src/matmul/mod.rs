@@ -11,7 +11,8 @@
 //! - `definition`: the length of a slice, and the definition word for word.
 //! - `matrix`: views of matrices. `problem`: a matmul down to pointers.
 //! - `simd`: the traits of a set of vector instructions. `avx`, `neon`: the sets. `simd_impl`: what they share.
-//! - `kernel`, `pack`: the arithmetic and the packing, generic over the sets. `loops`: the plain form.
+//! - `kernel`, `block`, `tile`, `pack`: a matmul's way from chunks down to registers, and the packing, generic over the
+//!   sets. `loops`: the plain form.
 //! - `packed`: a right side that is packed once and read many times.
 //! - `streamed`: a few rows by a matrix that is read once, for decoding.
 //! - `backend`: what this processor runs. `task`: who computes which part. `dispatch`: float32 or bfloat16.
@@ -21,6 +22,7 @@ mod aligned;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx;
 mod backend;
+mod block;
 pub(crate) mod definition;
 mod dispatch;
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod streamed;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tile;
 
 pub use aligned::AlignedBuffer;
 pub use dispatch::MatmulKind;

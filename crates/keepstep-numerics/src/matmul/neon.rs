@@ -12,7 +12,7 @@ pub(crate) struct Neon;
 
 impl Simd for Neon {
     sums!(float32x4_t, vdupq_n_f32(0.0), vld1q_f32, vst1q_f32, vaddq_f32);
-    float32!("neon", float32x4_t, 4 lanes, 12 rows, vdupq_n_f32, vld1q_f32, fused);
+    float32!("neon", float32x4_t, 4 lanes, 12 rows, 96 x 256 blocks, vdupq_n_f32, vld1q_f32, fused);
 }
 
 impl SimdF32 for Neon {

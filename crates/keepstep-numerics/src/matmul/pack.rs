@@ -1,10 +1,15 @@
 //! Copies of a matmul's sides in the order in which the kernel reads them.
 
+use super::aligned::LINE;
 use super::matrix::Matrix;
-use super::simd::SimdF32;
+use super::prefetch::prefetch;
+use super::simd::{SimdF32, left_panel_len};
 
+/// Steps along the inner dimension between the one that is packed and the one that is asked for. Processors do not load
+/// rows ahead that lie in pages of their own.
+const AHEAD: usize = 16;
 /// Panels of the left side that are packed together.
-const GROUP: usize = 8;
+const GROUP: usize = 32;
 
 /// See [`Simd::pack_right`](super::simd::Simd::pack_right).
 ///
@@ -24,6 +29,9 @@ pub(super) unsafe fn right<S: SimdF32>(out: &mut [f32], rhs: &Matrix<'_>, col: u
         if rhs.col_stride == 1 {
             for k in 0..inner {
                 let from = data.as_ptr().add(k * rhs.row_stride);
+                for line in (0..whole).step_by(LINE) {
+                    prefetch(from.wrapping_add(AHEAD * rhs.row_stride + line));
+                }
                 for panel in (0..whole).step_by(S::TILE_COLS) {
                     let out = out.add(panel * inner + k * S::TILE_COLS);
                     S::store(out, S::load(from.add(panel)));
@@ -56,29 +64,50 @@ pub(super) unsafe fn right<S: SimdF32>(out: &mut [f32], rhs: &Matrix<'_>, col: u
     }
 }
 
-/// See [`Simd::pack_left`](super::simd::Simd::pack_left), with panels of `ROWS` rows.
+/// See [`Simd::pack_left`](super::simd::Simd::pack_left).
+///
+/// # Safety
+/// The processor has the set.
 #[inline(always)]
-pub(super) fn left<const ROWS: usize>(out: &mut [f32], lhs: &Matrix<'_>, row: usize, rows: usize) {
+pub(super) unsafe fn left<S: SimdF32>(out: &mut [f32], lhs: &Matrix<'_>, row: usize, rows: usize) {
     let inner = lhs.cols;
+    let (height, panel_len) = (S::TILE_ROWS, left_panel_len::<S>(inner));
     debug_assert_eq!(lhs.row_stride, 1);
-    let whole = rows / ROWS * ROWS;
     let data = &lhs.data[row..];
-    let (panels, last) = out.split_at_mut(whole * inner);
-    let panels = panels.as_chunks_mut::<ROWS>().0;
-    // A few panels at a time: their places lie a multiple of the cache's period apart.
-    for group in (0..whole / ROWS).step_by(GROUP) {
-        let end = (whole / ROWS).min(group + GROUP);
+    assert!(inner == 0 || (inner - 1) * lhs.col_stride + rows <= data.len(), "the matrix's rows");
+    assert!(rows.div_ceil(height) * panel_len <= out.len(), "room for whole panels");
+    // Whole registers are copied. What the last one of a step has too much lies where the next step is copied later, or
+    // in the line after the panel. Panels at the matrix's edge are copied number by number.
+    let width = height.next_multiple_of(S::LANES);
+    let panels = if rows < width { 0 } else { (rows - width) / height + 1 };
+    const { assert!(S::TILE_ROWS.next_multiple_of(S::LANES) - S::TILE_ROWS <= LINE) };
+    for first in (0..panels).step_by(GROUP) {
+        let group = first..panels.min(first + GROUP);
         for k in 0..inner {
-            let from = data[k * lhs.col_stride..][..rows].as_chunks::<ROWS>().0;
-            for panel in group..end {
-                panels[panel * inner + k] = from[panel];
+            let from = data.as_ptr().wrapping_add(k * lhs.col_stride);
+            let ahead = from.wrapping_add(AHEAD * lhs.col_stride);
+            for line in (group.start * height..group.end * height + LINE - 1).step_by(LINE) {
+                prefetch(ahead.wrapping_add(line));
+            }
+            for panel in group.clone() {
+                // SAFETY: a panel begins at most `rows - width` numbers after a row's start, so the row has all that is
+                // read. At most `LINE` numbers are written after a step's own, and a panel has as many after its last
+                // step. The caller guarantees the instructions.
+                unsafe {
+                    let from = from.add(panel * height);
+                    let to = out.as_mut_ptr().add(panel * panel_len + k * height);
+                    for lane in (0..height).step_by(S::LANES) {
+                        S::store(to.add(lane), S::load(from.add(lane)));
+                    }
+                }
             }
         }
     }
-    if whole < rows {
-        for (k, out) in last.chunks_exact_mut(ROWS).take(inner).enumerate() {
-            let from = &data[k * lhs.col_stride..][whole..rows];
-            out[..from.len()].copy_from_slice(from);
+    for panel in panels..rows.div_ceil(height) {
+        let height = height.min(rows - panel * height);
+        for k in 0..inner {
+            let from = &data[k * lhs.col_stride + panel * S::TILE_ROWS..][..height];
+            out[panel * panel_len + k * S::TILE_ROWS..][..height].copy_from_slice(from);
         }
     }
 }

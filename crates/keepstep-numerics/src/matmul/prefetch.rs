@@ -1,5 +1,7 @@
 //! Asks the processor to load memory before it is needed.
 
+use super::aligned::LINE;
+
 /// Asks for the cache line at this address. The address may be invalid: nothing is read, and nothing can fail.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
@@ -21,7 +23,6 @@ pub(crate) fn prefetch<T>(address: *const T) {
 /// Asks for `len` numbers from `start` on, if the matrix has them.
 #[inline(always)]
 pub(crate) fn prefetch_numbers(matrix: &[f32], start: usize, len: usize) {
-    const LINE: usize = 16;
     if start + len <= matrix.len() {
         for line in (start..start + len).step_by(LINE) {
             prefetch(matrix.as_ptr().wrapping_add(line));

@@ -1,8 +1,9 @@
 //! The traits of a set of vector instructions. The arithmetic is written once, over these traits.
 //!
-//! [`kernel`](super::kernel) and [`pack`](super::pack) are generic over these traits. Each set inlines them into
+//! [`tile`](super::tile) and [`pack`](super::pack) are generic over these traits. Each set inlines them into
 //! functions that are compiled for its instructions: see [`simd_impl`](super::simd_impl).
 
+use super::aligned::LINE;
 use super::matrix::{Accumulate, Matrix};
 
 /// The operations of a set of vector instructions, in one precision, that the kernel uses.
@@ -27,6 +28,11 @@ pub(crate) trait Simd: Sized {
     const TILE_ROWS: usize;
     /// Columns of a tile.
     const TILE_COLS: usize = 2 * Self::LANES;
+    /// Steps along the inner dimension before the next rows. A panel and a tile's rows of as many steps fit into the
+    /// first-level cache.
+    const PART: usize;
+    /// Rows that are multiplied by one panel before the next panel: whole tiles.
+    const BLOCK_ROWS: usize;
     /// Whether the kernel reads contiguous rows of the left side in place, without packing them.
     const READS_ROWS: bool;
 
@@ -40,7 +46,7 @@ pub(crate) trait Simd: Sized {
     /// `left * right + sum` for each number of a factor, rounded once.
     unsafe fn multiply_add(left: Self::Factors, right: Self::Factors, sum: Self::Sums) -> Self::Sums;
 
-    /// Runs [`kernel::compute`](super::kernel::compute), compiled for this set.
+    /// Runs [`tile::compute`](super::tile::compute), compiled for this set.
     ///
     /// # Safety
     /// The tile keeps the promises of its fields.
@@ -92,6 +98,10 @@ pub(crate) struct Tile<S: Simd> {
     pub(crate) out_stride: usize,
     /// Columns of the tile that belong to the result.
     pub(crate) width: usize,
+    /// The tile's sums so far, one row after the other. Null where they are zero.
+    pub(crate) before: *const f32,
+    /// Room for the sums, if more steps follow. Null where they go to the result.
+    pub(crate) after: *mut f32,
 }
 
 impl<S: Simd> Tile<S> {
@@ -114,6 +124,12 @@ impl<S: Simd> Tile<S> {
             }
         }
     }
+}
+
+/// Returns the length of a packed panel of the left side, in factors. A cache line more than its numbers: panels whose
+/// distance is a multiple of the first-level cache's period would take each other's places.
+pub(crate) const fn left_panel_len<S: Simd>(steps: usize) -> usize {
+    steps * S::TILE_ROWS + LINE
 }
 
 /// The height of the tallest tile that has code, where `rows` rows are left.

@@ -34,7 +34,8 @@ macro_rules! sums {
 /// The functions on registers of float32 factors, and the generic code compiled for the set.
 macro_rules! float32 {
     (
-        $features:literal, $vector:ty, $lanes:literal lanes, $tile_rows:literal rows, $splat:ident, $load:ident,
+        $features:literal, $vector:ty, $lanes:literal lanes, $tile_rows:literal rows, $block_rows:literal x $part:literal blocks,
+        $splat:ident, $load:ident,
         $multiply_add:expr
     ) => {
         type Factor = f32;
@@ -43,6 +44,8 @@ macro_rules! float32 {
         const STEP: usize = 1;
         const LANES: usize = $lanes;
         const TILE_ROWS: usize = $tile_rows;
+        const BLOCK_ROWS: usize = $block_rows;
+        const PART: usize = $part;
         const READS_ROWS: bool = true;
 
         #[inline(always)]
@@ -69,7 +72,7 @@ macro_rules! float32 {
             accumulate: $crate::matmul::matrix::Accumulate<'_>,
         ) {
             // SAFETY: the caller guarantees the promises of the tile's fields.
-            unsafe { $crate::matmul::kernel::compute::<Self, ROWS, IS_PACKED>(tile, accumulate) }
+            unsafe { $crate::matmul::tile::compute::<Self, ROWS, IS_PACKED>(tile, accumulate) }
         }
 
         #[target_feature(enable = $features)]
@@ -90,7 +93,8 @@ macro_rules! float32 {
             row: usize,
             rows: usize,
         ) {
-            $crate::matmul::pack::left::<$tile_rows>(out, lhs, row, rows);
+            // SAFETY: this function runs only where the processor has the set.
+            unsafe { $crate::matmul::pack::left::<Self>(out, lhs, row, rows) }
         }
 
         unsafe fn pack_rows(_: &mut [f32], _: &$crate::matmul::matrix::Matrix<'_>, _: usize, _: usize) {

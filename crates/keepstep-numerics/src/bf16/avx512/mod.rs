@@ -3,10 +3,10 @@
 mod pack;
 
 use super::definition::SLICE;
-use crate::matmul::kernel;
 use crate::matmul::matrix::{Accumulate, Matrix};
-use crate::matmul::simd::{Simd, Tile};
+use crate::matmul::simd::{Simd, Tile, left_panel_len};
 use crate::matmul::simd_impl::sums;
+use crate::matmul::tile;
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtss_f32, _mm512_dpbf16_ps, _mm512_loadu_ps,
     _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
@@ -25,6 +25,8 @@ impl Simd for Avx512Bf16 {
     const STEP: usize = 2;
     const LANES: usize = 16;
     const TILE_ROWS: usize = 12;
+    const BLOCK_ROWS: usize = 12;
+    const PART: usize = 256;
     const READS_ROWS: bool = false;
 
     #[inline(always)]
@@ -51,7 +53,7 @@ impl Simd for Avx512Bf16 {
         accumulate: Accumulate<'_>,
     ) {
         // SAFETY: the caller guarantees the promises of the tile's fields.
-        unsafe { kernel::compute::<Self, ROWS, IS_PACKED>(tile, accumulate) }
+        unsafe { tile::compute::<Self, ROWS, IS_PACKED>(tile, accumulate) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
@@ -71,7 +73,7 @@ impl Simd for Avx512Bf16 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn pack_left(out: &mut [u32], lhs: &Matrix<'_>, row: usize, rows: usize) {
-        let panel_len = Self::TILE_ROWS * lhs.cols.div_ceil(2);
+        let panel_len = left_panel_len::<Self>(lhs.cols.div_ceil(2));
         for first in (0..rows).step_by(Self::TILE_ROWS) {
             let height = Self::TILE_ROWS.min(rows - first);
             let panel = &mut out[first / Self::TILE_ROWS * panel_len..][..panel_len];
