@@ -59,7 +59,7 @@ impl<S: Simd> Block<S> {
     pub(super) unsafe fn run<const IS_PACKED: bool>(&self, accumulate: Accumulate<'_>) {
         let mut start = 0;
         loop {
-            let end = self.steps.min(start + self.part);
+            let end = if S::HAS_PARTS { self.steps.min(start + self.part) } else { self.steps };
             let first_step = if IS_PACKED { start * S::TILE_ROWS } else { start };
             for row in (0..self.rows).step_by(S::TILE_ROWS) {
                 let left = self.left.at_row::<S>(row).start.wrapping_add(first_step);

@@ -16,8 +16,6 @@ use std::cell::RefCell;
 /// Columns of a chunk of the right side. With a whole slice of the inner dimension, a chunk fills half of a common
 /// second-level cache.
 const CHUNK_COLS: usize = 128;
-/// Rows of the left side that are packed at a time, for all columns.
-const CHUNK_ROWS: usize = 768;
 
 /// A thread's packed chunks, and the sums of a block of rows between two parts of a slice.
 struct Chunks {
@@ -50,7 +48,8 @@ pub(crate) unsafe fn run<S: Simd>(slice: &Problem<'_>, accumulate: Accumulate<'_
             None => chunks.right.grown(steps * slice.cols.min(CHUNK_COLS).next_multiple_of(S::TILE_COLS)),
         };
         let layout = LeftLayout::from_problem::<S>(slice);
-        let chunk_rows = if layout == LeftLayout::InPlace { slice.rows } else { CHUNK_ROWS.min(slice.rows) };
+        let chunk_rows =
+            if layout == LeftLayout::InPlace { slice.rows } else { S::CHUNK_ROWS.min(slice.rows) };
         let row_len = if layout == LeftLayout::Rows { S::SLICE / S::STEP } else { steps };
         let left_chunk: &mut [S::Factor] = match layout {
             LeftLayout::InPlace => &mut [],

@@ -31,8 +31,12 @@ pub(crate) trait Simd: Sized {
     /// Steps along the inner dimension before the next rows. A panel and a tile's rows of as many steps fit into the
     /// first-level cache.
     const PART: usize;
+    /// Rows of the left side that are packed at a time, for all columns.
+    const CHUNK_ROWS: usize;
     /// Rows that are multiplied by one panel before the next panel: whole tiles.
     const BLOCK_ROWS: usize;
+    /// Whether a slice may have more than one part.
+    const HAS_PARTS: bool = Self::PART < Self::SLICE / Self::STEP;
     /// Whether the kernel reads contiguous rows of the left side in place, without packing them.
     const READS_ROWS: bool;
 

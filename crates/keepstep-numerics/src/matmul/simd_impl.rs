@@ -44,6 +44,7 @@ macro_rules! float32 {
         const STEP: usize = 1;
         const LANES: usize = $lanes;
         const TILE_ROWS: usize = $tile_rows;
+        const CHUNK_ROWS: usize = 768;
         const BLOCK_ROWS: usize = $block_rows;
         const PART: usize = $part;
         const READS_ROWS: bool = true;

@@ -21,13 +21,13 @@ pub(crate) unsafe fn compute<S: Simd, const ROWS: usize, const IS_PACKED: bool>(
     // instructions.
     unsafe {
         let mut sums = [[S::zero(); 2]; ROWS];
-        if !tile.before.is_null() {
+        if S::HAS_PARTS && !tile.before.is_null() {
             for (row, sums) in sums.iter_mut().enumerate() {
                 let before = tile.before.add(row * S::TILE_COLS);
                 *sums = [S::load(before), S::load(before.add(S::LANES))];
             }
         }
-        if tile.after.is_null() {
+        if !S::HAS_PARTS || tile.after.is_null() {
             for row in 0..ROWS {
                 let out = tile.out.wrapping_add(row * tile.out_stride);
                 prefetch(out);
@@ -51,7 +51,7 @@ pub(crate) unsafe fn compute<S: Simd, const ROWS: usize, const IS_PACKED: bool>(
             lhs = lhs.add(step);
             rhs = rhs.add(S::TILE_COLS);
         }
-        if !tile.after.is_null() {
+        if S::HAS_PARTS && !tile.after.is_null() {
             for (row, sums) in sums.into_iter().enumerate() {
                 let after = tile.after.add(row * S::TILE_COLS);
                 S::store(after, sums[0]);

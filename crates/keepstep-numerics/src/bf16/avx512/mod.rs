@@ -25,7 +25,8 @@ impl Simd for Avx512Bf16 {
     const STEP: usize = 2;
     const LANES: usize = 16;
     const TILE_ROWS: usize = 12;
-    const BLOCK_ROWS: usize = 12;
+    const CHUNK_ROWS: usize = 384;
+    const BLOCK_ROWS: usize = 96;
     const PART: usize = 256;
     const READS_ROWS: bool = false;
 
