@@ -57,6 +57,29 @@ pub(crate) async fn discover(bucket: &Bucket) -> Result<Found, Failed> {
     Ok(Found { manifest, expected, warning })
 }
 
+/// Manifests that are read at the most, while a running session lets go of what the one before named.
+const MANIFESTS: usize = 20;
+
+/// Does what needs the objects that a manifest names. A running session may remove one of them meanwhile: then the
+/// work begins again with the manifest that the session wrote before. Gives the result with the last manifest.
+pub(crate) async fn with_manifest<T>(
+    bucket: &Bucket,
+    mut manifest: Manifest,
+    mut work: impl AsyncFnMut(&Manifest) -> Result<T, Failed>,
+) -> (Result<T, Failed>, Manifest) {
+    for _ in 1..MANIFESTS {
+        match work(&manifest).await {
+            Err(failed) if failed.reason == Reason::Missing => match discover(bucket).await {
+                Ok(Found { manifest: Some(later), .. }) if later.swap != manifest.swap => manifest = later,
+                Ok(_) => return (Err(failed), manifest),
+                Err(failed) => return (Err(failed), manifest),
+            },
+            result => return (result, manifest),
+        }
+    }
+    (work(&manifest).await, manifest)
+}
+
 /// Makes a manifest of everything that is whole: its hash begins with the digits in its key. None if there is nothing.
 async fn from_listing(bucket: &Bucket) -> Result<Option<Manifest>, Failed> {
     let mut manifest = Manifest::new("");

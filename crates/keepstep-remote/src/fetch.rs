@@ -1,7 +1,7 @@
 //! Bringing a run to a machine: what it needs to continue, or all of it.
 
 use crate::bucket::Bucket;
-use crate::discover::{Found, discover};
+use crate::discover::{discover, with_manifest};
 use crate::download;
 use crate::explain::{Failed, Reason};
 use crate::journal;
@@ -23,29 +23,6 @@ pub(crate) struct Brought {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) notes: Vec<String>,
     pub(crate) bytes: u64,
-}
-
-/// Manifests that are read at the most, while a running session lets go of what the one before named.
-const MANIFESTS: usize = 20;
-
-/// Does what needs the objects that a manifest names. A running session may remove one of them meanwhile: then the
-/// work begins again with the manifest that the session wrote before. Gives the result with the last manifest.
-async fn with_manifest<T>(
-    bucket: &Bucket,
-    mut manifest: Manifest,
-    mut work: impl AsyncFnMut(&Manifest) -> Result<T, Failed>,
-) -> (Result<T, Failed>, Manifest) {
-    for _ in 1..MANIFESTS {
-        match work(&manifest).await {
-            Err(failed) if failed.reason == Reason::Missing => match discover(bucket).await {
-                Ok(Found { manifest: Some(later), .. }) if later.swap != manifest.swap => manifest = later,
-                Ok(_) => return (Err(failed), manifest),
-                Err(failed) => return (Err(failed), manifest),
-            },
-            result => return (result, manifest),
-        }
-    }
-    (work(&manifest).await, manifest)
 }
 
 impl Brought {

@@ -23,6 +23,7 @@
 //! ```
 
 mod bucket;
+mod check;
 mod connect;
 mod credentials;
 mod discover;

@@ -11,7 +11,7 @@ use crate::reader::RemoteFile;
 use crate::settings::Settings;
 use crate::transfer::{Meter, Progress};
 use crate::writer::{Opening, PushError, Work, Writer};
-use crate::{download, fetch, journal};
+use crate::{check, fetch, journal};
 use keepstep::name::{BEST_MODEL, COMPANION_FILES, Name};
 use keepstep::remote::{Facts, Fetched, Mirror, Remote, RemoteError};
 use keepstep::run::STATUS_FILE;
@@ -131,15 +131,34 @@ impl ObjectRemote {
     /// # Errors
     /// The object is damaged or missing, or a request has failed.
     pub fn verify(&self, name: &str, object: &Object) -> Result<(), RemoteError> {
-        let mut meter = Meter::new(self.progress.clone(), name, object.size);
-        let hash = download::hash_with(&self.bucket, &object.key, object.size, &mut meter);
+        let checking = check::object(&self.bucket, name, object, self.progress.as_ref());
+        self.runtime.block_on(checking).map_err(|failed| failed.at(&self.bucket.url))
+    }
+
+    /// Reads every file of the run, and the journal, and calls `report` with the name of each and what is wrong with it. A
+    /// running session may let files of this manifest go meanwhile; what took their place is read.
+    ///
+    /// # Errors
+    /// The manifest cannot be read again.
+    pub fn verify_run(
+        &self,
+        manifest: Manifest,
+        mut report: impl FnMut(&str, Result<(), RemoteError>),
+    ) -> Result<(), RemoteError> {
         let failed = |failed: Failed| failed.at(&self.bucket.url);
-        if self.runtime.block_on(hash).map_err(failed)? == object.sha256 {
-            Ok(())
-        } else {
-            let what = format!("{name} ({}) is damaged: its hash is not the one in run.json", object.key);
-            Err(RemoteError::Failed { url: self.bucket.url.clone(), what })
-        }
+        let report = |name: &str, result: Result<(), Failed>| report(name, result.map_err(failed));
+        let checking = check::run(&self.bucket, manifest, self.progress.as_ref(), report);
+        self.runtime.block_on(checking).map_err(failed)
+    }
+
+    /// The manifest that a running session has written since this one. None if there is none.
+    ///
+    /// # Errors
+    /// A request has failed.
+    pub fn later(&self, manifest: &Manifest) -> Result<Option<Manifest>, RemoteError> {
+        self.runtime
+            .block_on(check::later(&self.bucket, manifest))
+            .map_err(|failed| failed.at(&self.bucket.url))
     }
 
     /// Reads the journal.

@@ -6,10 +6,13 @@ use crate::failure::Failure;
 use crate::output;
 use keepstep::Checkpoint;
 use keepstep::name::{BEST_MODEL, Name};
+use keepstep::remote::RemoteError;
 use keepstep::store::chain;
 use keepstep_pt::{File, Value};
 use keepstep_remote::{Manifest, Object, ObjectRemote};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 /// Checkpoints whose roots are read at the same time.
 const AT_ONCE: usize = 8;
@@ -56,10 +59,31 @@ pub(crate) fn values(url: &str) -> Result<Value, Failure> {
     Ok(File::values_from_source(url, remote.read(object))?)
 }
 
+/// How often a listing begins anew while a session lets go of checkpoints.
+const LISTINGS: usize = 5;
+
 /// The checkpoints of the run at a URL, the best last.
 pub(crate) fn entries(url: &str) -> Result<Vec<Entry>, Failure> {
     let remote = open(url)?;
-    let manifest = manifest(&remote)?;
+    let mut manifest = manifest(&remote)?;
+    for _ in 1..LISTINGS {
+        let mut entries = named_entries(&remote, url, &manifest);
+        let is_whole = entries.iter().all(|entry| entry.content.is_ok());
+        match if is_whole { None } else { remote.later(&manifest).map_err(|error| failure(&error))? } {
+            Some(later) => manifest = later,
+            None => {
+                mark_best(&mut entries);
+                return Ok(entries);
+            }
+        }
+    }
+    let mut entries = named_entries(&remote, url, &manifest);
+    mark_best(&mut entries);
+    Ok(entries)
+}
+
+/// The checkpoints that a manifest names, several read at once.
+fn named_entries(remote: &ObjectRemote, url: &str, manifest: &Manifest) -> Vec<Entry> {
     let mut names: Vec<(u64, &String, &Object)> = manifest
         .files
         .iter()
@@ -69,35 +93,27 @@ pub(crate) fn entries(url: &str) -> Result<Vec<Entry>, Failure> {
         })
         .collect();
     names.sort_by_key(|(step, name, _)| (*step, name.as_str()));
-    let entries: Mutex<Vec<(usize, Entry)>> = Mutex::default();
-    for part in names.iter().enumerate().collect::<Vec<_>>().chunks(AT_ONCE) {
+    let mut entries = Vec::new();
+    for part in names.chunks(AT_ONCE) {
         std::thread::scope(|scope| {
-            for (nth, (_, name, object)) in part {
-                let (remote, entries) = (&remote, &entries);
+            let read = |(_, name, object): &(u64, &String, &Object)| {
+                let (name, size, place) = ((*name).clone(), object.size, format!("{url}/{name}"));
+                let source = remote.read(object);
                 scope.spawn(move || {
-                    let place = format!("{url}/{name}");
-                    let values =
-                        File::values_from_source(&place, remote.read(object)).map_err(|error| chain(&error));
+                    let values = File::values_from_source(&place, source).map_err(|error| chain(&error));
                     let content =
                         values.and_then(|root| Checkpoint::from_value(&root).map_err(|error| chain(&error)));
-                    let entry = Entry {
-                        name: (*name).clone(),
-                        size: object.size,
-                        age: None,
-                        content,
-                        is_scheduled: None,
-                        is_best: false,
-                    };
-                    entries.lock().unwrap_or_else(PoisonError::into_inner).push((*nth, entry));
-                });
-            }
+                    Entry { name, size, age: None, content, is_scheduled: None, is_best: false }
+                })
+            };
+            let threads: Vec<_> = part.iter().map(read).collect();
+            let join = |thread: ScopedJoinHandle<'_, Entry>| {
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            entries.extend(threads.into_iter().map(join));
         });
     }
-    let mut entries = entries.into_inner().unwrap_or_else(PoisonError::into_inner);
-    entries.sort_by_key(|(nth, _)| *nth);
-    let mut entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
-    mark_best(&mut entries);
-    Ok(entries)
+    entries
 }
 
 /// Reads every file of a run, or one, and compares its hash with the manifest's.
@@ -105,38 +121,28 @@ pub(crate) fn verify(url: &str) -> Result<(), Failure> {
     let bar = Arc::new(TransferBar::new("Reading"));
     let remote = open(url)?.with_progress(Arc::<TransferBar>::clone(&bar));
     let manifest = manifest(&remote)?;
-    let only = match remote.checkpoint_name() {
-        Some(_) => Some(named(&remote, url, &manifest)?.key.clone()),
-        None => None,
-    };
-    let (mut damaged, mut count) = (0, 0);
-    for (name, object) in &manifest.files {
-        if only.as_ref().is_some_and(|key| *key != object.key) {
-            continue;
-        }
-        count += 1;
-        let result = remote.verify(name, object);
+    let (mut damaged, mut count, mut printed) = (0, 0, Ok(()));
+    let mut report = |name: &str, result: Result<(), RemoteError>| {
         bar.finish();
-        match result {
-            Ok(()) => output::print(&format!("{name}: valid\n"))?,
-            Err(error) => {
-                damaged += 1;
-                output::print(&format!("{name}: DAMAGED\n"))?;
-                output::say(&format!("keepstep: {error}"));
-            }
-        }
-    }
-    if only.is_none() && !manifest.journal.is_empty() {
         count += 1;
-        match remote.journal(&manifest) {
-            Ok(_) => output::print("journal.jsonl: valid\n")?,
-            Err(error) => {
-                damaged += 1;
-                output::print("journal.jsonl: DAMAGED\n")?;
-                output::say(&format!("keepstep: {error}"));
-            }
+        let state = if result.is_ok() { "valid" } else { "DAMAGED" };
+        if printed.is_ok() {
+            printed = output::print(&format!("{name}: {state}\n"));
         }
+        if let Err(error) = result {
+            damaged += 1;
+            output::say(&format!("keepstep: {error}"));
+        }
+    };
+    if remote.checkpoint_name().is_some() {
+        let object = named(&remote, url, &manifest)?;
+        let same = |(_, other): &(&String, &Object)| other.key == object.key;
+        let name = manifest.files.iter().find(same).map_or(object.key.as_str(), |(name, _)| name);
+        report(name, remote.verify(name, object));
+    } else {
+        remote.verify_run(manifest, &mut report).map_err(|error| failure(&error))?;
     }
+    printed?;
     match damaged {
         0 => Ok(()),
         _ => Err(Failure::new(1, format!("{damaged} of {count} files are damaged or missing"))),

@@ -3,8 +3,10 @@
 use super::script::{Script, bucket, run_script};
 use super::store::{Plan, Random, Wire, World};
 use super::{number, paused};
+use crate::bucket::Bucket;
 use crate::fetch::{self, Brought};
 use crate::manifest::{Manifest, Object};
+use crate::{check, discover};
 use keepstep::name::Name;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,24 +55,45 @@ async fn read(world: &Arc<World>, round: u64, met: &mut Met) {
             0 => fetch::newest(&reader, folder.path(), None, None, None).await,
             _ => fetch::all(&reader, folder.path(), None).await,
         };
+        let checked = verify(&reader).await;
         let after = world.manifest().await.expect("a manifest");
         let is_gone = |object: &Object| after.find(object.size, &object.sha256).is_none();
         met.fetches += 1;
         met.overtaken += u64::from(before.files.values().any(is_gone));
-        if let Err(broken) = check(&before, brought.map_err(|failed| failed.what)) {
+        if let Err(broken) = compare(&before, brought.map_err(|failed| failed.what)).and(checked) {
             world.break_promise(format!("round {round}, fetch {nth}: {broken}"));
         }
     }
 }
 
-fn check(before: &Manifest, brought: Result<Brought, String>) -> Result<(), String> {
-    // Some requests wait for longer than the client does.
-    let is_slow = |text: &String| text.contains("no answer within");
+/// Reads everything. An object that the session lets go meanwhile is not reported.
+async fn verify(reader: &Bucket) -> Result<(), String> {
+    let (mut names, mut wrong) = (Vec::new(), Vec::new());
+    let Ok(discover::Found { manifest: Some(manifest), .. }) = discover::discover(reader).await else {
+        return Ok(());
+    };
+    let verified = check::run(reader, manifest, None, |name, result| {
+        names.push(name.to_owned());
+        wrong.extend(result.err().map(|failed| failed.what).filter(|what| !is_slow(what)));
+    });
+    match verified.await.map_err(|failed| failed.what) {
+        Err(failed) if !is_slow(&failed) => Err(failed),
+        _ if wrong.is_empty() => Ok(()),
+        _ => Err(format!("of {names:?}: {wrong:?}")),
+    }
+}
+
+/// Some requests wait for longer than the client does.
+fn is_slow(text: &str) -> bool {
+    text.contains("no answer within")
+}
+
+fn compare(before: &Manifest, brought: Result<Brought, String>) -> Result<(), String> {
     let brought = match brought {
         Err(failed) if is_slow(&failed) => return Ok(()),
         brought => brought?,
     };
-    if brought.notes.iter().any(is_slow) {
+    if brought.notes.iter().any(|note| is_slow(note)) {
         return Ok(());
     }
     let steps =

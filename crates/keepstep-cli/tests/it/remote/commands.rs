@@ -161,6 +161,45 @@ fn a_session_that_is_taken_over_stops_and_says_by_whom() {
 }
 
 #[test]
+fn what_is_damaged_or_lost_there_is_reported() {
+    let (place, lab) = (Place::start(Kind::Folder), Lab::new());
+    let url = place.url("x");
+    expect(lab.train("run").args(["--set", &format!("remote={url}")]), 0);
+    let whole = expect(&mut ask(&["verify", &url]), 0);
+    let count = String::from_utf8_lossy(&whole.stdout).lines().count();
+    let folder = std::path::PathBuf::from(url.trim_start_matches("file://"));
+    let object = |start: &str| {
+        let mut entries = std::fs::read_dir(&folder).expect("the place").flatten();
+        let found = entries.find(|entry| entry.file_name().to_string_lossy().starts_with(start));
+        found.unwrap_or_else(|| panic!("no object {start}")).path()
+    };
+    support::damage(&object("checkpoint_epoch2_step6_global6"));
+    std::fs::remove_file(object("checkpoint_epoch3_step6_global10")).expect("an object to lose");
+    std::fs::remove_file(object("journal")).expect("a segment to lose");
+    let output = expect(&mut ask(&["verify", &url]), 1);
+    let (table, said) = (String::from_utf8_lossy(&output.stdout).into_owned(), said(&output));
+    assert_eq!(table.lines().count(), count, "{table}");
+    for name in ["checkpoint_epoch2_step6_global6.pt", "checkpoint_epoch3_step6_global10.pt", "journal.jsonl"]
+    {
+        assert!(table.contains(&format!("{name}: DAMAGED")), "{table}");
+    }
+    assert!(said.contains(&format!("3 of {count} files are damaged or missing")), "{said}");
+    let listed = expect(&mut ask(&["list", &url]), 0).stdout;
+    let listed = String::from_utf8_lossy(&listed);
+    let line = listed.lines().find(|line| line.contains("step6_global10")).expect("its line");
+    assert!(line.contains("DAMAGED"), "{listed}");
+    // A session takes the newest one that is whole, and reports the others.
+    std::fs::remove_file(object("checkpoint_epoch3_final_global12")).expect("an object to lose");
+    let output = expect(lab.train("fresh").args(["--resume", &url]), 0);
+    let said = support::said(&output);
+    assert!(said.contains("checkpoint_epoch3_final_global12.pt cannot be used"), "{said}");
+    assert_eq!(
+        lab.checkpoints("fresh")["checkpoint_epoch3_final_global12.pt"],
+        lab.checkpoints("run")["checkpoint_epoch3_final_global12.pt"]
+    );
+}
+
+#[test]
 fn a_damaged_manifest_is_found_around() {
     let (place, lab) = (Place::start(Kind::Folder), Lab::new());
     let straight = lab.straight("straight");
