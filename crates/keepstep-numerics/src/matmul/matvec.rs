@@ -1,66 +1,9 @@
-//! A matrix times a vector, with the bits of a [`matmul`](super::matmul) of one row.
-//!
-//! Decoding uses these functions. It reads each matrix once and never again, so memory limits the speed, and the matrix
-//! must be read in order. Both functions compute a range of the result: threads share the work and never split a sum.
+//! A matrix times a vector, with the bits of a [`matmul`](super::matmul) of one row: the scores of one query.
 
 use super::definition::SLICE;
 use super::prefetch::prefetch_numbers;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::simd::SimdF32;
-use crate::vectorized;
-
-/// Columns whose sums are kept at a time, in the first-level cache.
-const PANEL: usize = 1024;
-
-/// Rows of the matrix that one pass over the sums takes.
-const ROWS: usize = 8;
-
-/// Groups of rows that are prefetched: short pieces of distant rows are more than processors foresee.
-const AHEAD: usize = 3;
-
-/// `out += x · matrix[.., first..first + out.len()]`, where rows of the matrix begin `stride` apart.
-pub fn add_vecmat(out: &mut [f32], x: &[f32], matrix: &[f32], stride: usize, first: usize) {
-    for (panel, out) in out.chunks_mut(PANEL).enumerate() {
-        let first = first + panel * PANEL;
-        for (slice, x) in x.chunks(SLICE).enumerate() {
-            add_slice(out, x, &matrix[slice * SLICE * stride + first..], stride);
-        }
-    }
-}
-
-vectorized! {
-    /// One slice of the inner dimension of one panel.
-    fn add_slice(out: &mut [f32], x: &[f32], matrix: &[f32], stride: usize) {
-        let mut sums = [0.0_f32; PANEL];
-        let sums = &mut sums[..out.len()];
-        let len = sums.len();
-        for (group, x) in x.chunks(ROWS).enumerate() {
-            let row = |index: usize| &matrix[(group * ROWS + index) * stride..][..len];
-            if let Some(x) = x.first_chunk::<ROWS>() {
-                for ahead in 0..ROWS {
-                    prefetch_numbers(matrix, (group * ROWS + ROWS * AHEAD + ahead) * stride, len);
-                }
-                let rows: [&[f32]; ROWS] = std::array::from_fn(row);
-                for col in 0..len {
-                    let mut sum = sums[col];
-                    for index in 0..ROWS {
-                        sum = x[index].mul_add(rows[index][col], sum);
-                    }
-                    sums[col] = sum;
-                }
-            } else {
-                for (index, &x) in x.iter().enumerate() {
-                    for (sum, right) in sums.iter_mut().zip(row(index)) {
-                        *sum = x.mul_add(*right, *sum);
-                    }
-                }
-            }
-        }
-        for (out, sum) in out.iter_mut().zip(sums.iter()) {
-            *out += sum;
-        }
-    }
-}
 
 /// Computes `out = matrix · x`: the dot product of `x` with each of the matrix's `out.len()` rows, which begin `stride`
 /// apart.
@@ -195,15 +138,6 @@ mod tests {
                     out[cols..2 * cols].to_vec()
                 };
                 let (row, before) = (&x[inner..2 * inner], &before[cols..2 * cols]);
-
-                let expected_added = expected(Accumulate::Add, Matrix::new(&matrix, inner, cols));
-                for part in [cols, 7] {
-                    let mut out = before.to_vec();
-                    for (index, out) in out.chunks_mut(part).enumerate() {
-                        add_vecmat(out, row, &matrix, cols, index * part);
-                    }
-                    assert!(same(&out, &expected_added), "{inner} x {cols} in parts of {part}");
-                }
 
                 let expected = expected(Accumulate::Replace, Matrix::new(&matrix, cols, inner).transposed());
                 for part in [cols, 19] {

@@ -118,11 +118,7 @@ impl<'a> MatmulTask<'a> {
     /// Computes the same as [`run_streamed`](MatmulTask::run_streamed) with this backend.
     pub(super) fn run_streamed_with(self, backend: Backend) {
         // SAFETY: the result was borrowed mutably when the first task was made, and tasks of a matmul are disjoint.
-        unsafe {
-            self.problem.for_each_slice(SLICE, self.accumulate, |slice, accumulate| {
-                backend.run_streamed(slice, accumulate);
-            });
-        }
+        unsafe { backend.run_streamed(&self.problem, self.accumulate) };
     }
 
     /// Computes the task in float32 with this backend, on this thread.

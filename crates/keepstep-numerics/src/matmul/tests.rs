@@ -126,6 +126,9 @@ fn every_element_is_the_defined_chain() {
             }
         }
     }
+    for (rows, cols) in [(1, 4200), (3, 1500), (20, 300)] {
+        check(rows, cols, 20);
+    }
     for inner in if emulated { &[512, 513, 1025][..] } else { &[511, 512, 513, 1024, 1025, 1700] } {
         let inner = *inner;
         for (rows, cols) in [(1, 1), (1, 50), (50, 1), (2, 3), (16, 16), (17, 40), (70, 130)] {
