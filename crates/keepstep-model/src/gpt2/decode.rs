@@ -3,6 +3,7 @@
 use crate::gpt2::layout::Views;
 use crate::gpt2::settings::Gpt2Config;
 use crate::ops::affine::Affine;
+use crate::ops::attention::KeyValueCache;
 use crate::ops::gelu::gelu;
 use crate::ops::layer_norm::normalize;
 use crate::ops::linear::{forward as linear, weight};
@@ -38,24 +39,17 @@ pub struct Decoder<'a> {
     logits: Vec<f32>,
 }
 
-/// The cache of one sequence: for each block `[capacity, 3 * n_embd]`, laid out as in the engine.
-#[derive(Clone)]
-struct Cache(Vec<Vec<f32>>);
+/// The keys and values of one sequence, for each block.
+struct Cache(Vec<KeyValueCache>);
 
 impl Cache {
     fn new(model: &Gpt2Config, capacity: usize) -> Cache {
-        // The system gives zeros a page at a time, when they are first written.
-        Cache((0..model.n_layer).map(|_| vec![0.0; capacity * 3 * model.n_embd]).collect())
+        Cache((0..model.n_layer).map(|_| KeyValueCache::new(model.attention(), capacity)).collect())
     }
 
     /// Copies the first `len` positions.
-    fn fork(&self, model: &Gpt2Config, capacity: usize, len: usize) -> Cache {
-        let mut fork = Cache::new(model, capacity);
-        for (to, from) in fork.0.iter_mut().zip(&self.0) {
-            let filled = len * 3 * model.n_embd;
-            to[..filled].copy_from_slice(&from[..filled]);
-        }
-        fork
+    fn fork(&self, capacity: usize, len: usize) -> Cache {
+        Cache(self.0.iter().map(|cache| cache.fork(capacity, len)).collect())
     }
 }
 
@@ -113,7 +107,7 @@ impl<'a> Decoder<'a> {
 
     /// Returns the memory that each sequence takes, in bytes.
     pub fn sequence_bytes(model: &Gpt2Config, capacity: usize) -> u64 {
-        let cache = model.n_layer * capacity * 3 * model.n_embd;
+        let cache = model.n_layer * KeyValueCache::len(&model.attention(), capacity);
         let row = 7 * model.n_embd + 2 * model.n_inner() + model.vocab_size;
         (cache + row) as u64 * size_of::<f32>() as u64
     }
@@ -135,7 +129,7 @@ impl<'a> Decoder<'a> {
     /// If there are several already, or `count` is 0.
     pub fn fork(&mut self, count: usize) {
         assert!(self.caches.len() == 1 && count > 0, "one sequence becomes several");
-        let fork = |_| self.caches[0].fork(self.model, self.capacity, self.len);
+        let fork = |_| self.caches[0].fork(self.capacity, self.len);
         let forks: Vec<Cache> = (1..count).into_par_iter().map(fork).collect();
         self.caches.extend(forks);
         self.logits = self.logits.repeat(count);
@@ -201,20 +195,7 @@ impl<'a> Decoder<'a> {
         for (layer, weights) in weights.layers.iter().enumerate() {
             normalize_all(normal, x, &weights.ln_1);
             linear_rows(pool, qkv, normal, &weights.attn_c_attn);
-            for (cache, qkv) in caches.iter_mut().zip(qkv.chunks(3 * width)) {
-                cache.0[layer][place * 3 * width..][..3 * width].copy_from_slice(qkv);
-            }
-            let (attention, caches): (_, &[Cache]) = (model.attention(), caches);
-            // One head at a time, or all heads of a sequence if that keeps the threads busy.
-            let heads = if count >= 4 * pool.size() { model.n_head } else { 1 };
-            let size = model.head_size();
-            pool.chunks(attended, heads * size, |index, out| {
-                let first = index * heads;
-                let (qkv, first) = (&caches[first / model.n_head].0[layer], first % model.n_head);
-                for (head, out) in out.chunks_mut(size).enumerate() {
-                    attention.attend_head(out, qkv, first + head, place);
-                }
-            });
+            attend(pool, attended, qkv, caches.iter_mut().map(|cache| &mut cache.0[layer]), place);
             linear_rows(pool, out, attended, &weights.attn_c_proj);
             add(x, out);
             normalize_all(normal, x, &weights.ln_2);
@@ -232,8 +213,9 @@ impl<'a> Decoder<'a> {
         let Decoder { model, weights, caches, rows: last_rows, .. } = self;
         let (width, count) = (model.n_embd, tokens.len());
         let epsilon = model.layer_norm_epsilon as f32;
-        let Rows { x, normal, attended, out, fc, active, .. } = rows;
+        let Rows { x, normal, qkv, attended, out, fc, active } = rows;
         let inner = model.n_inner();
+        let qkv = &mut qkv[..count * 3 * width];
         let (x, normal) = (&mut x[..count * width], &mut normal[..count * width]);
         let (attended, out) = (&mut attended[..count * width], &mut out[..count * width]);
         let (fc, active) = (&mut fc[..count * inner], &mut active[..count * inner]);
@@ -246,14 +228,12 @@ impl<'a> Decoder<'a> {
                 normalize(normal, x, affine.weight, affine.bias, epsilon);
             });
         };
-        for (weights, qkv) in weights.layers.iter().zip(&mut caches[sequence].0) {
+        for (weights, cache) in weights.layers.iter().zip(&mut caches[sequence].0) {
             normalize_all(normal, x, &weights.ln_1);
-            linear(&mut qkv[start * 3 * width..(start + count) * 3 * width], normal, &weights.attn_c_attn);
-            let (attention, qkv): (_, &[f32]) = (model.attention(), qkv);
-            attended
-                .par_chunks_mut(width)
-                .enumerate()
-                .for_each(|(index, out)| attention.attend(out, qkv, start + index));
+            linear(qkv, normal, &weights.attn_c_attn);
+            cache.write(start, qkv);
+            let rows = attended.par_chunks_mut(width).zip(qkv.par_chunks(3 * width)).enumerate();
+            rows.for_each(|(index, (out, qkv))| cache.attend(out, qkv, 0, start + index));
             linear(out, attended, &weights.attn_c_proj);
             add(x, out);
             normalize_all(normal, x, &weights.ln_2);
@@ -293,6 +273,33 @@ fn linear_rows(pool: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]
     let (count, inner) = (y.len() / outs, x.len() * outs / y.len());
     let lhs = Matrix::new(x, count, inner);
     matmul_rows(pool, MatrixMut::new(y, count, outs), Accumulate::Bias(affine.bias), lhs, weight);
+}
+
+/// Writes the keys and values of each sequence's row to its cache, and computes the rows' attention.
+fn attend<'a>(
+    pool: &SpinPool,
+    out: &mut [f32],
+    qkv: &[f32],
+    caches: impl ExactSizeIterator<Item = &'a mut KeyValueCache>,
+    place: usize,
+) {
+    let count = caches.len();
+    let (width, qkv_rows) = (out.len() / count, qkv.chunks(3 * out.len() / count));
+    if count > 2 * pool.size() {
+        let sequences = caches.zip(qkv_rows).zip(out.chunks_mut(width)).collect();
+        return pool.for_each(sequences, |((cache, qkv), out)| {
+            cache.write(place, qkv);
+            cache.attend(out, qkv, 0, place);
+        });
+    }
+    for ((cache, qkv), out) in caches.zip(qkv_rows).zip(out.chunks_mut(width)) {
+        cache.write(place, qkv);
+        let cache: &KeyValueCache = cache;
+        let heads = cache.num_heads().div_ceil(2 * pool.size());
+        pool.chunks(out, heads * cache.head_size(), |index, out| {
+            cache.attend(out, qkv, index * heads, place);
+        });
+    }
 }
 
 /// Computes a matmul of a few rows on the threads of the pool, each of which takes some columns.

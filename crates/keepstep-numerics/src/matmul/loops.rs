@@ -6,7 +6,7 @@ use super::problem::Problem;
 use crate::vectorized;
 
 /// Columns whose sums are computed together.
-const WIDTH: usize = 32;
+const WIDTH: usize = 64;
 
 /// One slice of the inner dimension.
 ///

@@ -16,7 +16,6 @@
 //! - `packed`: a right side that is packed once and read many times.
 //! - `streamed`: a few rows by a matrix that is read once, for decoding.
 //! - `backend`: what this processor runs. `task`: who computes which part. `dispatch`: float32 or bfloat16.
-//! - `matvec`: a matrix times a vector, for the attention of decoding.
 
 mod aligned;
 #[cfg(target_arch = "x86_64")]
@@ -30,7 +29,6 @@ mod gemm;
 pub(crate) mod kernel;
 mod loops;
 pub(crate) mod matrix;
-pub mod matvec;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod pack;

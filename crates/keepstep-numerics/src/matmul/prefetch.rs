@@ -1,7 +1,5 @@
 //! Asks the processor to load memory before it is needed.
 
-use super::aligned::LINE;
-
 /// Asks for the cache line at this address. The address may be invalid: nothing is read, and nothing can fail.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
@@ -18,14 +16,4 @@ pub(crate) fn prefetch<T>(address: *const T) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
-}
-
-/// Asks for `len` numbers from `start` on, if the matrix has them.
-#[inline(always)]
-pub(crate) fn prefetch_numbers(matrix: &[f32], start: usize, len: usize) {
-    if start + len <= matrix.len() {
-        for line in (start..start + len).step_by(LINE) {
-            prefetch(matrix.as_ptr().wrapping_add(line));
-        }
-    }
 }

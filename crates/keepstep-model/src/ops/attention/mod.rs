@@ -6,13 +6,14 @@
 //! "FlashAttention", 2022). Both skip blocks of keys that lie after the queries.
 //!
 //! - `forward`, `backward`: a micro-batch's attention.
-//! - `attend`: that of one position, for decoding.
+//! - `cache`: that of one position, for decoding.
 
-mod attend;
 mod backward;
+mod cache;
 mod forward;
 
 pub(crate) use backward::HeadColumns;
+pub(crate) use cache::KeyValueCache;
 
 use crate::ops::dropout::Mask;
 use keepstep_numerics::matmul::Matrix;
