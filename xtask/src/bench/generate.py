@@ -1,4 +1,4 @@
-"""Writing text with transformers' generate and its cache, one sequence. Prints milliseconds per token."""
+"""Writing text with transformers' generate and its cache: one sequence, and several together. Prints milliseconds per token."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ def write(count, **options):
         inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=count, min_new_tokens=count, use_cache=True,
         pad_token_id=0, **options,
     )
-    assert out.shape[1] == prompt + count
+    assert out.shape == (options.get("num_return_sequences", 1), prompt + count)
     return (time.perf_counter() - start) * 1e3
 
 
@@ -38,3 +38,6 @@ for _ in range(3):
     print(f"prompt {write(1, **greedy):.3f}")
     print(f"greedy {write(tokens, **greedy) / tokens:.4f}")
     print(f"sampled {write(tokens, **sampled) / tokens:.4f}", flush=True)
+    for together in (4, 16):
+        time_taken = write(tokens, **sampled, num_return_sequences=together)
+        print(f"together-{together} {time_taken / tokens / together:.4f}", flush=True)

@@ -1,33 +1,60 @@
-//! Writing text, compared with transformers' `generate` with its cache.
+//! Writing text, compared with transformers' `generate` with its cache and with a loop that only reads the weights.
 
 use super::measure::{ROUNDS, Times, bench, collect, median};
 use std::path::Path;
 use std::process::Command;
 
+/// A size, the length of the prompt, the tokens to write and the rounds of one process.
+const CASES: [(&str, &str, u32, &str); 3] =
+    [("S", "8", 56, "9"), ("M", "16", 240, "3"), ("GPT-2", "32", 64, "5")];
+
 pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
-    println!("generate, one sequence                        tokens/s   faster than transformers");
-    for (size, prompt, tokens) in [("S", "8", "56"), ("M", "16", "240"), ("GPT-2", "32", "64")] {
+    for (size, prompt, tokens, rounds) in CASES {
         let (mut ours, mut theirs) = (Times::new(), Times::new());
+        let count = tokens.to_string();
         for _ in 0..ROUNDS {
-            collect(&mut bench("keepstep-lm", "generate", &[size, prompt, tokens]), &mut ours)?;
+            let arguments = [size, prompt, &count, rounds];
+            collect(&mut bench("keepstep-lm", "generate", &arguments), &mut ours)?;
             if let Some(python) = torch {
                 let mut command = Command::new(python);
-                command.arg("-c").arg(include_str!("generate.py")).args([size, prompt, tokens, &threads]);
+                command.arg("-c").arg(include_str!("generate.py")).args([size, prompt, &count, &threads]);
                 collect(&mut command, &mut theirs)?;
             }
         }
-        for way in ["greedy", "sampled"] {
+        println!(
+            "{:<28} {:>9} {:>13} {:>7} {:>6} {:>9}",
+            format!("generate, {size}"),
+            "tokens/s",
+            "transformers",
+            "faster",
+            "GB/s",
+            "of reading"
+        );
+        for (way, name) in [
+            ("greedy", "one text, greedy"),
+            ("sampled", "one text, sampled"),
+            ("together-4", "4 texts together, sampled"),
+            ("together-16", "16 texts together, sampled"),
+        ] {
             let time = median(&ours, way);
-            let rate = |time: f64| 1e3 / time;
-            let theirs = torch.map(|_| median(&theirs, way));
-            let ratio = theirs.map_or(String::new(), |theirs| format!("{:.2}", theirs / time));
-            println!("{:<44} {:>9.0} {ratio:>26}", format!("{size}, {way}: keepstep"), rate(time));
-            if let Some(theirs) = theirs {
-                println!("{:<44} {:>9.0}", format!("{size}, {way}: transformers"), rate(theirs));
+            let (mut rate, mut faster) = (String::new(), String::new());
+            if torch.is_some() {
+                let theirs = median(&theirs, way);
+                (rate, faster) = (format!("{:.0}", 1e3 / theirs), format!("{:.2}", theirs / time));
             }
+            let (mut speed, mut share) = (String::new(), String::new());
+            if !way.starts_with("together") {
+                // Each token after the first reads the weights once. The first also reads the prompt.
+                let later = (time * f64::from(tokens) - median(&ours, "prompt")) / f64::from(tokens - 1);
+                speed = format!("{:.1}", median(&ours, "megabytes") / later);
+                share = format!("{:.0} %", 100.0 * median(&ours, "read") / later);
+            }
+            println!("{name:<28} {:>9.0} {rate:>13} {faster:>7} {speed:>6} {share:>9}", 1e3 / time);
         }
+        let (megabytes, read) = (median(&ours, "megabytes"), median(&ours, "read"));
+        println!("{:<28} {:>9.0} {:>28.1}", "the weights read, no more", 1e3 / read, megabytes / read);
+        println!();
     }
-    println!();
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Generates text with models of three sizes. `cargo xtask bench generate` runs it and compares the results.
 //!
 //! Arguments: a size (`S`, `M` or `GPT-2`), the length of the prompt, a number of tokens and a number of rounds. It
-//! prints milliseconds per token: of one text, greedy and sampled; of several texts together; of reading every weight
-//! once, which no token can do without (`read`, the fastest way); and of the prompt. Each round measures all of them.
+//! prints milliseconds per token: of one text, greedy and sampled; of several texts together; of the prompt; and of
+//! reading once the weights that every token reads (`read`, in the fastest of many ways). Each round measures all of
+//! them. `megabytes` is the size of those weights.
 
 mod reading;
 
@@ -29,7 +30,7 @@ fn main() {
     let number = |text: &String| text.parse().unwrap_or(1);
     let (prompt, max_new_tokens, rounds) = (number(prompt), number(tokens), number(rounds));
     let prompt: String = (0..prompt).map(|index| char::from(32 + index as u8 % 90)).collect();
-    // The embedding of positions is not read: one row of it is.
+    // Of the embedding of positions, a token reads one row.
     let positions = model.block_size * model.n_embd;
     let parameters = initial_parameters(&model, 1);
     let generator = Generator::new(model, &parameters, Tokenizer::bytes());
@@ -53,6 +54,7 @@ fn main() {
         for (way, times) in ways.iter().zip(&mut times) {
             times.push(read(*way));
         }
+        println!("megabytes {:.4}", (parameters.len() - positions) as f64 * 4e-6);
         println!("prompt {:.3}", write(&only_one));
         println!("greedy {:.4}", write(&greedy));
         println!("sampled {:.4}", write(&sampled));

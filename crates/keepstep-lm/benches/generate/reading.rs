@@ -22,20 +22,26 @@ pub(crate) fn ways() -> Vec<Way> {
     [1, 2, 4, 8, 16].into_iter().flat_map(ways).collect()
 }
 
+/// The least numbers to read in one measurement: starting threads takes a small part of the time then.
+const LEAST: usize = 100_000_000;
+
 /// Reads all values on as many threads, each its part, and returns the seconds that it took.
 pub(crate) fn read(values: &[f32], threads: usize, way: Way) -> f64 {
+    let passes = LEAST.div_ceil(values.len());
     let start = Instant::now();
     std::thread::scope(|scope| {
         for part in values.chunks(values.len().div_ceil(threads)) {
             scope.spawn(move || {
                 let len = part.len() / way.streams / STEP * STEP;
                 let mut sums = [0; STEP];
-                read_part(&mut sums, part, len, way.streams, way.ahead / size_of::<f32>());
+                for _ in 0..passes {
+                    read_part(&mut sums, black_box(part), len, way.streams, way.ahead / size_of::<f32>());
+                }
                 black_box(sums)
             });
         }
     });
-    start.elapsed().as_secs_f64()
+    start.elapsed().as_secs_f64() / passes as f64
 }
 
 vectorized! {
