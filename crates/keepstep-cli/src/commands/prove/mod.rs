@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const MAX_SESSIONS: u64 = 10_000;
 /// The fewest saves of an uninterrupted run, if it has as many updates.
 const SAVES: u64 = 8;
+/// Kills beyond those that were asked for, until one comes after a save.
+const MORE_KILLS: u64 = 20;
 /// The interval at which a session is checked.
 const GLANCE: Duration = Duration::from_millis(2);
 
@@ -120,7 +122,7 @@ impl Proof<'_> {
         }
         let expected = checkpoints(&straight)?;
         let mut random = Random::new();
-        while (self.kills.len() as u64) < num_kills {
+        while self.is_to_kill(num_kills) {
             self.runs += 1;
             let run = self.scratch.join(format!("killed{}", self.runs));
             self.killed_run(&path, &run, lasted, num_kills, &mut random)?;
@@ -194,9 +196,11 @@ impl Proof<'_> {
     ) -> Result<(), Failure> {
         let mut saved = None;
         loop {
-            let is_last = self.kills.len() as u64 >= num_kills;
-            // Anywhere in the time of a whole run: some sessions reach a save and some do not.
-            let instant = random.below(lasted);
+            let is_last = !self.is_to_kill(num_kills);
+            // Anywhere in the time of a whole run: some sessions reach a save and some do not. A session that opens a remote
+            // and waits for its copies needs longer than the uninterrupted run, which has none.
+            let in_vain = self.kills.iter().rev().take_while(|kill| kill.saved.is_none()).count();
+            let instant = random.below(lasted.mul_f64(1.0 + 0.5 * in_vain as f64));
             let began = Instant::now();
             let url = self.url_of_run();
             let mut session = Session::start(config, run, self.updates, url.as_deref())?;
@@ -256,6 +260,15 @@ impl Proof<'_> {
     fn pull(&self, url: &str, run: &Path) -> Result<(), Failure> {
         std::fs::remove_dir_all(run).map_err(|error| Failure::at(run, &error))?;
         crate::remote::pull(url, run)
+    }
+
+    /// Whether another kill is wanted: as many as were asked for, and one that proves something.
+    fn is_to_kill(&self, num_kills: u64) -> bool {
+        let made = self.kills.len() as u64;
+        made < num_kills
+            || (self.updates > 1
+                && self.num_kills_after_a_save() == 0
+                && made < num_kills.saturating_add(MORE_KILLS))
     }
 
     /// The kills after a save that left updates to do. After the last save, a session only finds the run finished.
