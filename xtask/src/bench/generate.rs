@@ -45,10 +45,9 @@ pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
             }
             let (mut speed, mut share) = (String::new(), String::new());
             if !way.starts_with("together") {
-                // Each token after the first reads the weights once. The first also reads the prompt.
-                let later = (time * f64::from(tokens) - median(&ours, "prompt")) / f64::from(tokens - 1);
-                speed = format!("{:.1}", median(&ours, "megabytes") / later);
-                share = format!("{:.0} %", 100.0 * median(&ours, "read") / later);
+                let step = median(&ours, &format!("{way}-step"));
+                speed = format!("{:.1}", median(&ours, "megabytes") / step);
+                share = format!("{:.0} %", 100.0 * median(&ours, "read") / step);
             }
             println!("{name:<28} {:>9.0} {rate:>13} {faster:>7} {speed:>6} {share:>9}", 1e3 / time);
         }

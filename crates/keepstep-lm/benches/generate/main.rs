@@ -1,7 +1,8 @@
 //! Generates text with models of three sizes. `cargo xtask bench generate` runs it and compares the results.
 //!
 //! Arguments: a size (`S`, `M` or `GPT-2`), the length of the prompt, a number of tokens and a number of rounds. It
-//! prints milliseconds per token: of one text, greedy and sampled; of several texts together; of the prompt; and of
+//! prints milliseconds per token: of one text, greedy and sampled, with the prompt and from token to token (`step`); of
+//! several texts together; of the prompt; and of
 //! reading once the weights that every token reads (`read`, in the fastest of many ways). Each round measures all of
 //! them. `megabytes` is the size of those weights.
 
@@ -11,6 +12,7 @@ use keepstep_lm::generate::{GenerateOptions, Generator};
 use keepstep_model::gpt2::layout::initial_parameters;
 use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_text::tokenizer::Tokenizer;
+use std::cell::RefCell;
 use std::time::Instant;
 
 /// Numbers of texts that are generated together.
@@ -44,6 +46,20 @@ fn main() {
     let write = |options: &GenerateOptions| {
         time(&mut || drop(generator.generate(&prompt, options, &|| false))) / options.max_new_tokens as f64
     };
+    // The median time between two tokens, which leaves out the prompt and what disturbs a few tokens.
+    let step = |options: &GenerateOptions| {
+        let begun = RefCell::new(Vec::with_capacity(options.max_new_tokens));
+        let note = || {
+            begun.borrow_mut().push(Instant::now());
+            false
+        };
+        drop(generator.generate(&prompt, options, &note));
+        let begun = begun.into_inner();
+        let mut steps: Vec<f64> =
+            begun.windows(2).skip(1).map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e3).collect();
+        steps.sort_by(f64::total_cmp);
+        steps.get(steps.len() / 2).copied().unwrap_or(f64::NAN)
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let read = |way| reading::read(&parameters[positions..], threads, way) * 1e3;
     let ways = reading::ways();
@@ -58,6 +74,8 @@ fn main() {
         println!("prompt {:.3}", write(&only_one));
         println!("greedy {:.4}", write(&greedy));
         println!("sampled {:.4}", write(&sampled));
+        println!("greedy-step {:.4}", step(&greedy));
+        println!("sampled-step {:.4}", step(&sampled));
         for count in BATCHES {
             let mut samples = || drop(generator.samples(&prompt, &sampled, count, &|| false, &mut |_| ()));
             println!("together-{count} {:.4}", time(&mut samples) / (count * max_new_tokens) as f64);
