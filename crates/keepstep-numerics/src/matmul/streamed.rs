@@ -25,7 +25,7 @@ const MAX_SUMS: usize = 4096;
 /// The least columns whose sums are kept at a time, a multiple of every tile's width.
 const MIN_PANEL: usize = 128;
 
-/// Rows of the right side that one pass over the sums takes.
+/// Rows of the right side that one pass over the sums takes. [`Tiles::tile`] lists them.
 const STEPS: usize = 8;
 
 /// Columns that are computed together where they are contiguous: as many places in memory are read in turn.
@@ -151,24 +151,26 @@ unsafe fn compute<S: SimdF32>(problem: &Problem<'_>, accumulate: Accumulate<'_>,
 #[inline(always)]
 unsafe fn add_by_rows<S: SimdF32>(sums: &mut [f32], panel: usize, lhs: Left<'_>, rhs: Right<'_>) {
     let (whole, steps) = (rhs.cols / S::LANES * S::LANES, lhs.inner / STEPS * STEPS);
-    for k in (0..steps).step_by(STEPS) {
-        let mut row = 0;
-        while row < lhs.rows {
-            // SAFETY: the rows of each case exist, and so do `STEPS` numbers from `k` on of each, as many rows of the
-            // right side with `whole` columns, and the sums. The caller guarantees the instructions.
-            unsafe {
-                let tiles = Tiles {
-                    sums: sums.as_mut_ptr().add(row * panel),
-                    panel,
-                    lhs: lhs.data.as_ptr().add(row * lhs.stride + k),
-                    lhs_stride: lhs.stride,
-                    rhs: rhs.data.as_ptr().add(k * rhs.stride),
-                    rhs_stride: rhs.stride,
-                    cols: whole,
-                };
+    let start = sums.as_mut_ptr();
+    let tiles = |row: usize, k: usize| Tiles {
+        sums: start.wrapping_add(row * panel),
+        panel,
+        lhs: lhs.data.as_ptr().wrapping_add(row * lhs.stride + k),
+        lhs_stride: lhs.stride,
+        rhs: rhs.data.as_ptr().wrapping_add(k * rhs.stride),
+        rhs_stride: rhs.stride,
+        cols: whole,
+    };
+    // SAFETY: the rows of each case exist, and so do `STEPS` numbers from `k` on of each, as many rows of the right side
+    // with `whole` columns, and the sums. The caller guarantees the instructions.
+    unsafe {
+        for k in (0..steps).step_by(STEPS) {
+            let mut row = 0;
+            while row < lhs.rows {
+                let tiles = tiles(row, k);
                 // As many sums as leave registers for the factors. Sets with short tiles have sixteen registers.
                 row += match lhs.rows - row {
-                    1 => tiles.add::<S, 1, 8>(),
+                    1 => tiles.add::<S, 1, 12>(),
                     2 if S::TILE_ROWS < 12 => tiles.add::<S, 2, 4>(),
                     2 => tiles.add::<S, 2, 8>(),
                     3 if S::TILE_ROWS < 12 => tiles.add::<S, 3, 2>(),
@@ -217,15 +219,20 @@ impl Tiles {
     /// `cols` columns, and the sums have `ROWS` rows.
     #[inline(always)]
     unsafe fn add<S: SimdF32, const ROWS: usize, const REGISTERS: usize>(self) -> usize {
-        let wide = REGISTERS * S::LANES;
-        let whole = self.cols / wide * wide;
+        let mut col = 0;
         // SAFETY: all columns lie below `cols`. The caller guarantees the rest.
         unsafe {
-            for col in (0..whole).step_by(wide) {
+            while col + REGISTERS * S::LANES <= self.cols {
                 self.tile::<S, ROWS, REGISTERS>(col);
+                col += REGISTERS * S::LANES;
             }
-            for col in (whole..self.cols).step_by(S::LANES) {
+            while REGISTERS > 4 && col + 4 * S::LANES <= self.cols {
+                self.tile::<S, ROWS, 4>(col);
+                col += 4 * S::LANES;
+            }
+            while col < self.cols {
                 self.tile::<S, ROWS, 1>(col);
+                col += S::LANES;
             }
         }
         ROWS
@@ -247,22 +254,52 @@ impl Tiles {
                     *sum = S::load(at(row, register));
                 }
             }
-            for k in 0..STEPS {
-                let from = self.rhs.add(k * self.rhs_stride + col);
-                let mut right = [S::load_factors(from); REGISTERS];
-                for (register, right) in right.iter_mut().enumerate().skip(1) {
-                    *right = S::load_factors(from.add(register * S::LANES));
+            if ROWS <= 2 {
+                // One row of the right side after the other: memory is read in longer pieces.
+                for k in 0..STEPS {
+                    self.step::<S, ROWS, REGISTERS>(&mut sums, col, k);
                 }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let left = S::splat(*self.lhs.add(row * self.lhs_stride + k));
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = S::multiply_add(left, right, *sum);
-                    }
-                }
+            } else {
+                // Written out, because the compiler would keep a loop, and addresses would take as long as the sums.
+                self.step::<S, ROWS, REGISTERS>(&mut sums, col, 0);
+                self.step::<S, ROWS, REGISTERS>(&mut sums, col, 1);
+                self.step::<S, ROWS, REGISTERS>(&mut sums, col, 2);
+                self.step::<S, ROWS, REGISTERS>(&mut sums, col, 3);
+                self.step::<S, ROWS, REGISTERS>(&mut sums, col, 4);
+                self.step::<S, ROWS, REGISTERS>(&mut sums, col, 5);
+                self.step::<S, ROWS, REGISTERS>(&mut sums, col, 6);
+                self.step::<S, ROWS, REGISTERS>(&mut sums, col, 7);
             }
             for (row, sums) in sums.into_iter().enumerate() {
                 for (register, sum) in sums.into_iter().enumerate() {
                     S::store(at(row, register), sum);
+                }
+            }
+        }
+    }
+
+    /// One step of the inner dimension of a tile.
+    ///
+    /// # Safety
+    /// The contract of [`tile`](Tiles::tile); and the step is below `STEPS`.
+    #[inline(always)]
+    unsafe fn step<S: SimdF32, const ROWS: usize, const REGISTERS: usize>(
+        &self,
+        sums: &mut [[S::Sums; REGISTERS]; ROWS],
+        col: usize,
+        k: usize,
+    ) {
+        // SAFETY: the caller guarantees the rows, the columns and the instructions.
+        unsafe {
+            let from = self.rhs.add(k * self.rhs_stride + col);
+            let mut right = [S::load_factors(from); REGISTERS];
+            for (register, right) in right.iter_mut().enumerate().skip(1) {
+                *right = S::load_factors(from.add(register * S::LANES));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let left = S::splat(*self.lhs.add(row * self.lhs_stride + k));
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = S::multiply_add(left, right, *sum);
                 }
             }
         }
