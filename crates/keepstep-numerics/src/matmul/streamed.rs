@@ -168,9 +168,11 @@ unsafe fn add_by_rows<S: SimdF32>(sums: &mut [f32], panel: usize, lhs: Left<'_>,
             let mut row = 0;
             while row < lhs.rows {
                 let tiles = tiles(row, k);
-                // As many sums as leave registers for the factors. Sets with short tiles have sixteen registers.
+                // As many sums as leave registers for the factors. Sets with short tiles have sixteen registers. For a
+                // single row, wide tiles read long pieces of memory, if they leave no columns over.
                 row += match lhs.rows - row {
-                    1 => tiles.add::<S, 1, 12>(),
+                    1 if S::TILE_ROWS >= 12 && whole.is_multiple_of(24 * S::LANES) => tiles.add::<S, 1, 24>(),
+                    1 => tiles.add::<S, 1, 8>(),
                     2 if S::TILE_ROWS < 12 => tiles.add::<S, 2, 4>(),
                     2 => tiles.add::<S, 2, 8>(),
                     3 if S::TILE_ROWS < 12 => tiles.add::<S, 3, 2>(),
