@@ -1,4 +1,7 @@
 //! What copying every save to an object store at 100 MB/s costs training.
+//!
+//! The store and the link to it stand for other machines, so the last core of this machine is theirs. The run has the
+//! other cores, with a thread for each.
 
 use crate::command::{cargo, root};
 use crate::machine;
@@ -46,22 +49,34 @@ pub(super) fn run() -> Result<(), String> {
     let line = "the run that stops goes on from its exact step and ends in the same bytes again\n";
     std::fs::write(folder.join("corpus.txt"), line.repeat(6000)).map_err(failed)?;
     std::fs::write(folder.join("config.toml"), CONFIG).map_err(failed)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 {
+        return Err("remote: this takes two cores: one stands for the machine of the store".to_owned());
+    }
+    stay_on(&format!("{}", cores - 1))?;
     let (mut server, port) = start(&weed.unwrap_or_default(), &folder.join("weed"))?;
     let proxy = proxy::Proxy::start(port);
     proxy.slow(RATE);
-    let result = measure(&folder, proxy.port);
+    let result = measure(&folder, proxy.port, cores - 1);
     let _ = server.kill();
     let _ = server.wait();
     let _ = std::fs::remove_dir_all(&folder);
+    stay_on(&format!("0-{}", cores - 1))?;
     result
 }
 
-fn measure(folder: &Path, port: u16) -> Result<(), String> {
+/// Keeps this process on some cores, with all that it starts from now on.
+fn stay_on(cores: &str) -> Result<(), String> {
+    let own = std::process::id().to_string();
+    crate::command::run(Command::new("taskset").args(["-a", "-p", "-c", cores, &own]).stdout(Stdio::null()))
+}
+
+fn measure(folder: &Path, port: u16, cores: usize) -> Result<(), String> {
     let (mut plain, mut copied) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         // The first round warms caches.
-        let one = train(folder, None)?;
-        let other = train(folder, Some((round, port)))?;
+        let one = train(folder, cores, None)?;
+        let other = train(folder, cores, Some((round, port)))?;
         if round > 0 {
             plain.push(one);
             copied.push(other);
@@ -82,11 +97,13 @@ fn median(mut list: Vec<f64>) -> f64 {
     list.get(list.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Trains and gives the seconds from the first update to the last, by the journal: the end of the session, which waits for
+/// Trains on the first cores, and gives the seconds from the first update to the last, by the journal: the end of the session, which waits for
 /// the last copy, is not training.
-fn train(folder: &Path, remote: Option<(usize, u16)>) -> Result<f64, String> {
+fn train(folder: &Path, cores: usize, remote: Option<(usize, u16)>) -> Result<f64, String> {
     let _ = std::fs::remove_dir_all(folder.join("run"));
-    let mut command = Command::new(root().join("target/release/keepstep"));
+    let mut command = Command::new("taskset");
+    command.args(["-c", &format!("0-{}", cores - 1)]).arg(root().join("target/release/keepstep"));
+    command.env("RAYON_NUM_THREADS", cores.to_string());
     command.args(["train", "config.toml"]).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
     if let Some((round, port)) = remote {
         command.arg("--set").arg(format!("remote=s3://keepstep/bench{round}"));
