@@ -9,7 +9,7 @@ use support::{Lab, expect};
 fn any_number_of_threads() {
     let lab = Lab::new();
     let straight = lab.straight("straight");
-    for threads in [1, 2, 3, 4] {
+    for threads in [1, 2, 3, 4, 16] {
         let run = format!("threads{threads}");
         expect(lab.train(&run).args(["--set", &format!("num_threads={threads}")]), 0);
         assert_eq!(lab.checkpoints(&run), straight, "{threads} threads");

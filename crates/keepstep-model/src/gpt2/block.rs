@@ -2,7 +2,8 @@
 //! takes a range of rows through all of them, and the rows stay in the caches.
 
 use crate::gpt2::buffers::{
-    AfterAttentionRows, BeforeAttention, BeforeAttentionRows, ScratchRows, SumColumns,
+    AfterAttentionRows, BackwardRows, BeforeAttention, BeforeAttentionRows, GradientRows, ScratchRows,
+    SumColumns,
 };
 use crate::gpt2::dropout_site::Site;
 use crate::gpt2::layout::LayerViews;
@@ -83,13 +84,13 @@ impl BlockAt<'_> {
         &self,
         rows: Range<usize>,
         after: &mut AfterAttentionRows<'_>,
-        scratch: &mut ScratchRows<'_>,
+        (scratch, gradients): &mut BackwardRows<'_>,
         packed: &PackedWeights<'_>,
         at: &SumColumns,
     ) {
         let AfterAttentionRows { middle, ln_2_statistics: statistics, fc, .. } = after;
-        let ScratchRows { ln_2, gelu: active, d_residual, d_mlp, d_projection, d_attention, sums, .. } =
-            scratch;
+        let ScratchRows { ln_2, gelu: active, .. } = scratch;
+        let GradientRows { d_residual, d_mlp, d_projection, d_attention, sums } = gradients;
         let (weights, kind) = (self.weights, self.matmul_kind);
         let (width, inner) = (self.width, self.inner);
         self.masked_copy(d_mlp, d_residual, Site::MlpOutput, rows.start);
@@ -132,12 +133,13 @@ impl BlockAt<'_> {
         rows: &Range<usize>,
         x: &[f32],
         before: &BeforeAttention,
-        scratch: &mut ScratchRows<'_>,
+        (scratch, gradients): &mut BackwardRows<'_>,
         packed: &PackedWeights<'_>,
         at: &SumColumns,
     ) {
         let (statistics, d_qkv) = (before.ln_1_statistics.rows(rows), before.qkv.rows(rows));
-        let ScratchRows { ln_1, d_residual, sums, .. } = scratch;
+        let ScratchRows { ln_1, .. } = scratch;
+        let GradientRows { d_residual, sums, .. } = gradients;
         let (weights, width) = (self.weights, self.width);
         let Affine { weight, bias } = &weights.ln_1;
         layer_norm::again(ln_1, x, statistics, weight, bias);

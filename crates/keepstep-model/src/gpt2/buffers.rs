@@ -20,6 +20,7 @@ pub(crate) struct Activations {
     pub(crate) last: LastNorm,
     pub(crate) head: cross_entropy::Buffers,
     pub(crate) scratch: Scratch,
+    pub(crate) row_gradients: RowGradients,
     /// One block's packed weights.
     pub(crate) packed: AlignedBuffer,
 }
@@ -55,11 +56,17 @@ row_buffers! {
 }
 
 row_buffers! {
-    /// Buffers that carry nothing from one micro-batch to the next.
+    /// The outputs of operations that the backward pass computes again.
     Scratch, ScratchRows {
         ln_1: f32,
         ln_2: f32,
         gelu: f32,
+    }
+}
+
+row_buffers! {
+    /// The gradients of a block's rows, in the backward pass.
+    RowGradients, GradientRows {
         /// The gradient of the residual stream.
         d_residual: f32,
         /// The gradient of the MLP's output, with the dropout mask applied.
@@ -72,7 +79,10 @@ row_buffers! {
     }
 }
 
-/// Columns of [`Scratch::sums`]: the gradients of all vectors of a block, in this order.
+/// What the backward pass writes for some rows.
+pub(crate) type BackwardRows<'a> = (ScratchRows<'a>, GradientRows<'a>);
+
+/// Columns of [`RowGradients::sums`]: the gradients of all vectors of a block, in this order.
 pub(crate) struct SumColumns {
     pub(crate) ln_1_weight: usize,
     pub(crate) ln_1_bias: usize,
@@ -126,10 +136,8 @@ impl Activations {
             after_attention: (0..num_blocks).map(|_| after_attention()).collect(),
             last: LastNorm { statistics: statistics(), out: buffer(width) },
             head: cross_entropy::Buffers::new(model.vocab_size, rows),
-            scratch: Scratch {
-                ln_1: buffer(width),
-                ln_2: buffer(width),
-                gelu: buffer(inner),
+            scratch: Scratch { ln_1: buffer(width), ln_2: buffer(width), gelu: buffer(inner) },
+            row_gradients: RowGradients {
                 d_residual: buffer(width),
                 d_mlp: buffer(width),
                 d_projection: buffer(width),
@@ -179,7 +187,8 @@ mod tests {
             total += all.before_attention.iter().map(BeforeAttention::held).sum::<usize>();
             total += all.softmax.iter().map(|softmax| size_of_val(&softmax[..])).sum::<usize>();
             total += all.after_attention.iter().map(AfterAttention::held).sum::<usize>();
-            total += all.last.held() + all.head.held() + all.scratch.held();
+            total += all.last.held() + all.head.held();
+            total += all.scratch.held() + all.row_gradients.held();
             total += all.packed.len() * size_of::<f32>();
             assert_eq!(
                 Activations::len_bytes(&model, rows, recompute),

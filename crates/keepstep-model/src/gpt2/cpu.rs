@@ -5,7 +5,7 @@
 
 use crate::engine::{Batch, DropoutKey, EngineError, LossSum};
 use crate::gpt2::block::{BlockAt, backward_norm};
-use crate::gpt2::buffers::{Activations, BeforeAttention, ScratchRows, SumColumns};
+use crate::gpt2::buffers::{Activations, BackwardRows, BeforeAttention, GradientRows, SumColumns};
 use crate::gpt2::dropout_site::Site;
 use crate::gpt2::layout::Views;
 use crate::gpt2::packed::{PackedWeights, Packer, Pass};
@@ -172,6 +172,7 @@ impl Gpt2 {
             after_attention,
             last,
             scratch,
+            row_gradients,
             packed: room,
             ..
         } = &mut self.activations;
@@ -187,15 +188,15 @@ impl Gpt2 {
         let backward_next = |range: &Range<usize>,
                              layer: usize,
                              before: Option<&BeforeAttention>,
-                             scratch: &mut ScratchRows<'_>,
+                             rows: &mut BackwardRows<'_>,
                              packed: &PackedWeights<'_>| {
             let x = residual[layer + 1].rows(range);
             match (blocks.get(layer + 1), before) {
                 (Some(next), Some(before)) => {
-                    next.backward_before_attention(range, x, before, scratch, packed, at);
+                    next.backward_before_attention(range, x, before, rows, packed, at);
                 }
                 _ => {
-                    let ScratchRows { d_residual, d_mlp, sums, .. } = scratch;
+                    let (_, GradientRows { d_residual, d_mlp, sums, .. }) = rows;
                     d_residual.fill(0.0);
                     let statistics = last.statistics.rows(range);
                     backward_norm(d_residual, d_mlp, x, statistics, weights.ln_f.weight, sums, at);
@@ -213,13 +214,14 @@ impl Gpt2 {
             let mut jobs = Vec::new();
             let before = if recompute && layer + 1 < model.n_layer {
                 let before = &mut before_attention[0];
-                for_each_part(rows, scratch.all_mut(), |range, mut scratch| {
-                    backward_next(&range, layer, Some(before), &mut scratch, &packed);
+                let parts = (scratch.all_mut(), row_gradients.all_mut());
+                for_each_part(rows, parts, |range, mut part| {
+                    backward_next(&range, layer, Some(before), &mut part, &packed);
                 });
                 let mut next = Vec::new();
                 let weights = later.first_mut().map(|next| (next, &*before));
                 push_jobs_before_attention(&mut next, weights, &mut gradient.ln_f, scratch, rows, at);
-                run(matmul_kind, next, scratch.sums.first(rows), at, &no_head);
+                run(matmul_kind, next, row_gradients.sums.first(rows), at, &no_head);
                 let unpacked = &PackedWeights::default();
                 let parts = (before.all_mut(), scratch.all_mut());
                 for_each_part(rows, parts, |range, (mut before, mut scratch)| {
@@ -227,20 +229,20 @@ impl Gpt2 {
                 });
                 let out = after.attention.first_mut(rows);
                 attention.forward(before.qkv.first(rows), out, softmax, mask, Vec::new());
-                let parts = (after.all_mut(), scratch.all_mut());
-                for_each_part(rows, parts, |range, (mut after, mut scratch)| {
+                let parts = (after.all_mut(), (scratch.all_mut(), row_gradients.all_mut()));
+                for_each_part(rows, parts, |range, (mut after, mut part)| {
                     let x = residual[layer].rows(&range);
-                    block.after_attention(range.clone(), x, None, &mut after, &mut scratch, unpacked);
-                    block.backward_after_attention(range, &mut after, &mut scratch, &packed, at);
+                    block.after_attention(range.clone(), x, None, &mut after, &mut part.0, unpacked);
+                    block.backward_after_attention(range, &mut after, &mut part, &packed, at);
                 });
                 before
             } else {
                 let (these, later_buffers) = before_attention.split_at_mut(buffer(layer) + 1);
                 let next = later_buffers.first();
-                let parts = (after.all_mut(), scratch.all_mut());
-                for_each_part(rows, parts, |range, (mut after, mut scratch)| {
-                    backward_next(&range, layer, next, &mut scratch, &packed);
-                    block.backward_after_attention(range, &mut after, &mut scratch, &packed, at);
+                let parts = (after.all_mut(), (scratch.all_mut(), row_gradients.all_mut()));
+                for_each_part(rows, parts, |range, (mut after, mut part)| {
+                    backward_next(&range, layer, next, &mut part, &packed);
+                    block.backward_after_attention(range, &mut after, &mut part, &packed, at);
                 });
                 let weights = later.first_mut().zip(next);
                 push_jobs_before_attention(&mut jobs, weights, &mut gradient.ln_f, scratch, rows, at);
@@ -253,21 +255,22 @@ impl Gpt2 {
             let mut jobs: Vec<Job<'_>> = jobs;
             jobs.extend(attention.heads(before.qkv.first_mut(rows)).into_iter().map(Job::Head));
             jobs.extend(pack_tasks.into_iter().map(Job::Pack));
-            push_jobs_after_attention(&mut jobs, &mut these[layer], after, scratch, rows, at);
-            let (attended, dout) = (after.attention.first(rows), scratch.d_attention.first(rows));
-            run(matmul_kind, jobs, scratch.sums.first(rows), at, &|columns| {
+            push_jobs_after_attention(&mut jobs, &mut these[layer], after, scratch, row_gradients, rows, at);
+            let (attended, dout) = (after.attention.first(rows), row_gradients.d_attention.first(rows));
+            run(matmul_kind, jobs, row_gradients.sums.first(rows), at, &|columns| {
                 attention.backward_head(columns, attended, dout, softmax, mask.as_ref());
             });
         }
         let before = &before_attention[0];
-        for_each_part(rows, scratch.all_mut(), |range, mut scratch| {
+        let parts = (scratch.all_mut(), row_gradients.all_mut());
+        for_each_part(rows, parts, |range, mut part| {
             let x = residual[0].rows(&range);
-            blocks[0].backward_before_attention(&range, x, before, &mut scratch, &packed, at);
+            blocks[0].backward_before_attention(&range, x, before, &mut part, &packed, at);
         });
         let mut jobs = Vec::new();
         let weights = gradient.layers.first_mut().map(|first| (first, before));
         push_jobs_before_attention(&mut jobs, weights, &mut gradient.ln_f, scratch, rows, at);
-        run(matmul_kind, jobs, scratch.sums.first(rows), at, &no_head);
+        run(matmul_kind, jobs, row_gradients.sums.first(rows), at, &no_head);
     }
 }
 
@@ -330,8 +333,9 @@ impl Model for Gpt2 {
         let dropout = Dropout::new(key, self.model.dropout);
         self.forward(&weights, &inputs, dropout);
 
-        let Activations { last, head, scratch, .. } = &mut self.activations;
-        let gradients = cross_entropy::Gradients { dx: scratch.d_mlp.first_mut(rows), dwte: gradient.wte };
+        let Activations { last, head, row_gradients, .. } = &mut self.activations;
+        let gradients =
+            cross_entropy::Gradients { dx: row_gradients.d_mlp.first_mut(rows), dwte: gradient.wte };
         let sum = cross_entropy::cross_entropy(
             self.matmul_kind,
             last.out.first(rows),
@@ -342,7 +346,7 @@ impl Model for Gpt2 {
         );
         self.backward(&weights, &mut gradient, rows, dropout);
         let mask = dropout.mask(0, Site::Embedding.into());
-        let d_residual = self.activations.scratch.d_residual.first_mut(rows);
+        let d_residual = self.activations.row_gradients.d_residual.first_mut(rows);
         embedding::backward(d_residual, &inputs, gradient.wte, gradient.wpe, mask.as_ref());
         Ok(LossSum { sum, num_tokens: rows as u64 })
     }

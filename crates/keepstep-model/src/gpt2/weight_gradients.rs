@@ -1,6 +1,6 @@
 //! The gradients of weights, as jobs that run together with the heads of an attention.
 
-use crate::gpt2::buffers::{AfterAttention, BeforeAttention, Scratch, SumColumns};
+use crate::gpt2::buffers::{AfterAttention, BeforeAttention, RowGradients, Scratch, SumColumns};
 use crate::gpt2::layout::LayerViews;
 use crate::ops::affine::Affine;
 use crate::ops::attention::HeadColumns;
@@ -55,13 +55,14 @@ pub(super) fn push_jobs_after_attention<'a>(
     gradient: &'a mut LayerViews<&mut [f32]>,
     after: &'a AfterAttention,
     scratch: &'a Scratch,
+    row_gradients: &'a RowGradients,
     rows: usize,
     at: &SumColumns,
 ) {
     let LayerViews { attn_c_proj, ln_2, mlp_c_fc, mlp_c_proj, .. } = gradient;
-    let (active, d_mlp) = (scratch.gelu.first(rows), scratch.d_mlp.first(rows));
+    let (active, d_mlp) = (scratch.gelu.first(rows), row_gradients.d_mlp.first(rows));
     let (normal, d_fc) = (scratch.ln_2.first(rows), after.fc.first(rows));
-    let (attended, d_projection) = (after.attention.first(rows), scratch.d_projection.first(rows));
+    let (attended, d_projection) = (after.attention.first(rows), row_gradients.d_projection.first(rows));
     push_linear(jobs, mlp_c_proj, active, d_mlp, at.mlp_c_proj);
     push_linear(jobs, mlp_c_fc, normal, d_fc, at.mlp_c_fc);
     push_linear(jobs, attn_c_proj, attended, d_projection, at.attn_c_proj);

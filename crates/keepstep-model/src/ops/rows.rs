@@ -89,11 +89,18 @@ impl<T> DerefMut for RowsMut<'_, T> {
 
 /// What tasks are handed: something that can be divided between two rows.
 pub(crate) trait SplitRows: Sized {
-    /// Splits into the rows before `row` and the others. `row` is a multiple of [`BLOCK`], or the number of all rows.
+    /// The number of rows that cannot be divided: ranges begin at multiples of it.
+    fn unit(&self) -> usize;
+
+    /// Splits into the rows before `row` and the others. `row` is a multiple of the unit, or the number of all rows.
     fn split_rows(self, row: usize) -> (Self, Self);
 }
 
 impl<T> SplitRows for RowsMut<'_, T> {
+    fn unit(&self) -> usize {
+        self.height
+    }
+
     fn split_rows(self, row: usize) -> (Self, Self) {
         let RowsMut { values, cols, height } = self;
         let (before, after) = values.split_at_mut(row.div_ceil(height) * cols);
@@ -104,6 +111,12 @@ impl<T> SplitRows for RowsMut<'_, T> {
 macro_rules! split_rows_of_tuple {
     ($($part:ident)*) => {
         impl<$($part: SplitRows),*> SplitRows for ($($part,)*) {
+            #[expect(non_snake_case, reason = "a value has the name of its type")]
+            fn unit(&self) -> usize {
+                let ($($part,)*) = self;
+                [$($part.unit()),*].into_iter().fold(1, usize::max)
+            }
+
             #[expect(non_snake_case, reason = "a value has the name of its type")]
             fn split_rows(self, row: usize) -> (Self, Self) {
                 let ($($part,)*) = self;
@@ -143,6 +156,10 @@ macro_rules! row_buffers {
         }
 
         impl $crate::ops::rows::SplitRows for $part<'_> {
+            fn unit(&self) -> usize {
+                [$(self.$field.unit()),*].into_iter().fold(1, usize::max)
+            }
+
             fn split_rows(self, row: usize) -> (Self, Self) {
                 $(let $field = self.$field.split_rows(row);)*
                 ($part { $($field: $field.0,)* }, $part { $($field: $field.1,)* })
@@ -152,13 +169,13 @@ macro_rules! row_buffers {
 }
 pub(crate) use row_buffers;
 
-/// Divides the first `rows` rows of `all` into ranges that begin at multiples of [`BLOCK`], and calls `task` with each
+/// Divides the first `rows` rows of `all` into ranges that begin at multiples of their unit, and calls `task` with each
 /// range and its rows on all threads.
 ///
 /// # Panics
 /// If `all` has fewer rows.
 pub(crate) fn for_each_part<P: SplitRows + Send>(rows: usize, all: P, task: impl Fn(Range<usize>, P) + Sync) {
-    let len = task_rows(rows, rayon::current_num_threads());
+    let len = task_rows(rows, rayon::current_num_threads(), all.unit());
     let mut parts = Vec::with_capacity(rows.div_ceil(len));
     let mut rest = all;
     for start in (0..rows).step_by(len) {
@@ -188,10 +205,14 @@ pub(crate) fn for_each_in_order<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) 
 
 /// The number of rows in a task: few enough to stay in the caches, enough to make reading the packed weights
 /// negligible, and chosen to give every thread the same number of tasks.
-pub(crate) fn task_rows(rows: usize, threads: usize) -> usize {
+pub(crate) fn task_rows(rows: usize, threads: usize, unit: usize) -> usize {
     const ROWS: usize = 4 * BLOCK;
+    /// Whole tiles of most matmul kernels.
+    const SHORT: usize = 24;
     let rounds = (rows + threads * ROWS / 2) / (threads * ROWS);
-    rows.div_ceil(threads * rounds.max(1)).next_multiple_of(BLOCK)
+    let len = rows.div_ceil(threads * rounds.max(1));
+    // Few rows for many threads: in whole blocks, some threads would have none.
+    len.next_multiple_of(if len < ROWS { SHORT.next_multiple_of(unit) } else { BLOCK })
 }
 
 thread_local! {
@@ -212,6 +233,20 @@ pub(crate) fn with_buffer<R>(len: usize, with: impl FnOnce(&mut [f32]) -> R) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_thread_has_rows_if_there_are_enough() {
+        for threads in [1, 2, 4, 8, 16] {
+            for rows in [768, 4096_usize] {
+                assert!(
+                    rows.div_ceil(task_rows(rows, threads, 1)).is_multiple_of(threads),
+                    "{rows}, {threads}"
+                );
+            }
+        }
+        assert_eq!(task_rows(768, 16, BLOCK), BLOCK);
+        assert_eq!(task_rows(1, 2, 1), 24);
+    }
 
     #[test]
     fn each_task_has_its_rows_and_their_block() {
