@@ -2,7 +2,7 @@
 
 use super::{Attention, BLOCK, Qkv};
 use crate::ops::softmax::{RowSoftmax, finish, online};
-use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, serial_matmul};
+use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, prefetch_all, serial_matmul};
 use rayon::prelude::*;
 
 /// Tokens from which on heads are written on several threads.
@@ -94,9 +94,10 @@ impl KeyValueCache {
         for (first, (keys, values)) in (0..=place).step_by(BLOCK).zip(keys.zip(values)) {
             // Scores of positions that are not filled are not used.
             let mut scores = [0.0; BLOCK];
+            let count = BLOCK.min(place + 1 - first);
+            prefetch_all(&values[..count * size]);
             let keys = Matrix::new(keys, size, BLOCK);
             serial_matmul(MatrixMut::new(&mut scores, 1, BLOCK), Accumulate::Replace, query, keys);
-            let count = BLOCK.min(place + 1 - first);
             let scores = &mut scores[..count];
             online(scores, count, false, self.attention.scale, &mut running, out);
             serial_matmul(
