@@ -2,9 +2,8 @@
 //!
 //! Arguments: a size (`S`, `M` or `GPT-2`), the length of the prompt, a number of tokens and a number of rounds. It
 //! prints milliseconds per token: of one text, greedy and sampled, with the prompt and from token to token (`step`); of
-//! several texts together; of the prompt; and of
-//! reading once the weights that every token reads (`read`, in the fastest of many ways). Each round measures all of
-//! them. `megabytes` is the size of those weights.
+//! several texts together; of the prompt; and of reading once the weights that every token reads (`read`, in the
+//! fastest of many ways). Each round measures all of them. `megabytes` is the size of those weights.
 
 mod reading;
 
