@@ -54,11 +54,18 @@ impl Content {
 
     /// The SHA-256 of it, in hexadecimal.
     pub(crate) fn sha256(&self) -> io::Result<String> {
-        let (mut hash, mut done, len) = (Sha256::new(), 0, self.len());
-        while done < len {
-            let part = self.part(done, (len - done).min(1 << 20))?;
-            hash.update(&part);
-            done += part.len() as u64;
+        let mut hash = Sha256::new();
+        match self {
+            Content::Bytes(bytes) => hash.update(bytes),
+            Content::File { file, start, len } => {
+                let (mut done, mut buffer) = (0, vec![0; 256 << 10]);
+                while done < *len {
+                    let part = &mut buffer[..(len - done).min(256 << 10) as usize];
+                    file.read_exact_at(part, start + done)?;
+                    hash.update(&*part);
+                    done += part.len() as u64;
+                }
+            }
         }
         Ok(hex(&hash.finalize()))
     }
