@@ -111,37 +111,9 @@ fn by_rows(
     start.elapsed()
 }
 
-/// Measures the processor's rate in operations a second, with multiply-adds in registers only. A multiply-add counts as
-/// two.
-#[cfg(target_arch = "x86_64")]
+/// Measures the processor's rate in operations a second, with multiply-adds in registers only.
 fn peak() -> f64 {
-    use keepstep_numerics::vectorized::{has_avx2_fma, has_avx512};
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
-    const STEPS: usize = 20_000;
-    /// The number of independent chains, enough to hide the latency.
-    const CHAINS: usize = 12;
-
-    macro_rules! chains {
-        ($name:ident, $features:literal, $set:ident, $multiply_add:ident) => {
-            #[target_feature(enable = $features)]
-            fn $name() {
-                let (factor, mut sums) = ($set(0.999), [$set(1.0); CHAINS]);
-                for _ in 0..STEPS {
-                    for sum in &mut sums {
-                        *sum = $multiply_add(*sum, factor, factor);
-                    }
-                }
-                std::hint::black_box(sums);
-            }
-        };
-    }
-    chains!(with_avx512, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps);
-    chains!(with_avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
-
-    let lanes = if has_avx512() { 16 } else { 8 };
-    assert!(has_avx2_fma(), "this processor has no multiply-add");
     let start = Instant::now();
-    // SAFETY: the processor has AVX-512 if `lanes` is 16, and AVX2 and FMA, as asserted.
-    unsafe { if lanes == 16 { with_avx512() } else { with_avx2() } };
-    (2 * STEPS * CHAINS * lanes) as f64 / start.elapsed().as_secs_f64()
+    let operations = keepstep_numerics::testing::multiply_adds(20_000);
+    operations.map_or(f64::NAN, |operations| operations as f64 / start.elapsed().as_secs_f64())
 }

@@ -15,6 +15,51 @@ pub fn is_avx512_left_out() -> bool {
     WITHOUT_AVX512.load(Ordering::Relaxed)
 }
 
+/// Computes multiply-adds in registers only, `steps` in each of twelve chains, which are enough to hide their latency. Returns
+/// the number of operations: a multiply-add of each lane counts as two. None where the processor has no such instructions.
+#[cfg(target_arch = "x86_64")]
+pub fn multiply_adds(steps: usize) -> Option<usize> {
+    use crate::vectorized::{has_avx2_fma, has_avx512};
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
+    const CHAINS: usize = 12;
+
+    macro_rules! chains {
+        ($name:ident, $features:literal, $set:ident, $multiply_add:ident) => {
+            #[target_feature(enable = $features)]
+            fn $name(steps: usize) {
+                let (factor, mut sums) = ($set(0.999), [$set(1.0); CHAINS]);
+                for _ in 0..steps {
+                    for sum in &mut sums {
+                        *sum = $multiply_add(*sum, factor, factor);
+                    }
+                }
+                std::hint::black_box(sums);
+            }
+        };
+    }
+    chains!(with_avx512, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps);
+    chains!(with_avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
+
+    let lanes = if has_avx512() {
+        // SAFETY: the processor has AVX-512.
+        unsafe { with_avx512(steps) };
+        16
+    } else if has_avx2_fma() {
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { with_avx2(steps) };
+        8
+    } else {
+        return None;
+    };
+    Some(2 * steps * CHAINS * lanes)
+}
+
+/// Not measured on this architecture.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn multiply_adds(_: usize) -> Option<usize> {
+    None
+}
+
 /// A hash of the bits, for tests that compare with golden ones.
 pub fn fingerprint(values: &[f32]) -> String {
     use sha2::{Digest, Sha256};

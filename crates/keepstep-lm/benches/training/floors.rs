@@ -115,45 +115,9 @@ fn operations(model: &Gpt2Config, batch_size: usize) -> f64 {
 }
 
 /// Measures the peak rate of all threads in billions of operations per second, with multiply-adds in registers only.
-#[cfg(target_arch = "x86_64")]
 fn multiply_adds() -> Option<f64> {
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
-    const ROUNDS: usize = 20_000_000;
-    /// The number of independent chains, enough to hide the latency.
-    const CHAINS: usize = 12;
-
-    macro_rules! chains {
-        ($name:ident, $features:literal, $set:ident, $multiply_add:ident) => {
-            #[target_feature(enable = $features)]
-            fn $name() {
-                let (factor, mut sums) = ($set(0.999), [$set(1.0); CHAINS]);
-                for _ in 0..ROUNDS {
-                    for sum in &mut sums {
-                        *sum = $multiply_add(*sum, factor, factor);
-                    }
-                }
-                std::hint::black_box(sums);
-            }
-        };
-    }
-    chains!(with_avx512, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps);
-    chains!(with_avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
-
-    let lanes = if keepstep_numerics::vectorized::has_avx512() {
-        16
-    } else if keepstep_numerics::vectorized::has_avx2_fma() {
-        8
-    } else {
-        return None;
-    };
     let start = Instant::now();
-    // SAFETY: `lanes` is 16 only if the processor has AVX-512, and 8 only if it has AVX2 and FMA.
-    let results = rayon::broadcast(|_| unsafe { if lanes == 16 { with_avx512() } else { with_avx2() } });
-    let operations = results.len() * ROUNDS * CHAINS * 2 * lanes;
+    let operations = rayon::broadcast(|_| keepstep_numerics::testing::multiply_adds(20_000_000));
+    let operations: usize = operations.into_iter().sum::<Option<usize>>()?;
     Some(operations as f64 / start.elapsed().as_secs_f64() / 1e9)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn multiply_adds() -> Option<f64> {
-    None
 }
