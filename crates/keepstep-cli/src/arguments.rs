@@ -199,7 +199,7 @@ pub(crate) struct PushArguments {
     /// The Python that has kagglehub or huggingface_hub (default: the one that runs keepstep, or python3)
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) python: Option<PathBuf>,
-    /// Take over writing from a session that has not ended; that session can then no longer write there
+    /// Push although another session still writes there. That session can no longer write there afterwards
     #[arg(long)]
     pub(crate) take_over: bool,
     /// Print JSON

@@ -19,6 +19,9 @@ const MAX_PARTS: u64 = 9_000;
 /// Parts under way at the same time. Memory holds as many.
 pub(crate) const AT_ONCE: usize = 4;
 
+/// Bytes that are read at a time to be hashed.
+const HASHED_AT_ONCE: u64 = 256 << 10;
+
 /// What is uploaded.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
@@ -58,9 +61,9 @@ impl Content {
         match self {
             Content::Bytes(bytes) => hash.update(bytes),
             Content::File { file, start, len } => {
-                let (mut done, mut buffer) = (0, vec![0; 256 << 10]);
+                let (mut done, mut buffer) = (0, vec![0; HASHED_AT_ONCE as usize]);
                 while done < *len {
-                    let part = &mut buffer[..(len - done).min(256 << 10) as usize];
+                    let part = &mut buffer[..(len - done).min(HASHED_AT_ONCE) as usize];
                     file.read_exact_at(part, start + done)?;
                     hash.update(&*part);
                     done += part.len() as u64;

@@ -97,8 +97,8 @@ fn median(mut list: Vec<f64>) -> f64 {
     list.get(list.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Trains on the first cores, and gives the seconds from the first update to the last, by the journal: the end of the session, which waits for
-/// the last copy, is not training.
+/// Trains on the first cores, and gives the seconds from the first update to the last, by the journal: the end of the
+/// session, which waits for the last copy, is not training.
 fn train(folder: &Path, cores: usize, remote: Option<(usize, u16)>) -> Result<f64, String> {
     let _ = std::fs::remove_dir_all(folder.join("run"));
     let mut command = Command::new("taskset");

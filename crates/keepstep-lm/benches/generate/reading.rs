@@ -1,5 +1,6 @@
 //! How fast memory can be read: the floor of the time that a token takes.
 
+use keepstep_numerics::matmul::prefetch;
 use keepstep_numerics::vectorized;
 use std::hint::black_box;
 use std::time::Instant;
@@ -60,17 +61,4 @@ vectorized! {
             }
         }
     }
-}
-
-/// Asks the processor for the cache line at this address.
-#[inline(always)]
-fn prefetch(address: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: PREFETCHT0 is a hint. It is part of every x86-64 and does not fault at any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }

@@ -32,7 +32,7 @@ fn key(logit: f32, token: u32) -> u64 {
 const BLOCK: usize = 32;
 
 impl<'a> Sampler<'a> {
-    /// Creates the sampler of one of the texts with these options. Each text has random numbers of its own.
+    /// Creates the sampler for the text with the index `sample`. Its random numbers differ from those of other texts.
     pub(super) fn new(options: &'a GenerateOptions, sample: u64) -> Sampler<'a> {
         let (keys, spare, maxima, weights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Sampler { options, sample, keys, spare, maxima, weights }

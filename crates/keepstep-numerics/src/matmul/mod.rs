@@ -47,5 +47,5 @@ pub use aligned::AlignedBuffer;
 pub use dispatch::MatmulKind;
 pub use matrix::{Accumulate, Matrix, MatrixMut};
 pub use packed::{PackTask, PackedMatrix, Packing};
-pub use prefetch::prefetch_all;
+pub use prefetch::{prefetch, prefetch_all};
 pub use task::{MatmulTask, matmul, serial_matmul};

@@ -1,8 +1,10 @@
 //! Asks the processor to load memory before it is needed.
 
+use super::aligned::LINE;
+
 /// Asks for the cache line at this address. The address may be invalid: nothing is read, and nothing can fail.
 #[inline(always)]
-pub(crate) fn prefetch<T>(address: *const T) {
+pub fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -21,7 +23,7 @@ pub(crate) fn prefetch<T>(address: *const T) {
 /// Asks for numbers that are read soon.
 #[inline(always)]
 pub fn prefetch_all(numbers: &[f32]) {
-    for line in numbers.chunks(16) {
+    for line in numbers.chunks(LINE) {
         prefetch(line.as_ptr());
     }
 }

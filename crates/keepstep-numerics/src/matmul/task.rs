@@ -51,22 +51,17 @@ impl<'a> MatmulTask<'a> {
         rhs: Matrix<'a>,
     ) -> Vec<MatmulTask<'a>> {
         let problem = Problem::new(out, lhs, rhs);
-        let by_rows = problem.rows > problem.cols;
-        let (len, unit) = if by_rows { (problem.rows, PART_ROWS) } else { (problem.cols, PART_COLS) };
-        let part = part_len(len, unit, rayon::current_num_threads());
-        (0..len.div_ceil(part))
-            .map(|index| {
-                let (start, end) = (index * part, len.min((index + 1) * part));
-                if by_rows {
-                    MatmulTask { problem: problem.row_range(start, end), accumulate }
-                } else {
-                    MatmulTask {
-                        problem: problem.col_range(start, end),
-                        accumulate: accumulate.at_col(start),
-                    }
-                }
-            })
-            .collect()
+        let threads = rayon::current_num_threads();
+        if problem.rows <= problem.cols {
+            return columns(problem, accumulate, part_len(problem.cols, PART_COLS, threads));
+        }
+        let part = part_len(problem.rows, PART_ROWS, threads);
+        let starts = (0..problem.rows).step_by(part);
+        let task = |start: usize| MatmulTask {
+            problem: problem.row_range(start, problem.rows.min(start + part)),
+            accumulate,
+        };
+        starts.map(task).collect()
     }
 
     /// Splits a matmul into tasks of `part` columns, the last of them perhaps fewer.
@@ -80,13 +75,7 @@ impl<'a> MatmulTask<'a> {
         rhs: Matrix<'a>,
         part: usize,
     ) -> Vec<MatmulTask<'a>> {
-        let problem = Problem::new(out, lhs, rhs);
-        let starts = (0..problem.cols).step_by(part);
-        let task = |start: usize| MatmulTask {
-            problem: problem.col_range(start, problem.cols.min(start + part)),
-            accumulate: accumulate.at_col(start),
-        };
-        starts.map(task).collect()
+        columns(Problem::new(out, lhs, rhs), accumulate, part)
     }
 
     /// Gives the task its right side in packed form.
@@ -130,6 +119,16 @@ impl<'a> MatmulTask<'a> {
             });
         }
     }
+}
+
+/// Splits a problem into tasks of `part` columns.
+fn columns<'a>(problem: Problem<'a>, accumulate: Accumulate<'a>, part: usize) -> Vec<MatmulTask<'a>> {
+    let starts = (0..problem.cols).step_by(part);
+    let task = |start: usize| MatmulTask {
+        problem: problem.col_range(start, problem.cols.min(start + part)),
+        accumulate: accumulate.at_col(start),
+    };
+    starts.map(task).collect()
 }
 
 /// Computes `out = lhs · rhs`, `out += lhs · rhs` or `out = bias + lhs · rhs` in float32, on all threads of the current
