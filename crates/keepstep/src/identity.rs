@@ -104,12 +104,11 @@ impl Identity {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
         };
-        let mut settings = Vec::new();
-        flatten("", &self.config, &mut settings);
-        settings.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut settings: Vec<_> = settings(&self.config).map(|(key, value)| (key, scalar(value))).collect();
+        settings.sort();
         for (key, value) in &settings {
             add(key);
-            add(&scalar(value));
+            add(value);
         }
         add(&self.seed.to_string());
         add(&self.numerics.to_string());
@@ -162,26 +161,62 @@ pub struct Difference {
 
 /// The settings that differ, in the order of the checkpoint, then of the config.
 pub fn differences(saved: &Dict, configured: &Dict) -> Vec<Difference> {
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    flatten("", saved, &mut left);
-    flatten("", configured, &mut right);
-    let find = |list: &[(String, Value)], key: &str| {
-        list.iter().find(|(other, _)| other == key).map(|(_, value)| value.clone())
-    };
+    let (saved, configured) = (leaves(saved), leaves(configured));
     let mut found = Vec::new();
-    for (key, value) in &left {
-        let other = find(&right, key);
-        if !other.as_ref().is_some_and(|other| same(value, other)) {
-            let (saved, configured) = (Some(scalar(value)), other.as_ref().map(scalar));
-            found.push(Difference { key: key.clone(), saved, configured });
+    for leaf in &saved {
+        let other = configured.iter().find(|other| other.same_path(leaf));
+        if !other.is_some_and(|other| same(leaf.value, other.value)) {
+            let (saved, configured) = (Some(scalar(leaf.value)), other.map(|other| scalar(other.value)));
+            found.push(Difference { key: leaf.name(), saved, configured });
         }
     }
-    for (key, value) in &right {
-        if find(&left, key).is_none() {
-            found.push(Difference { key: key.clone(), saved: None, configured: Some(scalar(value)) });
+    for leaf in &configured {
+        if !saved.iter().any(|other| other.same_path(leaf)) {
+            found.push(Difference { key: leaf.name(), saved: None, configured: Some(scalar(leaf.value)) });
         }
     }
     found
+}
+
+/// Each setting of a config with its dotted key, those of nested ones included, in their order. Two settings may have
+/// one dotted key: a key may contain a dot.
+pub fn settings(config: &Dict) -> impl Iterator<Item = (String, &Value)> {
+    leaves(config).into_iter().map(|leaf| (leaf.name(), leaf.value))
+}
+
+/// A value of a config that holds no other settings, and the keys that lead to it.
+struct Leaf<'a> {
+    path: Vec<&'a Value>,
+    value: &'a Value,
+}
+
+impl Leaf<'_> {
+    /// Dotted, for people: two paths may have one name.
+    fn name(&self) -> String {
+        let names = self.path.iter().map(|key| key.as_str().map_or_else(|| scalar(key), str::to_owned));
+        names.collect::<Vec<_>>().join(".")
+    }
+
+    fn same_path(&self, other: &Leaf<'_>) -> bool {
+        self.path.len() == other.path.len()
+            && self.path.iter().zip(&other.path).all(|(key, other)| same(key, other))
+    }
+}
+
+fn leaves(config: &Dict) -> Vec<Leaf<'_>> {
+    fn walk<'a>(path: &mut Vec<&'a Value>, dict: &'a Dict, out: &mut Vec<Leaf<'a>>) {
+        for (key, value) in dict.iter() {
+            path.push(key);
+            match value.as_dict() {
+                Some(inner) if !inner.is_empty() => walk(path, inner, out),
+                _ => out.push(Leaf { path: path.clone(), value }),
+            }
+            path.pop();
+        }
+    }
+    let mut out = Vec::new();
+    walk(&mut Vec::new(), config, &mut out);
+    out
 }
 
 /// By bits: a float that differs in its last place is another setting.
@@ -201,17 +236,6 @@ fn same(left: &Value, right: &Value) -> bool {
 pub(crate) fn same_dict(left: &Dict, right: &Dict) -> bool {
     left.len() == right.len()
         && left.iter().all(|(key, value)| right.get_key(key).is_some_and(|other| same(value, other)))
-}
-
-fn flatten(prefix: &str, dict: &Dict, out: &mut Vec<(String, Value)>) {
-    for (key, value) in dict.iter() {
-        let name = key.as_str().map_or_else(|| scalar(key), str::to_owned);
-        let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-        match value.as_dict() {
-            Some(inner) if !inner.is_empty() => flatten(&name, inner, out),
-            _ => out.push((name, value.clone())),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -241,6 +265,27 @@ mod tests {
             ]
         );
         assert!(differences(&saved, &saved).is_empty());
+    }
+
+    /// `{"a": {"b": 1}, "a.b": 2}`: both print as `a.b`, and neither hides the other.
+    #[test]
+    fn a_key_with_a_dot_is_no_nested_key() {
+        let config = |nested: i64, dotted: i64, reversed: bool| {
+            let mut inner = Dict::new();
+            inner.insert("b", nested);
+            let mut entries = vec![("a", Value::Dict(inner)), ("a.b", Value::Int(dotted))];
+            if reversed {
+                entries.reverse();
+            }
+            entries.into_iter().fold(Identity::new(1), |identity, (key, value)| identity.with(key, value))
+        };
+        let one = config(1, 2, false);
+        assert!(differences(&one.config, &one.config).is_empty());
+        assert_eq!(one.digest(), config(1, 2, true).digest());
+        let other = config(1, 3, false);
+        let text = |text: &str| Some(text.to_owned());
+        let expected = Difference { key: "a.b".into(), saved: text("2"), configured: text("3") };
+        assert_eq!(differences(&one.config, &other.config), [expected]);
     }
 
     #[test]

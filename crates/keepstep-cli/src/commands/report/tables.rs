@@ -4,8 +4,7 @@ use super::html::{escape, loss, thousands};
 use super::run_data::RunData;
 use crate::format::{clock, megabytes, scalar, utc};
 use keepstep::Checkpoint;
-use keepstep::identity::{TOKENIZER, differences};
-use keepstep_pt::{Dict, Value};
+use keepstep::identity::{TOKENIZER, differences, settings};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -119,29 +118,18 @@ pub(super) fn config(checkpoint: &Checkpoint) -> String {
     ];
     let inputs = checkpoint.identity.inputs().filter(|(name, _)| *name != TOKENIZER);
     rows.extend(inputs.map(|(name, value)| (name.replace('_', " "), value.to_owned())));
-    flatten("", &checkpoint.identity.config, &mut rows);
-    let mut out = "<dl class=\"config\">".to_owned();
-    let mut seen: Vec<&str> = Vec::new();
-    for (key, value) in &rows {
-        if seen.contains(&key.as_str()) {
-            continue;
+    let of_the_run = rows.len();
+    for (key, value) in settings(&checkpoint.identity.config) {
+        if !rows[..of_the_run].iter().any(|(name, _)| *name == key) {
+            rows.push((key, scalar(value)));
         }
-        seen.push(key);
+    }
+    let mut out = "<dl class=\"config\">".to_owned();
+    for (key, value) in &rows {
         let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(key), escape(value));
     }
     out.push_str("</dl>");
     out
-}
-
-fn flatten(prefix: &str, dict: &Dict, rows: &mut Vec<(String, String)>) {
-    for (key, value) in dict.iter() {
-        let name = key.as_str().map_or_else(|| scalar(key), str::to_owned);
-        let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-        match value {
-            Value::Dict(dict) | Value::OrderedDict(dict) => flatten(&name, dict, rows),
-            other => rows.push((name, scalar(other))),
-        }
-    }
 }
 
 /// The runs that this one was branched from, each with the keys that changed. Empty if there are none.
