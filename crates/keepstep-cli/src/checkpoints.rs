@@ -104,11 +104,24 @@ pub(crate) fn mark_best(entries: &mut [Entry]) {
     }
 }
 
-/// Loads the checkpoint that a path or a URL names: a file, or a run's best model or newest valid checkpoint.
+/// Calls `work` with the checkpoint that a path or a URL names, whose model it reads: see [`load_path`]. At a URL, a running
+/// session may remove the checkpoint meanwhile; `work` is then called again with a later one, and must not have written
+/// anything before the model has been read.
+pub(crate) fn with_model<T>(
+    path: &Path,
+    mut work: impl FnMut(&Checkpoint) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let Some(url) = url(path) else { return work(&load_path(path)?) };
+    crate::remote::with_file(url, |file| {
+        let checkpoint = Checkpoint::from_value(file.value());
+        let checkpoint = checkpoint.map_err(|error| Failure::about(1, url, &error))?;
+        file.will_read(checkpoint.state.part("model"));
+        work(&checkpoint)
+    })
+}
+
+/// Loads the checkpoint that a path names: a file, or a run's best model or newest valid checkpoint.
 pub(crate) fn load_path(path: &Path) -> Result<Checkpoint, Failure> {
-    if let Some(url) = url(path) {
-        return crate::remote::load(url);
-    }
     if !path.is_dir() {
         return load(path).map_err(|error| Failure::about(1, &path.display().to_string(), &error));
     }

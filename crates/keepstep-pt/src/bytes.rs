@@ -2,6 +2,7 @@
 
 use crate::ReadAt;
 use crate::error::{Flaw, corrupt};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,6 +37,11 @@ impl Bytes {
             return corrupt("something reaches beyond the end of the file");
         }
         Ok(self.source.file.read_exact_at(out, self.start + offset)?)
+    }
+
+    /// Tells the source of the file that a range will be read.
+    pub(crate) fn will_read(&self, range: Range<u64>) {
+        self.source.file.will_read(range);
     }
 
     /// A range within this one.

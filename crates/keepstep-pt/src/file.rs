@@ -2,13 +2,15 @@
 
 use crate::budget::Budget;
 use crate::bytes::Bytes;
-use crate::checksum::Checksum;
+use crate::entry_bytes::EntryBytes;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::legacy::begins_legacy;
 use crate::rebuild::Format;
+use crate::storage::Content;
 use crate::zip_reader::{Directory, Entry, Headers, read};
 use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild, share};
-use std::io;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,19 +52,48 @@ impl File {
         open(path, source, Headers::All).map_err(|flaw| flaw.at(path))
     }
 
-    /// Reads the values of a file and compares their checksums, without its tensors: of these there are types and shapes,
-    /// and an error in place of their elements. Nothing between the tensors is read, so a source whose every read is a
-    /// request to a server is read at its beginning and at its end.
+    /// Opens a file and compares the checksums of everything but its tensors. Nothing that lies between the tensors is read
+    /// before they are, so a source whose every read is a request to a server is read at its beginning and at its end.
     ///
     /// # Errors
-    /// The same errors as [`File::open`], and [`ReadError::Corrupt`] if a checksum does not match.
-    pub fn values_from_source(path: impl AsRef<Path>, source: Arc<dyn ReadAt>) -> Result<Value, ReadError> {
+    /// The same errors as [`File::open`], and [`ReadError::Corrupt`] if a checksum does not match. Reading a tensor reports
+    /// what is wrong with its entry.
+    pub fn values_from_source(path: impl AsRef<Path>, source: Arc<dyn ReadAt>) -> Result<File, ReadError> {
         let path = path.as_ref();
         let file = open(path, source, Headers::WithoutTensors).map_err(|flaw| flaw.at(path))?;
         let mut entries = file.directory.unmatched();
         entries.retain(|entry| !file.directory.is_tensor(entry));
         file.check_entries(&entries, 1)?;
-        Ok(file.value)
+        Ok(file)
+    }
+
+    /// Tells the source which ranges hold the tensors of a part of [`File::value`], all of which will be read soon:
+    /// [`ReadAt::will_read`]. Entries that follow each other are one range.
+    pub fn will_read(&self, part: &Value) {
+        let mut wanted = BTreeSet::new();
+        self.find_entries(part, &mut wanted);
+        let mut ranges: Vec<Range<u64>> =
+            wanted.into_iter().map(|at| self.directory.entries[at].range()).collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        for run in ranges.chunk_by(|one, next| one.end == next.start) {
+            self.bytes.will_read(run[0].start..run[run.len() - 1].end);
+        }
+    }
+
+    /// Finds the indices of the entries that hold the tensors of a value.
+    fn find_entries(&self, value: &Value, found: &mut BTreeSet<usize>) {
+        match value {
+            Value::Tensor(tensor) => {
+                found.extend(tensor.storage().entry().and_then(|entry| entry.index_in(&self.directory)));
+            }
+            Value::List(items) | Value::Tuple(items) | Value::Object { arguments: items, .. } => {
+                items.iter().for_each(|item| self.find_entries(item, found));
+            }
+            Value::Dict(dict) | Value::OrderedDict(dict) => {
+                dict.iter().for_each(|(_, value)| self.find_entries(value, found));
+            }
+            _ => {}
+        }
     }
 
     /// The value at the file's root, usually a dict.
@@ -128,21 +159,6 @@ impl File {
     }
 }
 
-/// The place of tensors that were not read.
-#[derive(Debug)]
-struct NotRead(u64);
-
-impl ReadAt for NotRead {
-    fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.0)
-    }
-
-    fn read_exact_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
-        let what = "only the values of this file were read, and none of its tensors";
-        Err(io::Error::new(io::ErrorKind::Unsupported, what))
-    }
-}
-
 fn open(path: &Path, file: Arc<dyn ReadAt>, headers: Headers) -> Result<File, Flaw> {
     let len = file.len_bytes()?;
     let bytes = Bytes::new(file, path, len);
@@ -158,8 +174,9 @@ fn open(path: &Path, file: Arc<dyn ReadAt>, headers: Headers) -> Result<File, Fl
     }
     if let Some(order) = directory.find("byteorder") {
         let mut text = [0; 6];
-        let known =
-            order.size == 6 && bytes.read_exact_at(&mut text, order.payload).is_ok() && text == *b"little";
+        let known = order.size == 6
+            && bytes.read_exact_at(&mut text, order.payload(&bytes)?).is_ok()
+            && text == *b"little";
         if !known {
             return unsupported(
                 "its byte order is not little-endian; save it again on a little-endian machine",
@@ -170,28 +187,21 @@ fn open(path: &Path, file: Arc<dyn ReadAt>, headers: Headers) -> Result<File, Fl
     let before = budget.left();
     budget.take(usize::try_from(entry.size).unwrap_or(usize::MAX))?;
     let mut pickle = vec![0; entry.size as usize];
-    bytes.read_exact_at(&mut pickle, entry.payload)?;
+    bytes.read_exact_at(&mut pickle, entry.payload(&bytes)?)?;
     if headers == Headers::WithoutTensors && directory.is_checksummed() {
         // It is not read a second time for this.
         entry.compare(crc32fast::hash(&pickle))?;
         directory.set_matched(at);
     }
-    let tensors = match headers {
-        Headers::All => bytes.clone(),
-        Headers::WithoutTensors => Bytes::new(Arc::new(NotRead(len)), path, len),
-    };
     let graph = pickle_reader::parse(&pickle, &mut budget)?;
     let for_parsing = before - budget.left();
     let find = |key: &str| {
         let at = directory.index_of(&format!("data/{key}"))?;
-        let entry = &directory.entries[at];
-        let checksum = directory.is_checksummed().then(|| Checksum::new(&directory, at));
-        Some((tensors.part(entry.payload, entry.size), checksum))
+        Some(Content::Entry(EntryBytes::new(&bytes, &directory, at)))
     };
     let value = rebuild::rebuild(&graph, Format::Zip, &find, &mut budget)?;
     budget.give_back(for_parsing as usize);
     bytes.set_spare_bytes(budget.left());
-    tensors.set_spare_bytes(budget.left());
     Ok(File { bytes, directory, value })
 }
 
@@ -202,7 +212,7 @@ fn check_version(bytes: &Bytes, directory: &Directory) -> Result<(), Flaw> {
     };
     let mut text = [0; 3];
     let len = entry.size.min(3) as usize;
-    bytes.read_exact_at(&mut text[..len], entry.payload)?;
+    bytes.read_exact_at(&mut text[..len], entry.payload(bytes)?)?;
     let version = std::str::from_utf8(&text[..len]).ok().and_then(|text| text.trim_end().parse::<u8>().ok());
     match version {
         Some(1..=10) => Ok(()),

@@ -18,6 +18,7 @@ use crate::error::{Flaw, corrupt, unsupported};
 use crate::opcode::end_of_pickle;
 use crate::pickle_reader::{Graph, Node};
 use crate::rebuild::{Format, StorageId};
+use crate::storage::Content;
 use crate::{ReadAt, ReadError, Value, open_regular, pickle_reader, rebuild};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -119,7 +120,7 @@ fn read(bytes: &Bytes) -> Result<Value, Flaw> {
     let keys = pickle_reader::parse(&keys, &mut budget)?;
     let storages = find_storages(bytes, at, &graph, &keys, &mut budget)?;
     let for_parsing = before - budget.left();
-    let find = |key: &str| storages.get(key).cloned().map(|bytes| (bytes, None));
+    let find = |key: &str| storages.get(key).cloned().map(Content::Range);
     let value = rebuild::rebuild(&graph, Format::Legacy, &find, &mut budget)?;
     budget.give_back(for_parsing as usize);
     bytes.set_spare_bytes(budget.left());

@@ -40,9 +40,9 @@ compile_error!("keepstep-pt reads and writes little-endian files on little-endia
 mod archive;
 mod budget;
 mod bytes;
-mod checksum;
 mod dict;
 mod dtype;
+mod entry_bytes;
 mod error;
 mod file;
 mod legacy;

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 /// Bytes that several threads can read at any offset: a file, memory, or a remote object.
@@ -18,6 +19,12 @@ pub trait ReadAt: Debug + Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] if the source has fewer bytes, or an error of the source.
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Learns that all of a range will be read soon, from its beginning to its end. A source whose every read is a request
+    /// to a server can then read much at a time. Does nothing by default.
+    fn will_read(&self, range: Range<u64>) {
+        let _ = range;
+    }
 }
 
 impl ReadAt for File {

@@ -1,10 +1,9 @@
 //! Turns the nodes of a pickle into values. It knows the few constructors that PyTorch's files use.
 
 use crate::budget::Budget;
-use crate::bytes::Bytes;
-use crate::checksum::Checksum;
 use crate::error::{Flaw, corrupt, unsupported};
 use crate::pickle_reader::{Graph, Id, Node, ORDERED_DICT, UNTYPED_STORAGE};
+use crate::storage::Content;
 use crate::{Dict, Dtype, Storage, Tensor, Value};
 use std::collections::BTreeMap;
 
@@ -20,8 +19,8 @@ const LARGE: f64 = 9_223_372_036_854_775_808.0;
 /// The subclasses of tensor that have the same values as the tensor.
 const TENSOR_TYPES: [&str; 2] = ["torch.Tensor", "torch.nn.parameter.Parameter"];
 
-/// Finds the bytes of a storage's entry, with its checksum if the file has them.
-pub(crate) type FindEntry<'a> = dyn Fn(&str) -> Option<(Bytes, Option<Checksum>)> + 'a;
+/// Finds the bytes of a storage.
+pub(crate) type FindEntry<'a> = dyn Fn(&str) -> Option<Content> + 'a;
 
 pub(crate) fn rebuild(
     graph: &Graph<'_>,
@@ -405,22 +404,22 @@ impl<'a> Builder<'a> {
             ));
         };
         let (key, len) = (stored.key, stored.len);
-        let Some((bytes, checksum)) = (self.find)(key) else {
+        let Some(content) = (self.find)(key) else {
             return corrupt(format!("the storage `{}` is missing", self.format.place(key)));
         };
         let stated = u64::try_from(len).ok().and_then(|len| len.checked_mul(unit));
-        if stated != Some(bytes.len) || bytes.len % dtype.size() as u64 != 0 {
+        if stated != Some(content.len()) || content.len() % dtype.size() as u64 != 0 {
             return corrupt(format!(
                 "the storage `{}` has {} bytes, but its tensors expect {len} elements",
                 self.format.place(key),
-                bytes.len
+                content.len()
             ));
         }
         if let Some(storage) = self.storages.get(&(key, dtype)) {
             return Ok(storage.clone());
         }
         self.budget.take(256)?;
-        let storage = Storage::in_file(bytes, checksum, dtype);
+        let storage = Storage::in_file(content, dtype);
         self.storages.insert((key, dtype), storage.clone());
         Ok(storage)
     }

@@ -110,11 +110,12 @@ pub(crate) fn check(file: &Bytes, entries: &[&Entry], threads: usize) -> Result<
 
 fn hash_part(file: &Bytes, entry: &Entry, part: u64, buffer: &mut [u8]) -> Result<crc32fast::Hasher, Flaw> {
     let mut hasher = crc32fast::Hasher::new();
+    let payload = entry.payload(file)?;
     let mut done = part * PART as u64;
     let end = entry.size.min(done + PART as u64);
     while done < end {
         let len = (end - done).min(buffer.len() as u64) as usize;
-        file.read_exact_at(&mut buffer[..len], entry.payload + done)?;
+        file.read_exact_at(&mut buffer[..len], payload + done)?;
         hasher.update(&buffer[..len]);
         done += len as u64;
     }

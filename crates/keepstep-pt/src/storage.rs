@@ -1,7 +1,7 @@
 //! The storage that tensors are views of, as `torch.UntypedStorage`.
 
 use crate::bytes::Bytes;
-use crate::checksum::Checksum;
+use crate::entry_bytes::EntryBytes;
 use crate::error::Flaw;
 use crate::share;
 use crate::{Dtype, Element};
@@ -21,7 +21,32 @@ struct Inner {
 
 enum Data {
     Memory { bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize> },
-    File { bytes: Bytes, checksum: Option<Checksum> },
+    File(Content),
+}
+
+/// The bytes of a storage in a file.
+#[derive(Clone)]
+pub(crate) enum Content {
+    /// An entry of an archive.
+    Entry(EntryBytes),
+    /// A range of a file without checksums.
+    Range(Bytes),
+}
+
+impl Content {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Content::Entry(entry) => entry.len(),
+            Content::Range(bytes) => bytes.len,
+        }
+    }
+
+    fn file(&self) -> &Bytes {
+        match self {
+            Content::Entry(entry) => entry.file(),
+            Content::Range(bytes) => bytes,
+        }
+    }
 }
 
 /// A vector whose bytes can be shared.
@@ -56,8 +81,13 @@ impl Storage {
         Storage(Arc::new(Inner { data: Data::Memory { bytes, range }, dtype }))
     }
 
-    pub(crate) fn in_file(bytes: Bytes, checksum: Option<Checksum>, dtype: Dtype) -> Storage {
-        Storage(Arc::new(Inner { data: Data::File { bytes, checksum }, dtype }))
+    pub(crate) fn in_file(content: Content, dtype: Dtype) -> Storage {
+        Storage(Arc::new(Inner { data: Data::File(content), dtype }))
+    }
+
+    /// The entry of an archive that holds it, if it is in one.
+    pub(crate) fn entry(&self) -> Option<&EntryBytes> {
+        if let Data::File(Content::Entry(entry)) = &self.0.data { Some(entry) } else { None }
     }
 
     /// The type of its elements.
@@ -69,7 +99,7 @@ impl Storage {
     pub fn byte_len(&self) -> u64 {
         match &self.0.data {
             Data::Memory { range, .. } => range.len() as u64,
-            Data::File { bytes, .. } => bytes.len,
+            Data::File(content) => content.len(),
         }
     }
 
@@ -92,7 +122,7 @@ impl Storage {
     pub(crate) fn memory(&self) -> Option<&[u8]> {
         match &self.0.data {
             Data::Memory { bytes, range } => Some(&(**bytes).as_ref()[range.clone()]),
-            Data::File { .. } => None,
+            Data::File(_) => None,
         }
     }
 
@@ -111,14 +141,12 @@ impl Storage {
                 out.copy_from_slice(part);
                 Ok(())
             }
-            Data::File { bytes, checksum } => {
-                let read = match checksum {
-                    Some(checksum) if offset == 0 && out.len() as u64 == bytes.len => {
-                        share::read_and_hash(bytes, out).and_then(|crc| checksum.compare(crc))
-                    }
-                    _ => share::read(bytes, out, offset),
+            Data::File(content) => {
+                let read = match content {
+                    Content::Entry(entry) => entry.read_exact_at(out, offset),
+                    Content::Range(bytes) => share::read(bytes, out, offset),
                 };
-                read.map_err(|flaw| (flaw, Some(bytes.path())))
+                read.map_err(|flaw| (flaw, Some(content.file().path())))
             }
         }
     }
@@ -127,7 +155,7 @@ impl Storage {
     pub(crate) fn spare_bytes(&self) -> u64 {
         match &self.0.data {
             Data::Memory { .. } => u64::MAX,
-            Data::File { bytes, .. } => bytes.spare_bytes(),
+            Data::File(content) => content.file().spare_bytes(),
         }
     }
 }

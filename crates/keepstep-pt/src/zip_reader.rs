@@ -3,6 +3,8 @@
 use crate::budget::Budget;
 use crate::bytes::Bytes;
 use crate::error::{Flaw, corrupt, unsupported};
+use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub(crate) const LOCAL: u32 = 0x0403_4b50;
@@ -29,11 +31,26 @@ pub(crate) struct Entry {
     pub(crate) size: u64,
     flags: u16,
     header: u64,
-    /// The payload's offset in the file.
-    pub(crate) payload: u64,
+    /// Where the next entry or the directory begins.
+    limit: u64,
+    /// The payload's offset in the file, once the local header has been read.
+    payload: OnceLock<u64>,
 }
 
 impl Entry {
+    /// The payload's offset in the file. The first call compares the local header with the directory.
+    pub(crate) fn payload(&self, file: &Bytes) -> Result<u64, Flaw> {
+        match self.payload.get() {
+            Some(payload) => Ok(*payload),
+            None => local(file, self).map(|payload| *self.payload.get_or_init(|| payload)),
+        }
+    }
+
+    /// The entry with its header, and with what follows it before the next one.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.header..self.limit
+    }
+
     /// Compares the CRC-32 of the payload with the one in the directory.
     pub(crate) fn compare(&self, crc: u32) -> Result<(), Flaw> {
         if crc == self.crc {
@@ -100,9 +117,9 @@ impl Directory {
 /// Which entries are compared with their local headers, which lie between the payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Headers {
-    /// All of them. Every payload can be read.
+    /// All of them.
     All,
-    /// Those that hold no tensor. The payloads of the others must not be read.
+    /// Those that hold no tensor. Each of the others is compared before its payload is first read.
     WithoutTensors,
 }
 
@@ -145,10 +162,11 @@ pub(crate) fn read(file: &Bytes, budget: &mut Budget, headers: Headers) -> Resul
     for (nth, &at) in by_place.iter().enumerate() {
         let next = by_place.get(nth + 1).map_or(start, |&next| entries[next as usize].header);
         let entry = &mut entries[at as usize];
+        entry.limit = next;
         if headers == Headers::WithoutTensors && is_tensor(&root, &entry.name) {
-            fits(entry, next)?;
+            fits(entry)?;
         } else {
-            local(file, entry, next)?;
+            entry.payload(file)?;
         }
     }
     budget.give_back(bytes.len());
@@ -161,12 +179,12 @@ fn is_tensor(root: &str, name: &str) -> bool {
     name.strip_prefix(root).is_some_and(|name| name.starts_with("data/"))
 }
 
-/// Checks that an entry and its header lie before `limit`, according to the directory alone.
-fn fits(entry: &Entry, limit: u64) -> Result<(), Flaw> {
+/// Checks that an entry and its header lie before its limit, according to the directory alone.
+fn fits(entry: &Entry) -> Result<(), Flaw> {
     let least = 30 + entry.name.len() as u64;
     let end = entry.header.checked_add(least).and_then(|payload| payload.checked_add(entry.size));
     match end {
-        Some(end) if end <= limit => Ok(()),
+        Some(end) if end <= entry.limit => Ok(()),
         _ => corrupt(format!("the entry `{}` reaches beyond where the next one begins", entry.name)),
     }
 }
@@ -253,7 +271,7 @@ fn central(fields: &mut Fields<'_>) -> Result<Entry, Flaw> {
         Ok(name) => name.to_owned(),
         Err(_) => return corrupt("an entry's name is not UTF-8"),
     };
-    let mut entry = Entry { name, crc, size, flags, header, payload: 0 };
+    let mut entry = Entry { name, crc, size, flags, header, limit: 0, payload: OnceLock::new() };
     let compressed = zip64(&mut entry, compressed, fields.take(extra.into())?)?;
     fields.take(comment.into())?;
     let name = &entry.name;
@@ -296,9 +314,9 @@ fn zip64(entry: &mut Entry, compressed: u64, extra: &[u8]) -> Result<u64, Flaw> 
     Ok(compressed)
 }
 
-/// Checks the local header and the descriptor against the directory, and finds the payload. All of it lies before
-/// `limit`, where the next entry or the directory begins.
-fn local(file: &Bytes, entry: &mut Entry, limit: u64) -> Result<(), Flaw> {
+/// Checks the local header and the descriptor against the directory, and finds the payload. All of it lies before the
+/// entry's limit.
+fn local(file: &Bytes, entry: &Entry) -> Result<u64, Flaw> {
     let disagree =
         |what: &str| corrupt(format!("the entry `{}` disagrees with the directory: {what}", entry.name));
     let mut bytes = [0; 30];
@@ -329,9 +347,9 @@ fn local(file: &Bytes, entry: &mut Entry, limit: u64) -> Result<(), Flaw> {
         (true, false) => 16,
         (true, true) => 24,
     };
-    entry.payload = entry.header + 30 + name + extra;
-    let end = entry.payload.checked_add(entry.size).filter(|end| {
-        end.checked_add(descriptor_len as u64).is_some_and(|descriptor_end| descriptor_end <= limit)
+    let payload = entry.header + 30 + name + extra;
+    let end = payload.checked_add(entry.size).filter(|end| {
+        end.checked_add(descriptor_len as u64).is_some_and(|descriptor_end| descriptor_end <= entry.limit)
     });
     let Some(end) = end else {
         return corrupt(format!("the entry `{}` reaches beyond where the next one begins", entry.name));
@@ -357,7 +375,7 @@ fn local(file: &Bytes, entry: &mut Entry, limit: u64) -> Result<(), Flaw> {
             ));
         }
     }
-    Ok(())
+    Ok(payload)
 }
 
 struct Fields<'a> {

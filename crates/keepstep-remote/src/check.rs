@@ -1,18 +1,19 @@
 //! Reading a run whole where it is, to compare its hashes.
 
 use crate::bucket::Bucket;
-use crate::discover::{discover, with_manifest};
+use crate::discover::with_manifest;
 use crate::download;
 use crate::explain::{Failed, Reason};
 use crate::journal;
 use crate::manifest::{Manifest, Object};
+use crate::reading::named;
 use crate::transfer::{Meter, Progress};
 use keepstep::journal::JOURNAL;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Reads one object and compares its hash with the one in `run.json`.
-pub(crate) async fn object(
+/// Reads an object and compares its hash with the one in `run.json`.
+async fn object(
     bucket: &Bucket,
     name: &str,
     object: &Object,
@@ -27,22 +28,24 @@ pub(crate) async fn object(
     Err(Failed::new(Reason::Unknown, what))
 }
 
-/// Reads every file of the run, and the journal, and reports each. A running session may let a file go meanwhile: that is
-/// no damage, and what took its place is read.
+/// Reads every file of the run, and the journal, and reports each; or only one checkpoint. A running session may let a file
+/// go meanwhile: that is no damage, and what took its place is read.
 ///
 /// # Errors
 /// The manifest cannot be read.
 pub(crate) async fn run(
     bucket: &Bucket,
     mut manifest: Manifest,
+    only: Option<&str>,
     progress: Option<&Arc<dyn Progress>>,
     mut report: impl FnMut(&str, Result<(), Failed>),
 ) -> Result<(), Failed> {
     let (mut done, mut lost) = (BTreeSet::new(), None);
     loop {
         let (result, last) = with_manifest(bucket, manifest, async |manifest| {
+            let only = only.map(|only| named(manifest, Some(only))).transpose()?;
             for (name, file) in &manifest.files {
-                if done.contains(&file.key) {
+                if done.contains(&file.key) || only.is_some_and(|(only, _)| only != name) {
                     continue;
                 }
                 match object(bucket, name, file, progress).await {
@@ -54,7 +57,7 @@ pub(crate) async fn run(
                 }
                 done.insert(file.key.clone());
             }
-            if manifest.journal.is_empty() || done.contains(JOURNAL) {
+            if manifest.journal.is_empty() || only.is_some() || done.contains(JOURNAL) {
                 return Ok(());
             }
             match journal::read(bucket, &manifest.journal).await.map(drop) {
@@ -79,9 +82,4 @@ pub(crate) async fn run(
             (result, _) => return result,
         }
     }
-}
-
-/// The manifest that a session has written since this one, if it has.
-pub(crate) async fn later(bucket: &Bucket, manifest: &Manifest) -> Result<Option<Manifest>, Failed> {
-    Ok(discover(bucket).await?.manifest.filter(|later| later.swap != manifest.swap))
 }

@@ -26,7 +26,8 @@ fn ranges<'a>(bucket: &'a Bucket, key: &'a str, len: u64) -> impl Stream<Item = 
         .buffered(AT_ONCE)
 }
 
-async fn range(bucket: &Bucket, key: &str, range: std::ops::Range<u64>) -> Result<Bytes, Failed> {
+/// One range, with a few attempts.
+pub(crate) async fn range(bucket: &Bucket, key: &str, range: std::ops::Range<u64>) -> Result<Bytes, Failed> {
     let mut pause = Duration::from_millis(100);
     for _ in 1..ATTEMPTS {
         match bucket.get_range(key, range.clone()).await {

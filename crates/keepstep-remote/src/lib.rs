@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod ahead;
 mod bucket;
 mod check;
 mod connect;
@@ -39,6 +40,7 @@ mod probe;
 #[cfg(test)]
 mod protocol;
 mod reader;
+mod reading;
 mod remote;
 mod settings;
 mod swap;
@@ -48,7 +50,7 @@ mod writer;
 
 pub use location::Location;
 pub use manifest::{FORMAT, Manifest, ManifestError, Object, RUN_JSON, Segment, WriterInfo};
-pub use reader::RemoteFile;
+pub use reading::Listed;
 pub use remote::{ObjectRemote, Pulled, Pushed};
 pub use settings::Settings;
 pub use transfer::{Progress, Transfer};

@@ -1,15 +1,20 @@
 //! A checkpoint that is read from the store by ranges, without a whole download.
 
+use crate::ahead::Ahead;
 use crate::bucket::Bucket;
+use crate::download;
 use crate::explain::{Failed, Reason};
+use crate::upload::AT_ONCE;
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use keepstep_pt::{ReadAt, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::runtime::Handle;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Runtime;
 
 /// The size of a block. Reading an archive's directory touches many small places.
 const BLOCK: u64 = 64 << 10;
@@ -18,12 +23,15 @@ const BLOCK: u64 = 64 << 10;
 const BLOCKS: usize = 256;
 
 /// An object as a source of bytes.
-pub struct RemoteFile {
-    runtime: Handle,
+pub(crate) struct RemoteFile {
+    runtime: Arc<Runtime>,
     bucket: Bucket,
     key: String,
     len: u64,
     blocks: Mutex<BTreeMap<u64, Bytes>>,
+    ahead: Mutex<Ahead>,
+    /// Set when the object is no longer there.
+    is_gone: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for RemoteFile {
@@ -33,21 +41,37 @@ impl fmt::Debug for RemoteFile {
 }
 
 impl RemoteFile {
-    pub(crate) fn new(runtime: Handle, bucket: Bucket, key: &str, len: u64) -> RemoteFile {
-        RemoteFile { runtime, bucket, key: key.to_owned(), len, blocks: Mutex::default() }
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        bucket: Bucket,
+        (key, len): (&str, u64),
+        is_gone: Arc<AtomicBool>,
+    ) -> RemoteFile {
+        let ahead = Mutex::new(Ahead::new(bucket.part_bytes));
+        RemoteFile { runtime, bucket, key: key.to_owned(), len, blocks: Mutex::default(), ahead, is_gone }
     }
 
-    fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let kind = |failed: Failed| {
-            let kind =
-                if failed.reason == Reason::Missing { io::ErrorKind::NotFound } else { io::ErrorKind::Other };
-            io::Error::new(kind, failed.what)
-        };
-        self.runtime.block_on(self.bucket.get_range(&self.key, range)).map_err(kind)
+    /// Fetches ranges, several at once.
+    fn fetch(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Bytes>> {
+        let fetch = |range| download::range(&self.bucket, &self.key, range);
+        let fetched = stream::iter(ranges).map(fetch).buffered(AT_ONCE).try_collect();
+        self.runtime.block_on(fetched).map_err(|failed: Failed| {
+            let is_gone = failed.reason == Reason::Missing;
+            self.is_gone.fetch_or(is_gone, Relaxed);
+            io::Error::new(if is_gone { io::ErrorKind::NotFound } else { io::ErrorKind::Other }, failed.what)
+        })
+    }
+
+    fn fetch_one(&self, range: Range<u64>) -> io::Result<Bytes> {
+        Ok(self.fetch(vec![range])?.swap_remove(0))
+    }
+
+    fn blocks(&self) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cached(&self, nth: u64) -> Option<Bytes> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner).get(&nth).cloned()
+        self.blocks().get(&nth).cloned()
     }
 
     /// A block. If it is not here, it is fetched with all others up to the block `last` that are not here either.
@@ -61,8 +85,8 @@ impl RemoteFile {
         let is_end = nth > 0 && nth + count == self.len.div_ceil(BLOCK) && is_missing(&(nth - 1));
         let first = if is_end { nth - 1 } else { nth };
         let start = first * BLOCK;
-        let whole = self.fetch(start..((nth + count) * BLOCK).min(self.len))?;
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = self.fetch_one(start..((nth + count) * BLOCK).min(self.len))?;
+        let mut blocks = self.blocks();
         if blocks.len() >= BLOCKS {
             blocks.clear();
         }
@@ -73,21 +97,26 @@ impl RemoteFile {
         Ok(whole
             .slice(((nth - first) * BLOCK) as usize..whole.len().min(((nth - first + 1) * BLOCK) as usize)))
     }
-}
 
-impl ReadAt for RemoteFile {
-    fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.len)
+    /// Fills the beginning of `out` from a range that was announced. Gives the number of bytes.
+    fn read_announced(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        // Other threads wait here for the same parts.
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let copied = ahead.copy(out, offset);
+        if copied > 0 {
+            return Ok(copied);
+        }
+        let Some(wanted) = ahead.wanted(offset, out.len() as u64, BLOCK) else { return Ok(0) };
+        let starts: Vec<u64> = wanted.iter().map(|range| range.start).collect();
+        ahead.insert(starts.into_iter().zip(self.fetch(wanted)?));
+        Ok(ahead.copy(out, offset))
     }
 
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        let end = offset.checked_add(out.len() as u64).filter(|end| *end <= self.len);
-        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if out.is_empty() {
-            return Ok(());
-        }
+    /// Fills `out`, whose place was not announced.
+    fn read_unannounced(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset + out.len() as u64;
         if out.len() as u64 >= BLOCK {
-            out.copy_from_slice(&self.fetch(offset..end)?);
+            out.copy_from_slice(&self.fetch_one(offset..end)?);
             return Ok(());
         }
         let last = (end - 1) / BLOCK;
@@ -99,6 +128,31 @@ impl ReadAt for RemoteFile {
             out[(from - offset) as usize..(to - offset) as usize].copy_from_slice(part);
         }
         Ok(())
+    }
+}
+
+impl ReadAt for RemoteFile {
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut done = 0;
+        while done < out.len() {
+            let (rest, at) = (&mut out[done..], offset + done as u64);
+            match self.read_announced(rest, at)? {
+                0 => return self.read_unannounced(rest, at),
+                copied => done += copied,
+            }
+        }
+        Ok(())
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).announce(range);
     }
 }
 
@@ -145,72 +199,157 @@ mod tests {
     use crate::protocol::{Plan, Wire, World, bucket};
     use keepstep_pt::{Archive, Dict, File, Tensor};
 
-    /// Runs `work` with a source for a checkpoint of 150 tensors. Gives the requests that it made.
-    fn requests(num_elements: usize, work: impl FnOnce(Arc<dyn ReadAt>)) -> u64 {
-        let mut model = Dict::new();
-        for at in 0..150 {
-            let values = vec![at as f32; num_elements];
-            model.insert(
-                format!("transformer.h.{at}.mlp.c_fc.weight"),
-                Tensor::from_slice(&values, vec![num_elements]),
-            );
-        }
+    /// The sizes of the parts of a transfer in these tests.
+    const PART: u64 = 1 << 20;
+
+    /// Runs `work` with a source for a checkpoint of 150 tensors and as many moments. Gives the requests that it made and
+    /// the bytes that it read.
+    fn requests(num_elements: usize, work: impl FnOnce(Arc<dyn ReadAt>)) -> (u64, u64) {
+        let tensors = |kind: &str| {
+            let mut dict = Dict::new();
+            for at in 0..150 {
+                let values = vec![at as f32; num_elements];
+                let tensor = Tensor::from_slice(&values, vec![num_elements]);
+                dict.insert(format!("transformer.h.{at}.mlp.c_fc.{kind}"), tensor);
+            }
+            dict
+        };
+        let mut root = Dict::new();
+        root.insert("model_state_dict", tensors("weight"));
+        root.insert("optimizer_state_dict", tensors("exp_avg"));
         let mut bytes = Vec::new();
-        Archive::new(&model.into()).write_to(&mut bytes).expect("memory takes everything");
+        Archive::new(&root.into()).write_to(&mut bytes).expect("memory takes everything");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime");
+        let runtime = Arc::new(runtime.expect("a runtime"));
         let world = World::new(Plan::At(Vec::new()));
-        let bucket = bucket(Arc::new(Wire::new(&world, 1)));
-        let len = bytes.len() as u64;
+        let mut bucket = bucket(Arc::new(Wire::new(&world, 1)));
+        bucket.part_bytes = PART;
+        let of = ("x.pt", bytes.len() as u64);
         runtime.block_on(bucket.put("x.pt", bytes.into())).expect("it is there");
-        let before = world.requests();
-        work(Arc::new(RemoteFile::new(runtime.handle().clone(), bucket, "x.pt", len)));
-        world.requests() - before
+        let before = (world.requests(), world.bytes_read());
+        work(Arc::new(RemoteFile::new(runtime, bucket, of, Arc::default())));
+        (world.requests() - before.0, world.bytes_read() - before.1)
+    }
+
+    fn part<'a>(file: &'a File, key: &str) -> &'a Value {
+        file.value().as_dict().and_then(|dict| dict.get(key)).expect("a part of the checkpoint")
+    }
+
+    /// Reads every tensor of the model, in another order than the file has them in.
+    fn read_model(file: &File, num_elements: usize) {
+        let model = part(file, "model_state_dict").as_dict().expect("a dict");
+        for (nth, (_, value)) in model.iter().enumerate().skip(1).chain(model.iter().enumerate().take(1)) {
+            let values = value.as_tensor().expect("a tensor").to_vec::<f32>().expect("its elements");
+            assert_eq!(values, vec![nth as f32; num_elements]);
+        }
     }
 
     #[test]
     fn the_values_of_a_checkpoint_take_three_requests() {
         // Tensors of any size: the directory lies in the last block, or crosses blocks.
         for num_elements in [1, 100, 17_000, 20_000, 20_011] {
-            let made = requests(num_elements, |source| {
-                let root = File::values_from_source("x.pt", source).expect("its values");
-                assert_eq!(root.as_dict().map(Dict::len), Some(150));
+            let (made, _) = requests(num_elements, |source| {
+                let file = File::values_from_source("x.pt", source).expect("its values");
+                assert_eq!(part(&file, "model_state_dict").as_dict().map(Dict::len), Some(150));
             });
             assert!(made <= 3, "{made} requests with {num_elements} elements");
         }
-        let made = requests(20_000, |source| {
-            let file = File::from_source("x.pt", source).expect("a file");
-            let last =
-                file.value().as_dict().and_then(|dict| dict.iter().last()?.1.as_tensor()).expect("a tensor");
-            assert_eq!(last.to_vec::<f32>().expect("its values"), vec![149.0; 20_000]);
-        });
-        println!("all headers and one tensor: {made} requests");
+    }
+
+    #[test]
+    fn a_model_is_read_in_large_parts_and_without_the_moments() {
+        for num_elements in [1, 100, 17_000, 20_011] {
+            let model_bytes = 150 * (num_elements as u64 * 4 + 200);
+            let (made, read) = requests(num_elements, |source| {
+                let file = File::values_from_source("x.pt", source).expect("its values");
+                file.will_read(part(&file, "model_state_dict"));
+                read_model(&file, num_elements);
+            });
+            // The first tensor, which is read last, is no longer there and takes some parts again.
+            let most = 3 + model_bytes.div_ceil(PART) + AT_ONCE as u64 + 1;
+            assert!(made <= most, "{made} requests with {num_elements} elements, and not {most}");
+            let most = model_bytes + 5 * BLOCK + (AT_ONCE as u64 + 1) * PART;
+            assert!(read <= most, "{read} bytes with {num_elements} elements, and not {most}");
+            println!("a model of {model_bytes} bytes: {made} requests for {read} bytes");
+        }
+    }
+
+    /// A tensor that is larger than all parts that are here at a time, which several threads read.
+    #[test]
+    fn a_large_tensor_is_read_once() {
+        const LEN: usize = 1 << 22;
+        let mut model = Dict::new();
+        for (name, len) in [("first", 10), ("large", LEN), ("last", 10)] {
+            let values: Vec<f32> = (0..len).map(|at| at as f32).collect();
+            model.insert(name, Tensor::from_slice(&values, vec![len]));
+        }
+        let mut bytes = Vec::new();
+        Archive::new(&model.into()).write_to(&mut bytes).expect("memory takes everything");
+        let runtime =
+            Arc::new(tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("one"));
+        let world = World::new(Plan::At(Vec::new()));
+        let mut bucket = bucket(Arc::new(Wire::new(&world, 1)));
+        bucket.part_bytes = PART;
+        let of = ("x.pt", bytes.len() as u64);
+        runtime.block_on(bucket.put("x.pt", bytes.into())).expect("it is there");
+        let before = (world.requests(), world.bytes_read());
+        let source = Arc::new(RemoteFile::new(runtime, bucket, of, Arc::default()));
+        let file =
+            File::values_from_source("x.pt", Arc::<RemoteFile>::clone(&source) as _).expect("its values");
+        file.will_read(file.value());
+        for (name, len) in [("first", 10), ("large", LEN), ("last", 10)] {
+            let tensor = part(&file, name).as_tensor().expect("a tensor");
+            let values = tensor.to_vec::<f32>().expect("its elements");
+            assert!(values.len() == len && values.iter().enumerate().all(|(at, value)| *value == at as f32));
+        }
+        let (made, read) = (world.requests() - before.0, world.bytes_read() - before.1);
+        println!("a tensor of {} bytes: {made} requests for {read} bytes", LEN * 4);
+        assert!(made <= 3 + 1 + 17 && read <= 17 * PART + 5 * BLOCK, "{made} requests, {read} bytes");
+        let held = source.ahead.lock().expect("no thread has panicked").len_bytes();
+        assert!(held <= (AT_ONCE as u64 + 1) * PART, "{held} bytes are held");
+    }
+
+    #[test]
+    fn what_was_not_announced_is_read_all_the_same() {
+        for num_elements in [100, 20_011] {
+            requests(num_elements, |source| {
+                let file = File::values_from_source("x.pt", source).expect("its values");
+                read_model(&file, num_elements);
+            });
+        }
     }
 
     #[test]
     fn blocks_that_are_read_together_are_those_of_the_object() {
         let mut whole = Vec::new();
-        let made = requests(5_000, |source| {
-            let len = source.len_bytes().expect("its size");
-            whole = vec![0; len as usize];
-            for (at, part) in whole.chunks_mut(BLOCK as usize).enumerate() {
-                source.read_exact_at(part, at as u64 * BLOCK).expect("a block");
-            }
-            // Any ranges, in an order that is no order.
-            let mut place = 1_u64;
-            for _ in 0..500 {
-                place = place.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let from = (place >> 20) % len;
-                let mut part = vec![0; ((place >> 10) % (BLOCK - 1)).min(len - from) as usize];
-                source.read_exact_at(&mut part, from).expect("a range");
-                assert!(
-                    part == whole[from as usize..from as usize + part.len()],
-                    "{} bytes at {from}",
-                    part.len()
-                );
-            }
-        });
-        assert!(made < 300, "{made}");
+        let mut read = |announced: &[Range<u64>]| {
+            requests(2_500, |source| {
+                let len = source.len_bytes().expect("its size");
+                whole = vec![0; len as usize];
+                for (at, part) in whole.chunks_mut(BLOCK as usize).enumerate() {
+                    source.read_exact_at(part, at as u64 * BLOCK).expect("a block");
+                }
+                announced.iter().for_each(|range| source.will_read(range.clone()));
+                // Any ranges, in an order that is no order.
+                let mut place = 1_u64;
+                for nth in 0..500 {
+                    place =
+                        place.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let from = (place >> 20) % len;
+                    let most = if nth % 10 == 0 { 3 * PART } else { BLOCK - 1 };
+                    let mut part = vec![0; ((place >> 10) % most).min(len - from) as usize];
+                    source.read_exact_at(&mut part, from).expect("a range");
+                    assert!(
+                        part == whole[from as usize..from as usize + part.len()],
+                        "{} bytes at {from}",
+                        part.len()
+                    );
+                }
+            })
+        };
+        let (made, _) = read(&[]);
+        assert!(made < 350, "{made}");
+        read(&[1000..1_000_000, 1_000_000..1_000_001, 1_700_000..3_000_000]);
         assert!(File::from_source("x.pt", Arc::new(whole)).and_then(|file| file.verify()).is_ok());
     }
 }

@@ -5,9 +5,8 @@ use crate::connect::connect;
 use crate::discover::discover;
 use crate::explain::{Failed, Reason};
 use crate::location::Location;
-use crate::manifest::{Manifest, Object};
+use crate::manifest::Manifest;
 use crate::mirror::{ObjectMirror, item, small_items};
-use crate::reader::RemoteFile;
 use crate::settings::Settings;
 use crate::transfer::{Meter, Progress};
 use crate::writer::{Opening, PushError, Work, Writer};
@@ -25,8 +24,8 @@ use tokio::runtime::{Builder, Runtime};
 /// A run in an object store. Cloning it shares the connection.
 #[derive(Clone)]
 pub struct ObjectRemote {
-    runtime: Arc<Runtime>,
-    bucket: Bucket,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) bucket: Bucket,
     /// The one checkpoint that the URL names.
     only: Option<String>,
     progress: Option<Arc<dyn Progress>>,
@@ -120,45 +119,22 @@ impl ObjectRemote {
         }
     }
 
-    /// Opens an object for reading by ranges.
-    pub fn read(&self, object: &Object) -> Arc<dyn ReadAt> {
-        let handle = self.runtime.handle().clone();
-        Arc::new(RemoteFile::new(handle, self.bucket.clone(), &object.key, object.size))
-    }
-
-    /// Reads an object whole and compares its hash.
+    /// Reads every file of the run, and the journal, and calls `report` with the name of each and what is wrong with it; or
+    /// only the checkpoint that the URL names. A running session may let files of this manifest go meanwhile; what took
+    /// their place is read.
     ///
     /// # Errors
-    /// The object is damaged or missing, or a request has failed.
-    pub fn verify(&self, name: &str, object: &Object) -> Result<(), RemoteError> {
-        let checking = check::object(&self.bucket, name, object, self.progress.as_ref());
-        self.runtime.block_on(checking).map_err(|failed| failed.at(&self.bucket.url))
-    }
-
-    /// Reads every file of the run, and the journal, and calls `report` with the name of each and what is wrong with it. A
-    /// running session may let files of this manifest go meanwhile; what took their place is read.
-    ///
-    /// # Errors
-    /// The manifest cannot be read again.
-    pub fn verify_run(
+    /// There is no such checkpoint, or the manifest cannot be read again.
+    pub fn verify(
         &self,
         manifest: Manifest,
         mut report: impl FnMut(&str, Result<(), RemoteError>),
     ) -> Result<(), RemoteError> {
         let failed = |failed: Failed| failed.at(&self.bucket.url);
         let report = |name: &str, result: Result<(), Failed>| report(name, result.map_err(failed));
-        let checking = check::run(&self.bucket, manifest, self.progress.as_ref(), report);
+        let only = self.only.as_deref();
+        let checking = check::run(&self.bucket, manifest, only, self.progress.as_ref(), report);
         self.runtime.block_on(checking).map_err(failed)
-    }
-
-    /// The manifest that a running session has written since this one. None if there is none.
-    ///
-    /// # Errors
-    /// A request has failed.
-    pub fn later(&self, manifest: &Manifest) -> Result<Option<Manifest>, RemoteError> {
-        self.runtime
-            .block_on(check::later(&self.bucket, manifest))
-            .map_err(|failed| failed.at(&self.bucket.url))
     }
 
     /// Reads the journal.

@@ -12,9 +12,9 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<(), Failure> {
         ExportFormat::Safetensors => Format::Safetensors,
     };
     let place = arguments.checkpoint.display().to_string();
-    let checkpoint = checkpoints::load_path(&arguments.checkpoint)?;
-    let written = export(&checkpoint, &place, format, &arguments.out)
-        .map_err(|error| Failure::about(1, &place, &error))?;
+    let written = checkpoints::with_model(&arguments.checkpoint, |checkpoint| {
+        export(checkpoint, &place, format, &arguments.out).map_err(|error| Failure::about(1, &place, &error))
+    })?;
     let list: String = written.iter().map(|path| format!("{}\n", path.display())).collect();
     output::print(&list)
 }

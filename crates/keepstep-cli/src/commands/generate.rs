@@ -21,11 +21,10 @@ pub(crate) fn run(arguments: &GenerateArguments) -> Result<(), Failure> {
         ));
     }
     let signals = Signals::install(|_| {})?;
-    let checkpoint = checkpoints::load_path(&arguments.path)?;
     let place = arguments.path.display().to_string();
-    let unusable = |error| Failure::about(1, &place, &error);
-    let generator = Generator::from_checkpoint(&checkpoint, &place).map_err(unusable)?;
-    drop(checkpoint);
+    let generator = checkpoints::with_model(&arguments.path, |checkpoint| {
+        Generator::from_checkpoint(checkpoint, &place).map_err(|error| Failure::about(1, &place, &error))
+    })?;
     let options = GenerateOptions {
         max_new_tokens: arguments.max_new_tokens,
         temperature: arguments.temperature,

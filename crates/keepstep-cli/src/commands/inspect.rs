@@ -11,7 +11,7 @@ use std::path::Path;
 pub(crate) fn run(path: &Path, json: bool) -> Result<(), Failure> {
     let (root, checksums) = match crate::checkpoints::url(path) {
         // Of a remote file everything is read but the tensors.
-        Some(url) => (crate::remote::values(url)?, Ok(None)),
+        Some(url) => (crate::remote::with_file(url, |file| Ok(file.value().clone()))?, Ok(None)),
         None => {
             let file = File::open(path)?;
             // Comparing them reads the whole file.

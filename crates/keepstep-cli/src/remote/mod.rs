@@ -9,7 +9,7 @@ mod reading;
 #[cfg(feature = "remote")]
 pub(crate) use bar::TransferBar;
 #[cfg(feature = "remote")]
-pub(crate) use reading::{entries, load, pull, values, verify};
+pub(crate) use reading::{entries, pull, verify, with_file};
 
 use crate::failure::Failure;
 use keepstep::remote::{Remote, RemotePolicy};
@@ -88,17 +88,13 @@ fn connect(url: &str, _: &Config) -> Result<Arc<dyn Remote>, Failure> {
 mod without {
     use super::*;
     use crate::checkpoints::Entry;
-    use keepstep::Checkpoint;
+    use keepstep_pt::File;
 
     pub(crate) fn entries(url: &str) -> Result<Vec<Entry>, Failure> {
         Err(not_built(url))
     }
 
-    pub(crate) fn load(url: &str) -> Result<Checkpoint, Failure> {
-        Err(not_built(url))
-    }
-
-    pub(crate) fn values(url: &str) -> Result<keepstep_pt::Value, Failure> {
+    pub(crate) fn with_file<T>(url: &str, _: impl FnMut(&File) -> Result<T, Failure>) -> Result<T, Failure> {
         Err(not_built(url))
     }
 
@@ -112,4 +108,4 @@ mod without {
 }
 
 #[cfg(not(feature = "remote"))]
-pub(crate) use without::{entries, load, pull, values, verify};
+pub(crate) use without::{entries, pull, verify, with_file};

@@ -416,15 +416,38 @@ fn the_values_alone_are_read_from_the_two_ends() {
     Archive::new(&dict.into()).write_to(&mut bytes).expect("written");
     let source = std::sync::Arc::new(Flipped { bytes, ..Flipped::default() });
     let values = || File::values_from_source("file.pt", std::sync::Arc::clone(&source) as _);
-    let root = values().expect("a whole file");
+    let file = values().expect("a whole file");
     assert!(source.num_bytes_read() < 10_000, "{} bytes were read", source.num_bytes_read());
-    let dict = root.as_dict().expect("a dict");
+    let dict = file.value().as_dict().expect("a dict");
     assert_eq!(dict.get("global_step"), Some(&Value::Int(7)));
-    let layer = |at: usize| dict.get("model")?.as_dict()?.get(format!("layer {at}").as_str())?.as_tensor();
+    let model = dict.get("model").expect("the model");
+    let layer = |at: usize| model.as_dict()?.get(format!("layer {at}").as_str())?.as_tensor();
     let tensor = layer(19).expect("a tensor");
     assert_eq!(tensor.shape(), [1 << 16]);
-    let error = tensor.to_vec::<f32>().expect_err("it was not read");
-    assert!(error.to_string().contains("only the values of this file were read"), "{error}");
+    // A tensor is read when it is needed, and compared with its checksum and its header.
+    assert_eq!(tensor.to_vec::<f32>().expect("its elements"), vec![19.0; 1 << 16]);
+    assert!((1 << 18..(1 << 18) + 20_000).contains(&source.num_bytes_read()), "{}", source.num_bytes_read());
+    file.will_read(model);
+    let announced = source.announced();
+    assert_eq!(announced.len(), 1, "one range: {announced:?}");
+    assert!(
+        (20 << 18..(20 << 18) + 5000).contains(&(announced[0].end - announced[0].start)),
+        "{announced:?}"
+    );
+    let [first, last] = [&layer(0), &layer(19)].map(|layer| layer.expect("a tensor"));
+    file.will_read(&Value::List(vec![Value::Tensor(last.clone()), Value::Tensor(first.clone())]));
+    let [_, one, other] = &source.announced()[..] else { panic!("two ranges: {:?}", source.announced()) };
+    assert!(one.start == announced[0].start && other.end == announced[0].end && one.end < other.start);
+    let header = source.bytes.windows(14).position(|part| part == b"archive/data/3").expect("a header");
+    for bit in [8 * (header - 4), 8 * (header + 13)] {
+        source.bit.store(bit, std::sync::atomic::Ordering::Relaxed);
+        let file = values().expect("its values are whole");
+        let model = file.value().as_dict().and_then(|dict| dict.get("model")?.as_dict()).expect("the model");
+        let read = |at: &str| model.get(at).and_then(Value::as_tensor).expect("a tensor").to_vec::<f32>();
+        let error = read("layer 3").expect_err("its header is damaged").to_string();
+        assert!(error.contains("data/3") && error.contains("disagrees with the directory"), "{error}");
+        assert!(read("layer 2").is_ok());
+    }
 
     // What is read is compared with its checksum, each bit of it; a bit of a tensor stays unseen.
     let pickle = source.bytes.windows(4).position(|part| part == b"\x80\x02}q").expect("the pickle");
@@ -436,7 +459,7 @@ fn the_values_alone_are_read_from_the_two_ends() {
     }
     assert_eq!(refused, 1600);
     source.bit.store(8 * (source.bytes.len() / 2), std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(values().expect("its values are whole").as_dict().map(Dict::len), Some(2));
+    assert_eq!(values().expect("its values are whole").value().as_dict().map(Dict::len), Some(2));
     let whole = File::from_source("file.pt", std::sync::Arc::clone(&source) as _);
     assert!(whole.and_then(|file| file.verify()).is_err());
 }
@@ -484,12 +507,18 @@ struct Flipped {
     bytes: Vec<u8>,
     bit: std::sync::atomic::AtomicUsize,
     num_bytes_read: std::sync::atomic::AtomicUsize,
+    announced: std::sync::Mutex<Vec<std::ops::Range<u64>>>,
 }
 
 impl Default for Flipped {
     /// No bytes, and no bit that is wrong.
     fn default() -> Flipped {
-        Flipped { bytes: Vec::new(), bit: usize::MAX.into(), num_bytes_read: 0.into() }
+        Flipped {
+            bytes: Vec::new(),
+            bit: usize::MAX.into(),
+            num_bytes_read: 0.into(),
+            announced: Default::default(),
+        }
     }
 }
 
@@ -497,9 +526,17 @@ impl Flipped {
     fn num_bytes_read(&self) -> usize {
         self.num_bytes_read.load(std::sync::atomic::Ordering::Relaxed)
     }
+
+    fn announced(&self) -> Vec<std::ops::Range<u64>> {
+        self.announced.lock().expect("no thread has panicked").clone()
+    }
 }
 
 impl keepstep_pt::ReadAt for Flipped {
+    fn will_read(&self, range: std::ops::Range<u64>) {
+        self.announced.lock().expect("no thread has panicked").push(range);
+    }
+
     fn len_bytes(&self) -> std::io::Result<u64> {
         Ok(self.bytes.len() as u64)
     }

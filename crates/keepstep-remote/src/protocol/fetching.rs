@@ -72,7 +72,7 @@ async fn verify(reader: &Bucket) -> Result<(), String> {
     let Ok(discover::Found { manifest: Some(manifest), .. }) = discover::discover(reader).await else {
         return Ok(());
     };
-    let verified = check::run(reader, manifest, None, |name, result| {
+    let verified = check::run(reader, manifest, None, None, |name, result| {
         names.push(name.to_owned());
         wrong.extend(result.err().map(|failed| failed.what).filter(|what| !is_slow(what)));
     });

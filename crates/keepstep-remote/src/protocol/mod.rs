@@ -1,6 +1,7 @@
 //! The promises of the protocol, whatever request fails in whatever way, and whoever else writes.
 
 mod fetching;
+mod reading;
 mod script;
 mod store;
 

@@ -93,11 +93,14 @@ struct State {
     broken: Vec<String>,
     checks: u64,
     fates: u64,
+    /// Bytes of objects that were sent to readers.
+    bytes_read: u64,
 }
 
 impl World {
     pub(crate) fn new(plan: Plan) -> Arc<World> {
-        let state = State { plan, requests: 0, deletes: Vec::new(), broken: Vec::new(), checks: 0, fates: 0 };
+        let (deletes, broken) = (Vec::new(), Vec::new());
+        let state = State { plan, requests: 0, deletes, broken, checks: 0, fates: 0, bytes_read: 0 };
         Arc::new(World { inner: InMemory::new(), state: Mutex::new(state) })
     }
 
@@ -107,6 +110,10 @@ impl World {
 
     pub(crate) fn requests(&self) -> u64 {
         self.state().requests
+    }
+
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
     }
 
     pub(super) fn checks(&self) -> u64 {
@@ -289,7 +296,11 @@ impl ObjectStore for Wire {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let (world, at) = (Arc::clone(&self.world), location.clone());
-        let effect = async move { world.inner.get_opts(&at, options).await };
+        let effect = async move {
+            let found = world.inner.get_opts(&at, options).await?;
+            world.state().bytes_read += found.range.end - found.range.start;
+            Ok(found)
+        };
         self.request(format!("get {location} by {}", self.id), false, effect).await
     }
 

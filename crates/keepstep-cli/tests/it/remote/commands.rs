@@ -199,6 +199,59 @@ fn what_is_damaged_or_lost_there_is_reported() {
     );
 }
 
+/// Tensors that are larger than what is fetched to look at a file.
+#[test]
+fn a_model_is_used_where_it_is() {
+    let (place, lab) = (Place::start(Kind::Folder), Lab::new());
+    let (run, url) = (lab.path("run"), place.url("x"));
+    let wide = ["--set", "model.n_embd=96", "--set", "epochs=1", "--set", "save_steps=100"];
+    expect(lab.train("run").args(wide).args(["--set", &format!("remote={url}")]), 0);
+    let local = support::newest(&run);
+    let there = format!("{url}/{}", local.file_name().and_then(|name| name.to_str()).expect("a name"));
+    let local = local.display().to_string();
+    let generate = |from: &str| ask(&["generate", from, "--prompt", "the run", "--max-new-tokens", "20"]);
+    let texts = [&*there, &local].map(|from| expect(&mut generate(from), 0).stdout);
+    assert!(texts[0] == texts[1] && texts[0].len() > 20);
+    let export = |from: &str, to: &str| {
+        expect(
+            &mut ask(&[
+                "export",
+                from,
+                "--format",
+                "safetensors",
+                "--out",
+                &lab.path(to).display().to_string(),
+            ]),
+            0,
+        );
+        std::fs::read(lab.path(to).join("model.safetensors")).expect("its weights")
+    };
+    assert!(export(&there, "one") == export(&local, "other"));
+    // A bit of the model is damaged there.
+    let object = std::fs::read_dir(url.trim_start_matches("file://")).expect("the place").flatten();
+    let is_newest = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint_epoch1_final"))
+    };
+    let path = object.map(|entry| entry.path()).find(is_newest).expect("its object");
+    let mut bytes = std::fs::read(&path).expect("a file");
+    let at = bytes.len() / 6;
+    bytes[at] ^= 4;
+    std::fs::write(&path, bytes).expect("damage");
+    for mut command in [
+        generate(&there),
+        ask(&["export", &there, "--format", "hf", "--out", &lab.path("bad").display().to_string()]),
+    ] {
+        let output = expect(&mut command, 1);
+        assert!(said(&output).contains("the checksum of its entry"), "{}", said(&output));
+    }
+    assert!(!lab.path("bad").exists());
+    expect(&mut ask(&["inspect", &there]), 0);
+    let output = expect(&mut ask(&["verify", &there]), 1);
+    assert!(said(&output).contains("1 of 1 files are damaged"), "{}", said(&output));
+    let output = expect(&mut ask(&["verify", &format!("{url}/checkpoint_epoch9_final_global99.pt")]), 1);
+    assert!(said(&output).contains("there is no checkpoint_epoch9_final_global99.pt"), "{}", said(&output));
+}
+
 #[test]
 fn a_damaged_manifest_is_found_around() {
     let (place, lab) = (Place::start(Kind::Folder), Lab::new());
