@@ -107,7 +107,7 @@ pub(crate) fn remote_hint(error: &RemoteError) -> Option<&'static str> {
     Some(match error {
         RemoteError::OtherRun { .. } | RemoteError::NotEmpty { .. } => "choose another prefix for this run",
         RemoteError::TakenOver { .. } => {
-            "wait for that session to end, or use `keepstep push --take-over`, after which it pushes no more"
+            "wait for that session to end, or add --take-over to `keepstep push`, after which it pushes no more"
         }
         _ => return None,
     })

@@ -28,6 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A thread that owns the writer of a remote.
 #[derive(Debug)]
 pub(crate) struct ObjectMirror {
+    session: String,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -120,6 +121,7 @@ impl ObjectMirror {
         notes: Vec<String>,
         progress: Option<Arc<dyn Progress>>,
     ) -> std::io::Result<ObjectMirror> {
+        let session = writer.manifest().writer.session.clone();
         let reports = notes.into_iter().map(|text| PushReport::Note { text }).collect();
         let shared = Arc::new(Shared::default());
         *shared.state() = State { missing, reports, ..State::default() };
@@ -132,7 +134,7 @@ impl ObjectMirror {
             theirs.changed.notify_all();
         };
         let thread = Builder::new().name("keepstep-remote".to_owned()).spawn(work)?;
-        Ok(ObjectMirror { shared, thread: Some(thread) })
+        Ok(ObjectMirror { session, shared, thread: Some(thread) })
     }
 
     fn wait_while(&self, until: Option<Instant>, waits: impl Fn(&State) -> bool) {
@@ -151,6 +153,10 @@ impl ObjectMirror {
 }
 
 impl Mirror for ObjectMirror {
+    fn session(&self) -> &str {
+        &self.session
+    }
+
     fn submit(&mut self, snapshot: Snapshot) {
         let global_step = snapshot.position.global_step;
         let items = snapshot.files.into_iter().filter_map(|(name, file)| item(&name, file)).collect();

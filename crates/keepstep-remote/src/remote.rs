@@ -13,7 +13,7 @@ use crate::writer::{Opening, PushError, Work, Writer};
 use crate::{check, fetch, journal};
 use keepstep::name::{BEST_MODEL, COMPANION_FILES, Name};
 use keepstep::remote::{Facts, Fetched, Mirror, Remote, RemoteError};
-use keepstep::run::STATUS_FILE;
+use keepstep::run::{STATUS_FILE, Status};
 use keepstep_pt::ReadAt;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -179,6 +179,8 @@ impl ObjectRemote {
 
     /// Copies the checkpoints of a folder, its best model, tokenizer, journal and status, and ends the session. `names`
     /// are the `.pt` files; `run` is the run's id. With `take_over`, a session that has not ended loses the right to write.
+    /// A session has ended if the manifest or the folder's `status.json` says so, or if it ran on this machine and its process
+    /// is gone.
     ///
     /// # Errors
     /// Another run is there, a session that writes there has not ended, or a request has failed.
@@ -192,7 +194,9 @@ impl ObjectRemote {
     ) -> Result<Pushed, RemoteError> {
         let began = Instant::now();
         let url = self.bucket.url.clone();
-        let opening = Opening { run: run.to_owned(), take_over, ..Opening::default() };
+        let status = Status::read(folder).ok().and_then(|status| status.remote);
+        let ended_session = status.and_then(|status| status.ended_session);
+        let opening = Opening { run: run.to_owned(), take_over, ended_session, ..Opening::default() };
         let pushing = async {
             let (mut writer, mut notes) = Writer::open(self.bucket.clone(), &opening).await?;
             let failed = |failed: Failed| failed.at(&url);
@@ -279,6 +283,7 @@ impl Remote for ObjectRemote {
             rewound_to: facts.rewound_to,
             is_new: facts.is_new,
             take_over: true,
+            ended_session: None,
         };
         let opened = async {
             let (mut writer, notes) = Writer::open(self.bucket.clone(), &opening).await?;

@@ -10,7 +10,7 @@ use crate::swap::put_run_json;
 use crate::transfer::Meter;
 use crate::upload::{Content, upload};
 use crate::{download, journal};
-use keepstep::journal::utc;
+use keepstep::journal::{process_exists, utc};
 use keepstep::name::Name;
 use keepstep::remote::RemoteError;
 use keepstep::store::Retention;
@@ -75,6 +75,8 @@ pub(crate) struct Opening {
     pub(crate) is_new: bool,
     /// Whether a session that has not ended may be taken over.
     pub(crate) take_over: bool,
+    /// A session that is known to push no more, though the manifest does not say that it has ended.
+    pub(crate) ended_session: Option<String>,
 }
 
 /// The session that may write.
@@ -359,10 +361,16 @@ fn check(url: &str, found: &Found, opening: &Opening) -> Result<(), RemoteError>
     if opening.is_new && manifest.newest().is_some() {
         return Err(RemoteError::NotEmpty { url });
     }
-    if !opening.take_over && manifest.writer.epoch > 0 && !manifest.writer.closed {
+    if !opening.take_over && manifest.writer.epoch > 0 && !is_over(&manifest.writer, opening) {
         return Err(taken_over(&url, &manifest.writer));
     }
     Ok(())
+}
+
+/// Whether a session pushes no more. One that could not push to its end, or was killed, has not said so in the manifest.
+fn is_over(writer: &WriterInfo, opening: &Opening) -> bool {
+    let is_killed = || writer.host == keepstep::journal::host() && !process_exists(writer.pid.into());
+    writer.closed || opening.ended_session.as_ref() == Some(&writer.session) || is_killed()
 }
 
 fn taken_over(url: &str, writer: &WriterInfo) -> RemoteError {

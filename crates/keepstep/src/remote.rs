@@ -78,6 +78,9 @@ impl Facts {
 /// Copies the saves of a run to another place while training continues. At most one save waits: a newer one takes its
 /// place. Dropping it gives up what is under way.
 pub trait Mirror: Debug + Send {
+    /// The digits that name this session there.
+    fn session(&self) -> &str;
+
     /// Takes a save, and returns at once.
     fn submit(&mut self, snapshot: Snapshot);
 

@@ -159,6 +159,13 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Reports whether this machine has a process with this id.
+pub fn process_exists(pid: u64) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    // A process of another user cannot be sent a signal, and exists.
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
 /// Seconds since 1970 in UTC.
 #[expect(clippy::disallowed_methods, reason = "the journal is where the clock belongs")]
 fn now() -> f64 {

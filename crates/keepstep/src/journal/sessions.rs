@@ -41,10 +41,9 @@ pub struct Session {
 impl Session {
     /// Whether its process is there still, as far as this machine can tell.
     pub fn is_running(&self) -> bool {
-        let pid = self.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
         self.reason.is_none()
             && self.host.as_deref() == Some(&super::host())
-            && pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+            && self.pid.is_some_and(super::process_exists)
     }
 
     /// Tokens per second between its first and its last line.

@@ -39,6 +39,8 @@ pub struct RemoteStatus {
     pub global_step: Option<u64>,
     /// Why the last attempt failed. None if it succeeded.
     pub error: Option<String>,
+    /// The digits that name the session there, once it has ended and pushes no more.
+    pub ended_session: Option<String>,
 }
 
 impl Mirroring {
@@ -154,6 +156,13 @@ impl Run {
         self.push_until = until;
     }
 
+    /// Notes that the session goes on after all.
+    pub(super) fn resume_mirror(&mut self) {
+        if let Some(mirroring) = &mut self.mirroring {
+            mirroring.status.ended_session = None;
+        }
+    }
+
     /// Hands a save to the mirror. Its files are opened now: the next save may remove their names.
     pub(super) fn mirror(&mut self, save: &Save, retention: Retention) {
         let journal_bytes = self.journal.len_bytes();
@@ -208,6 +217,7 @@ impl Run {
         let (journal_bytes, until) = (self.journal.len_bytes(), self.push_until);
         if let Some(mirroring) = &mut self.mirroring {
             mirroring.mirror.finish(journal_bytes, mirroring.retention, until);
+            mirroring.status.ended_session = Some(mirroring.mirror.session().to_owned());
             let reports = mirroring.mirror.reports();
             for report in reports {
                 mirroring.note(&report);

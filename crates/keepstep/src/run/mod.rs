@@ -330,6 +330,7 @@ impl Run {
     /// Begins another session at the current position, after [`Run::end_session`]: the loop goes on in the same process.
     pub fn begin_session(&mut self) {
         (self.status.state, self.status.reason) = (RunState::Running, None);
+        self.resume_mirror();
         self.note_start(None);
     }
 

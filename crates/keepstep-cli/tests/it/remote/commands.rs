@@ -160,6 +160,80 @@ fn a_session_that_is_taken_over_stops_and_says_by_whom() {
     expect(&mut ask(&["verify", &url]), 0);
 }
 
+/// A session that could not push to its end, or was killed, writes no more: nothing needs to be taken over.
+#[test]
+fn a_session_that_ended_unpushed_is_not_in_the_way() {
+    let (place, lab) = (Place::start(Kind::Folder), Lab::new());
+    let (url, run) = (place.url("x"), lab.path("run").display().to_string());
+    let folder = std::path::PathBuf::from(url.trim_start_matches("file://"));
+    let away = lab.path("away");
+    let manifest = || {
+        let text = std::fs::read_to_string(folder.join("run.json")).expect("a manifest");
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    };
+    let long = ["--set", "epochs=100000", "--set", "save_steps=20", "--set", "eval_steps=100000"];
+    for signal in ["-TERM", "-KILL"] {
+        let mut train = lab.train("run");
+        train
+            .args(long)
+            .args(["--set", &format!("remote={url}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let before = std::fs::read_to_string(lab.path("run/journal.jsonl")).unwrap_or_default().len();
+        let child = support::start(&mut train);
+        let pushes = || {
+            let journal = std::fs::read_to_string(lab.path("run/journal.jsonl")).unwrap_or_default();
+            journal.get(before..).unwrap_or_default().contains("\"event\":\"push\"")
+        };
+        while !pushes() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The place is gone: a file is where its folder was.
+        std::fs::rename(&folder, &away).expect("it goes");
+        std::fs::write(&folder, "no folder").expect("a file");
+        let refused = || {
+            std::fs::remove_file(&folder).expect("no file");
+            std::fs::rename(&away, &folder).expect("it comes back");
+        };
+        expect(Command::new("kill").args([signal, &child.id().to_string()]), 0);
+        let output = child.output();
+        assert_eq!(output.status.code(), (signal == "-TERM").then_some(75), "{}", said(&output));
+        refused();
+        let writer = manifest()["writer"].clone();
+        assert_eq!(writer["closed"], false, "{writer}");
+        let status = std::fs::read_to_string(lab.path("run/status.json")).expect("a status");
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        let ended = &status["remote"]["ended_session"];
+        assert!(if signal == "-TERM" { *ended == writer["session"] } else { ended.is_null() }, "{status}");
+        expect(&mut ask(&["push", &run, &url]), 0);
+        assert_eq!(manifest()["writer"]["closed"], true);
+        expect(&mut ask(&["verify", &url]), 0);
+    }
+    // On another machine only the folder tells, and only of its own session.
+    let path = folder.join("run.json");
+    let claim = |session: &str| {
+        let mut text = manifest();
+        text["writer"]["closed"] = false.into();
+        text["writer"]["host"] = "another".into();
+        text["writer"]["session"] = session.into();
+        let manifest: keepstep_remote::Manifest = serde_json::from_value(text).expect("a manifest");
+        std::fs::write(&path, manifest.to_bytes()).expect("it is written");
+    };
+    let record = |session: Option<&str>| {
+        let path = lab.path("run/status.json");
+        let mut status: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).expect("a status")).expect("JSON");
+        status["remote"]["ended_session"] = session.into();
+        std::fs::write(&path, status.to_string()).expect("it is written");
+    };
+    for (recorded, status) in [(None, 1), (Some("b"), 1), (Some("a"), 0)] {
+        claim("a");
+        record(recorded);
+        let output = expect(&mut ask(&["push", &run, &url]), status);
+        assert_eq!(said(&output).contains("--take-over"), status == 1, "{}", said(&output));
+    }
+}
+
 #[test]
 fn what_is_damaged_or_lost_there_is_reported() {
     let (place, lab) = (Place::start(Kind::Folder), Lab::new());

@@ -102,7 +102,7 @@ fn connections_that_break() {
             // One that fails says so, and is made again.
             let mut attempts = 0;
             loop {
-                let output = ask(&["push", &run, &url, "--take-over"], proxy.port);
+                let output = ask(&["push", &run, &url], proxy.port);
                 if output.status.success() {
                     break;
                 }
@@ -165,7 +165,7 @@ fn a_server_that_goes_away() {
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     assert!(status["state"] == "finished" && status["remote"]["error"].is_string(), "{status}");
     let mut push = support::program();
-    push.arg("push").arg(lab.path("run")).arg(&url).arg("--take-over");
+    push.arg("push").arg(lab.path("run")).arg(&url);
     place.reach(&mut push, place.port);
     expect(&mut push, 0);
     let mut pull = support::program();
