@@ -256,8 +256,8 @@ def test_an_evaluation_in_one_process_alone_is_refused(tmp_path: Path) -> None:
     [
         (30, {"kill": "SIGKILL"}, r"rank 1 has died or lost its connection; last heard of in epoch 1, micro-batch \d+"),
         (30, {"raise": "mine"}, r"rank 1 has ended: ValueError: mine"),
-        (3, {"sleep": 1000}, r"rank 1 has not come to .* within 3 seconds: it is alive, in epoch 1, micro-batch \d+"),
-        (3, {"kill": "SIGSTOP"}, r"rank 1 has given no sign of life for \d seconds: it is stopped or its machine is gone"),
+        (6, {"sleep": 1000}, r"rank 1 has not come to .* within 6 seconds: it is alive, in epoch 1, micro-batch \d+"),
+        (6, {"kill": "SIGSTOP"}, r"rank 1 has given no sign of life for \d seconds: it is stopped or its machine is gone"),
     ],
 )
 def test_a_lost_process_is_named(tmp_path: Path, timeout: int, trouble: dict[str, Any], expected: str) -> None:

@@ -221,13 +221,17 @@ fn two_writers() {
         let output = lab.train("run").args(slow).args(["--stop-after", "1"]).output().expect("the second");
         output.status.code() == Some(1) && said(&output).contains("another")
     };
-    let found = (0..50).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        lock_is_held()
-    });
+    // Once its journal begins, the first has the lock.
+    let journal = lab.path("run/journal.jsonl");
+    let began = std::time::Instant::now();
+    while !journal.exists() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "the first does not begin");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let is_refused = lock_is_held();
     first.kill().expect("it runs");
     first.wait().expect("it ends");
-    assert!(found, "the second writer was not refused");
+    assert!(is_refused, "the second writer was not refused");
 }
 
 #[test]

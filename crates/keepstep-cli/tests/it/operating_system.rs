@@ -35,7 +35,7 @@ fn kill(signal: &str, id: u32) {
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(20), "{what} does not come");
+        assert!(began.elapsed() < Duration::from_secs(60), "{what} does not come");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -98,7 +98,7 @@ fn a_second_signal_while_saving_loses_only_that_save() {
     kill("-TERM", child.id());
     let status = child.wait().expect("it ends");
     assert_eq!(status.signal(), Some(15), "{status}");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(is_saving(), "the save was interrupted");
     assert_eq!(lab.checkpoints("run"), before, "what was saved stays");
 

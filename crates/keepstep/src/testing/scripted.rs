@@ -157,7 +157,7 @@ impl SyncSwitch {
     pub fn set_soon(&self, syncs: Syncs) {
         let switch = self.clone();
         std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(60));
+            std::thread::sleep(Duration::from_millis(250));
             switch.set(syncs);
         });
     }

@@ -3,7 +3,7 @@
 use super::places::{Kind, Place};
 use crate::support::{self, Lab, expect, said};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn ask(arguments: &[&str]) -> Command {
     let mut command = support::program();
@@ -136,11 +136,10 @@ fn a_session_that_is_taken_over_stops_and_says_by_whom() {
     train.args(long).args(["--set", &format!("remote={url}")]).stdout(Stdio::null()).stderr(Stdio::piped());
     let child = support::start(&mut train);
     let run = lab.path("run");
-    for _ in 0..1000 {
-        let journal = std::fs::read_to_string(run.join("journal.jsonl")).unwrap_or_default();
-        if journal.contains("\"event\":\"push\"") {
-            break;
-        }
+    let journal = || std::fs::read_to_string(run.join("journal.jsonl")).unwrap_or_default();
+    let began = Instant::now();
+    while !journal().contains("\"event\":\"push\"") {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is pushed");
         std::thread::sleep(Duration::from_millis(10));
     }
     let other = lab.path("other");
