@@ -12,72 +12,62 @@ torch's generator is always seeded: looking at it would take as long.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from ._random import numpy, numpy_words, seed_numpy
+from ._numpy import MARK, numpy
+from ._random import global_numpy
 
 __all__ = ["Samples"]
 
 FIRST = 4
 """So many samples, to the end of their batch, show which generators a dataset draws from."""
-MARK = 0x6B65_6570
-"""The seed of the known state."""
 
 
-class _Generator:
+class _Generator(Protocol):
     """A global generator that is seeded only where a dataset draws from it."""
 
-    def __init__(
-        self,
-        seed: Callable[[int], Any],
-        draw: Callable[[], Any],
-        first: Callable[[int], Any],
-        mark: Callable[[int], Any],
-        first_after_mark: Any,
-    ) -> None:
-        self.seed = seed
-        """Seeds it with a key."""
-        self._draw = draw
-        self._first = first
-        self._mark = mark
-        self._first_after_mark = first_after_mark
+    def seed(self, key: int) -> None:
+        """Seeds it with a 64-bit key."""
+        ...
 
     def mark(self) -> None:
-        """Brings it into the known state."""
-        self._mark(MARK)
+        """Brings it into a known state."""
+        ...
 
     def has_moved(self) -> bool:
-        """True if it has been seeded or drawn from since `mark`: what it draws next is not that state's first draw."""
-        return bool(self._draw() != self._first_after_mark)
+        """True if it has been seeded or drawn from since `mark`. It may draw to find out."""
+        ...
 
     def has_moved_from(self, key: int) -> bool:
         """The same since ``seed(key)``."""
-        return bool(self._draw() != self._first(key))
+        ...
+
+
+class _GlobalRandom:
+    """The generator of `random`."""
+
+    def seed(self, key: int) -> None:
+        random.seed(key)
+
+    def mark(self) -> None:
+        random.seed(MARK)
+
+    def has_moved(self) -> bool:
+        return random.getrandbits(64) != FIRST_AFTER_MARK
+
+    def has_moved_from(self, key: int) -> bool:
+        return random.getrandbits(64) != random.Random(key).getrandbits(64)
+
+
+FIRST_AFTER_MARK = random.Random(MARK).getrandbits(64)
 
 
 def _generators() -> list[_Generator]:
-    def first(key: int) -> int:
-        return random.Random(key).getrandbits(64)
-
-    found = [_Generator(random.seed, lambda: random.getrandbits(64), first, random.seed, first(MARK))]
+    found: list[_Generator] = [_GlobalRandom()]
     if numpy is not None:
-        states = numpy.random.RandomState
-
-        def first_numpy(key: int) -> float:
-            return states(numpy_words(key)).random_sample()
-
-        found.append(
-            _Generator(
-                seed_numpy,
-                lambda: numpy.random.random_sample(),
-                first_numpy,
-                lambda mark: numpy.random.seed(mark),
-                states(MARK).random_sample(),
-            )
-        )
+        found.append(global_numpy)
     return found
 
 

@@ -5,7 +5,8 @@ Before each micro-batch the generators that a training step draws from are seede
 of every initialized accelerator. Samples and collators are seeded in the same way, in whatever process they are made.
 
 The generators are seeded directly. `torch.manual_seed` formats Python's stack when a device is not initialized, which
-takes a hundred times as long. Seeding all of them takes some 20 microseconds.
+takes a hundred times as long. NumPy's takes the way of `_numpy`. Seeding all of them takes some 15 microseconds, and 40
+where the processor's caches hold none of it.
 
 NumPy may be missing. This module imports torch.
 """
@@ -22,24 +23,21 @@ import torch
 
 from ._core import key as _key
 from ._core import keys as _keys
-
-try:
-    import numpy
-except ImportError:  # torch works without it
-    numpy = None
+from ._numpy import GlobalNumpy, numpy, numpy_words
 
 __all__ = [
     "Purpose",
     "Randomness",
     "derive",
     "derive_range",
+    "global_numpy",
     "host_untouched",
-    "numpy",
-    "numpy_words",
     "reseed",
     "seed_host",
-    "seed_numpy",
 ]
+
+global_numpy = GlobalNumpy()
+"""NumPy's global generator. Whoever seeds it keeps its state for the next who does."""
 
 
 class Purpose(str, Enum):
@@ -79,22 +77,8 @@ def seed_host(key: int) -> None:
     """Seeds `random`, NumPy and torch's CPU generator with a 64-bit `key`. Touches no accelerator: workers may call it."""
     random.seed(key)
     if numpy is not None:
-        seed_numpy(key)
+        global_numpy.seed(key)
     torch.default_generator.manual_seed(key)
-
-
-def seed_numpy(key: int) -> None:
-    """Seeds NumPy's global generator with a 64-bit `key`."""
-    assert numpy is not None
-    numpy.random.seed(numpy_words(key))
-
-
-def numpy_words(key: int) -> Any:
-    """Returns the two words of 32 bits, low first, that NumPy's generator is seeded with."""
-    assert numpy is not None
-    words = numpy.empty(2, numpy.uint32)
-    words[0], words[1] = key & 0xFFFF_FFFF, key >> 32
-    return words
 
 
 def reseed(generator: Any, key: int) -> bool:
@@ -110,7 +94,7 @@ def reseed(generator: Any, key: int) -> bool:
         bits = generator.bit_generator
         bits.state = type(bits)(key).state
     elif numpy is not None and isinstance(generator, numpy.random.RandomState):
-        generator.seed([key & 0xFFFF_FFFF, key >> 32])
+        generator.seed(numpy_words(key))
     else:
         return False
     return True

@@ -246,8 +246,8 @@ def _detached(value: Any) -> Any:
             value = value.full_tensor()  # pyright: ignore[reportAttributeAccessIssue] -- FSDP's gradient norm
         if value.numel() != 1:
             raise UsageError(f"run.record() takes numbers, not a tensor of shape {list(value.shape)}: use its mean()")
-        # The loop may change it in place before it is read.
-        return value.detach().clone()
+        # The loop may change it in place before the update ends. On the CPU reading waits for nothing.
+        return value.detach().item() if value.device.type == "cpu" else value.detach().clone()
     return value
 
 

@@ -6,6 +6,7 @@
 mod adopt;
 mod errors;
 mod keys;
+mod mersenne;
 mod program;
 mod remote;
 mod run;
@@ -24,6 +25,8 @@ mod _core {
     use super::errors::{Error, LockedError, MismatchError, SaveError, StateError};
     #[pymodule_export]
     use super::keys::{Order, key, keys, order, words};
+    #[pymodule_export]
+    use super::mersenne::mersenne_twister;
     #[pymodule_export]
     use super::program::main;
     #[pymodule_export]
