@@ -11,19 +11,22 @@ mod replay;
 mod saver;
 mod saves;
 mod saving;
+mod sizes;
 #[cfg(test)]
 mod slow_storage;
+mod start;
 mod stats;
 mod status;
 mod writer;
 
-pub use builder::{RunBuilder, Sizes};
+pub use builder::RunBuilder;
 pub use error::RunError;
 pub use mirroring::RemoteStatus;
 pub use notice::Notice;
 pub use policy::{Policy, Resume};
 pub use replay::Replayed;
 pub use saves::{Save, Saves};
+pub use sizes::Sizes;
 pub use stats::UpdateStats;
 pub use status::{RunState, STATUS_FILE, Status};
 
