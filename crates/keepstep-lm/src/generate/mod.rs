@@ -199,20 +199,11 @@ impl<'a> Generator<'a> {
 mod tests {
     use super::*;
     use keepstep_model::gpt2::layout::initial_parameters;
+    use keepstep_model::testing::decodable;
     use keepstep_text::tokenizer::WordCounts;
 
     pub(super) fn generator(block_size: usize) -> Generator<'static> {
-        let model = Gpt2Config {
-            vocab_size: 256,
-            block_size,
-            n_layer: 2,
-            n_head: 3,
-            n_embd: 39,
-            dropout: 0.0,
-            layer_norm_epsilon: 1e-5,
-        };
-        let mut parameters = initial_parameters(&model, 1);
-        parameters.iter_mut().for_each(|value| *value *= 8.0);
+        let (model, parameters) = decodable(256, block_size);
         Generator::new(model, parameters, Tokenizer::bytes())
     }
 

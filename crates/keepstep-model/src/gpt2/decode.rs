@@ -331,31 +331,15 @@ fn add(x: &mut [f32], y: &[f32]) {
 mod tests {
     use super::*;
     use crate::engine::Batch;
-    use crate::gpt2::layout::initial_parameters;
     use crate::gpt2::{Gpt2, Gpt2Spec};
     use crate::model::Model;
-
-    /// A small model whose sizes are no multiples of a vector, with large weights.
-    fn model(vocab_size: usize, block_size: usize) -> (Gpt2Config, Vec<f32>) {
-        let model = Gpt2Config {
-            vocab_size,
-            block_size,
-            n_layer: 2,
-            n_head: 3,
-            n_embd: 39,
-            dropout: 0.0,
-            layer_norm_epsilon: 1e-5,
-        };
-        let mut parameters = initial_parameters(&model, 1);
-        parameters.iter_mut().for_each(|value| *value *= 8.0);
-        (model, parameters)
-    }
+    use crate::testing::decodable;
 
     /// The decoder's logits are those that the engine computes for the whole sequence: token by token, in passes of any
     /// length, and with any pool.
     #[test]
     fn the_cache_gives_the_bits_of_a_whole_pass() {
-        let (model, parameters) = model(256, 600);
+        let (model, parameters) = decodable(256, 600);
         let tokens: Vec<u32> = (0..601_u32).map(|index| (index * index * 7 + 3) % 256).collect();
         let layout = model.layout();
         let mut engine = Gpt2::new(&Gpt2Spec::new(model, 1));
@@ -382,7 +366,7 @@ mod tests {
     /// Sequences that are decoded together have the logits that each has alone, also after others are removed.
     #[test]
     fn sequences_do_not_affect_each_other() {
-        let (model, parameters) = model(70, 40);
+        let (model, parameters) = decodable(70, 40);
         let layout = model.layout();
         let token = |sequence: usize, place: usize| ((sequence * 31 + place * place * 7 + 5) % 70) as u32;
         let prompt: Vec<u32> = (0..9).map(|place| token(0, place)).collect();

@@ -38,6 +38,15 @@ pub(crate) fn parameters(model: &Gpt2Config) -> Vec<f32> {
     values
 }
 
+/// A small model to decode with, whose sizes are no multiples of a vector, and its parameters. They are large: the
+/// tokens' logits differ.
+pub fn decodable(vocab_size: usize, block_size: usize) -> (Gpt2Config, Vec<f32>) {
+    let model = Gpt2Config { vocab_size, block_size, n_layer: 2, n_head: 3, n_embd: 39, ..small(0.0) };
+    let mut parameters = initial_parameters(&model, 1);
+    parameters.iter_mut().for_each(|value| *value *= 8.0);
+    (model, parameters)
+}
+
 /// Random tokens of a micro-batch, `[batch_size, block_size + 1]`.
 pub(crate) fn tokens(model: &Gpt2Config, batch_size: usize) -> Vec<u32> {
     let stream = Stream::new(4, Purpose::Custom, &[1]);
