@@ -13,6 +13,7 @@ mod command;
 mod deny;
 mod fuzz;
 mod machine;
+mod processor;
 mod python;
 mod quickstart;
 mod soak;

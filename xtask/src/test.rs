@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that a change must pass.
 
 use crate::command::{self, cargo, describe};
+use crate::processor::Instructions;
 use crate::{arm, deny, machine, python};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -61,17 +62,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 
 /// Prints which kernels did not run because this processor lacks their instructions.
 fn say_what_this_processor_lacks() {
-    #[cfg(target_arch = "x86_64")]
-    for (name, is_here) in [
-        ("AVX-512", std::arch::is_x86_feature_detected!("avx512f")),
-        ("AVX512-BF16", std::arch::is_x86_feature_detected!("avx512bf16")),
-    ] {
-        let said = if is_here {
+    for instructions in Instructions::ALL {
+        let said = if instructions.are_here() {
             "here, and its kernels were tested"
         } else {
             "NOT here: its kernels were built and not run"
         };
-        println!("xtask: {name} is {said}");
+        println!("xtask: {} is {said}", instructions.name());
     }
 }
 

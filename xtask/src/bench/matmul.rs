@@ -2,13 +2,14 @@
 
 use super::measure::{ROUNDS, Times, collect, median};
 use crate::command::cargo;
+use crate::processor::Instructions;
 use std::path::Path;
 
 pub(super) fn run(_: Option<&Path>) -> Result<(), String> {
     println!(
         "matmuls of linear layers on one thread, % of the peak   forward   inputs' gradients   weights'"
     );
-    let kinds: &[&[&str]] = if super::training::has_avx512() { &[&[], &["avx2"]] } else { &[&[]] };
+    let kinds: &[&[&str]] = if Instructions::Avx512.are_here() { &[&[], &["avx2"]] } else { &[&[]] };
     for size in ["S", "M"] {
         for options in kinds {
             let mut shares = Times::new();

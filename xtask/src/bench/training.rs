@@ -1,6 +1,7 @@
 //! One training update, compared with PyTorch's.
 
 use super::measure::{ROUNDS, Times, bench, collect, median};
+use crate::processor::Instructions;
 use std::path::Path;
 use std::process::Command;
 
@@ -48,30 +49,6 @@ const BLOCK_SIZES: [Case; 4] = [
     Case::new("4096", 4096, 3, None),
 ];
 
-/// Without the instruction, bf16 is emulated, and its speed means nothing.
-fn has_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx512bf16")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
-}
-
-/// Without AVX-512, every case is one with AVX2.
-pub(super) fn has_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx512f")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
-}
-
 /// Tells PyTorch and its libraries to leave AVX-512 out.
 const WITHOUT_AVX512: [(&str, &str); 3] =
     [("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("MKL_ENABLE_INSTRUCTIONS", "AVX2")];
@@ -86,11 +63,13 @@ pub(super) fn run(torch: Option<&Path>) -> Result<(), String> {
     );
     let mut floors = Vec::new();
     for case in CASES {
-        if case.option == Some("bf16") && !has_bf16() {
+        // Without the instruction, bf16 is emulated, and its speed means nothing.
+        if case.option == Some("bf16") && !Instructions::Avx512Bf16.are_here() {
             println!("{}: left out, since this processor lacks AVX512-BF16", case.name());
             continue;
         }
-        if case.option == Some("avx2") && !has_avx512() {
+        // Without AVX-512, every case is one with AVX2.
+        if case.option == Some("avx2") && !Instructions::Avx512.are_here() {
             continue;
         }
         let ours = measure(case, torch, &case.name())?;
