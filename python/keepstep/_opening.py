@@ -12,12 +12,12 @@ from . import _core
 from ._errors import UsageError
 from ._options import Options
 from ._remote import is_url
-from ._track import Tracked, frozen_digest, new_tensor, parts, plain
+from ._track import Tracked, frozen_digest, load, load_order, new_tensor, parts, plain
 
 if TYPE_CHECKING:
     from ._data import Loader
 
-__all__ = ["Opened", "open_run"]
+__all__ = ["Opened", "load_checkpoint", "open_run"]
 
 
 @dataclass
@@ -76,6 +76,14 @@ def open_run(options: Options, tracked: Tracked, loader: Loader) -> Opened:
         look.close()
         raise
     return Opened(core, path, [*notes, *core.notes()])
+
+
+def load_checkpoint(core: _core.Run, tracked: Tracked, frozen: str) -> None:
+    """Loads what is tracked from the checkpoint that the run continues from, and lets go of the file."""
+    objects = tracked.objects
+    for name in load_order(objects):
+        load(objects[name], core.state_dict(name, new_tensor), frozen, name)
+    core.release_checkpoint()
 
 
 def _identity(options: Options, tracked: Tracked, loader: Loader) -> tuple[dict[str, Any], list[tuple[str, str]]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ._errors import UsageError
+
 __all__ = ["Options"]
 
 
@@ -36,3 +38,19 @@ class Options:
     """The place that outlives the machine."""
     last_update: int | None = None
     """The update after which a session ends, whatever the run's length."""
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UsageError: naming the setting that is not what it must be.
+        """
+        seed = self.seed
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"`seed` is {seed!r}, but must be an int from 0 to 2**64 - 1")
+        if self.goal not in ("min", "max"):
+            raise UsageError(f"`best` is {self.goal!r}, but must be 'min' or 'max'")
+        if self.frozen not in ("store", "reference"):
+            raise UsageError(f"`frozen` is {self.frozen!r}, but must be 'store' or 'reference'")
+
+    def evaluates_after(self, global_step: int, ends_epoch: bool) -> bool:
+        """Whether the run evaluates after an update, from 1; `ends_epoch` if it is an epoch's last."""
+        return self.eval_steps is not None and (ends_epoch or global_step % self.eval_steps == 0)

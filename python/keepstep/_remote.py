@@ -1,16 +1,15 @@
-"""The place that outlives the machine: what it is set to, and what has become of copies."""
+"""The place that outlives the machine: what it is set to."""
 
 from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ._errors import UsageError
 
-__all__ = ["is_url", "parse_remote", "say_pushes", "wait_for_pushes"]
+__all__ = ["is_url", "parse_remote"]
 
 _KEYS: dict[str, type] = {
     "url": str,
@@ -46,22 +45,3 @@ def parse_remote(value: str | os.PathLike[str] | Mapping[str, Any] | None) -> di
     if not is_url(settings.get("url")):
         raise UsageError(f"`remote` is {settings.get('url')!r}, but must be a URL such as s3://bucket/run")
     return {key: setting for key, setting in settings.items() if setting is not None}
-
-
-def say_pushes(core: Any, say: Callable[[str], None]) -> None:
-    """Prints what has become of copies since this was last called."""
-    for text in core.pushes():
-        say(text)
-
-
-def wait_for_pushes(core: Any, say: Callable[[str], None], until: float | None) -> None:
-    """Waits until every save is copied or several attempts have failed, at most until a time of `time.monotonic`."""
-    # A little at a time, so that an interrupt comes through.
-    while core.is_pushing:
-        left = None if until is None else until - time.monotonic()
-        if left is not None and left <= 0 or core.push_failures >= 3:
-            break
-        time.sleep(0.01)
-        say_pushes(core, say)
-    core.push_until(None if until is None else max(0.0, until - time.monotonic()))
-    say_pushes(core, say)

@@ -6,24 +6,21 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from html import escape
 from typing import Any, NoReturn
 
 import torch
 
 from ._data import Loader
-from ._environment import Exactness, exactness
+from ._facts import Facts
 from ._errors import UsageError
 from ._notebook import OpenRuns
 from ._prove import apply as apply_proof
-from ._rehearsal import RehearsalReport
 from ._options import Options
 from ._ranks import join_ranks
 from ._session import Session
 from ._sharing import Sharing
 from ._remote import parse_remote
-from ._settings import UNSET, Unset, parse_duration, split_config
-from ._source import MapSource
+from ._settings import UNSET, Unset, parse_count, parse_duration, parse_optional_count, split_config
 from ._streams import StatefulSource
 from ._track import state_of
 
@@ -32,7 +29,7 @@ __all__ = ["Run"]
 _OPEN = OpenRuns()
 
 
-class Run:
+class Run(Facts):
     """A run of a training loop: what is iterated over, tracked, saved and resumed.
 
     ::
@@ -140,29 +137,22 @@ class Run:
             source = None
         else:
             source = setting("resume_from_checkpoint", resume_from_checkpoint, None)
-        seed = setting("seed", seed, 0)
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
-            raise UsageError(f"`seed` is {seed!r}, but must be an int from 0 to 2**64 - 1")
-        if best not in ("min", "max"):
-            raise UsageError(f"`best` is {best!r}, but must be 'min' or 'max'")
-        if frozen not in ("store", "reference"):
-            raise UsageError(f"`frozen` is {frozen!r}, but must be 'store' or 'reference'")
         options = Options(
             folder=os.fspath(folder),
-            seed=seed,
+            seed=setting("seed", seed, 0),
             config=results,
             source=None if source is None else os.fspath(source),
             rewind=None if rewind is None else os.fspath(rewind),
             branch_from=None if branch_from is None else os.fspath(branch_from),
-            save_steps=_count("save_steps", setting("save_steps", save_steps, 1000)),
+            save_steps=parse_count("save_steps", setting("save_steps", save_steps, 1000)),
             save_every=parse_duration("save_every", setting("save_every", save_every, None)),
-            max_checkpoints=_count("max_checkpoints", setting("max_checkpoints", max_checkpoints, 4)),
-            eval_steps=_optional_count("eval_steps", setting("eval_steps", eval_steps, None)),
+            max_checkpoints=parse_count("max_checkpoints", setting("max_checkpoints", max_checkpoints, 4)),
+            eval_steps=parse_optional_count("eval_steps", setting("eval_steps", eval_steps, None)),
             time_limit=parse_duration("session_time_limit", setting("session_time_limit", session_time_limit, None)),
             metric=metric,
             goal=best,
             frozen=frozen,
-            num_threads=_optional_count("num_threads", num_threads),
+            num_threads=parse_optional_count("num_threads", num_threads),
             inputs=dict(inputs or {}),
             progress_bar=bool(setting("progress_bar", progress_bar, True)) and not follows,
             rehearse=setting("rehearse", rehearse, None),
@@ -219,8 +209,8 @@ class Run:
         loader = Loader(
             session,
             data,
-            epochs=_count("epochs", epochs),
-            gradient_accumulation_steps=_count("gradient_accumulation_steps", gradient_accumulation_steps),
+            epochs=parse_count("epochs", epochs),
+            gradient_accumulation_steps=parse_count("gradient_accumulation_steps", gradient_accumulation_steps),
             **arguments,
         )
         if session.sharing is not None:
@@ -329,23 +319,6 @@ class Run:
         return micro_batch
 
     @property
-    def epoch(self) -> int:
-        """The epoch, from 1."""
-        micro_batch = self._session.micro_batch
-        return self._session.position[0] if micro_batch is None else int(micro_batch.epoch)
-
-    @property
-    def step(self) -> int:
-        """Micro-batches done in the epoch, this one not included."""
-        micro_batch = self._session.micro_batch
-        return self._session.position[1] if micro_batch is None else int(micro_batch.step)
-
-    @property
-    def global_step(self) -> int:
-        """Updates done over all epochs, this one not included."""
-        return self._session.global_step
-
-    @property
     def rehearsing(self) -> bool:
         """True while the rehearsal at a session's start makes the first updates, which are then made again.
 
@@ -360,7 +333,7 @@ class Run:
         ``replay`` and what was recorded by name. ``replay`` is True for an update that an earlier session has made and
         reported already.
         """
-        self._session.callbacks.append(callback)
+        self._session.reports.callbacks.append(callback)
 
     # -- after the loop
 
@@ -389,61 +362,7 @@ class Run:
         complete = self.finish()
         sys.exit(75 if not complete else 0 if self.not_pushed is None else 1)
 
-    # -- what it is
-
-    @property
-    def id(self) -> str:
-        """Sixteen digits that stay the same over all sessions and machines: a hash of all that the result depends on."""
-        if self._session.core is None:
-            raise UsageError("run.id is known once the run is open: call run.resume(), or ask in the loop")
-        return self._session.core.id
-
-    @property
-    def rank(self) -> int:
-        """This process, from 0: the one that reads and writes the run's folder."""
-        return self._session.share[0]
-
-    @property
-    def world_size(self) -> int:
-        """The number of processes that share the run."""
-        return self._session.share[1]
-
-    @property
-    def output_dir(self) -> str:
-        """The folder that the run writes to."""
-        return self._session.options.folder
-
-    @property
-    def reason(self) -> str | None:
-        """Why the session ended before the run's end: a signal's name, ``"time limit"``, or what `stop` was given."""
-        return self._session.reason
-
-    @property
-    def not_pushed(self) -> str | None:
-        """Why not everything that was saved is in the ``remote``, once the loop has ended. None if it is."""
-        return self._session.not_pushed
-
-    @property
-    def rehearsal(self) -> RehearsalReport | None:
-        """What this session's rehearsal found; None if none was held, or its updates are not made yet."""
-        return self._session.rehearsal_report
-
-    @property
-    def exactness(self) -> Exactness:
-        """What is promised for this run in this environment, as a table."""
-        loader = self._session.loader
-        tensors = (
-            parameter
-            for target in self._session.tracked_objects.objects.values()
-            if isinstance(target, torch.nn.Module)
-            for parameter in target.parameters()
-        )
-        order = MapSource.promise if loader is None else loader.source.promise
-        table = exactness(any(it.is_cuda for it in tensors), order)
-        sharing = self._session.sharing
-        if sharing is not None:
-            table.rows.append(sharing.row(self._session.updates_made))
-        return table
+    # -- what else it does
 
     def sampling(self) -> Any:
         """Returns a context with random numbers of its own, for text that is generated in between."""
@@ -482,37 +401,3 @@ class Run:
         if not isinstance(target, torch.nn.Module):
             raise UsageError(f"no module is tracked as `{name}`")
         return target
-
-    def __repr__(self) -> str:
-        epoch, step, global_step = self._session.position
-        return f"<keepstep.Run {self.output_dir!r}: epoch {epoch}, step {step}, global step {global_step}>"
-
-    def _repr_html_(self) -> str:
-        session = self._session
-        epoch, step, global_step = session.position
-        loader = session.loader
-        rows = [
-            ("Folder", self.output_dir),
-            ("Epoch", str(epoch) if loader is None else f"{epoch} of {loader.epochs}"),
-            ("Step in epoch", str(step) if loader is None else f"{step} of {loader.steps_per_epoch}"),
-            ("Global step", str(global_step) if loader is None else f"{global_step} of {loader.total_steps}"),
-        ]
-        numbers = session.last_numbers
-        if numbers is not None and numbers.loss is not None:
-            rows.append(("Loss", f"{numbers.loss:.4f}"))
-        if session.saver is not None and session.saver.last_saved is not None:
-            rows.append(("Last checkpoint", os.path.basename(session.saver.last_saved)))
-        if session.closed is not None:
-            rows.append(("State", session.closed))
-        cells = "".join(f"<tr><th style='text-align:left'>{a}</th><td>{escape(b)}</td></tr>" for a, b in rows)
-        return f"<table>{cells}</table>"
-
-
-def _count(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"`{name}` is {value!r}, but must be an int of at least 1")
-    return value
-
-
-def _optional_count(name: str, value: Any) -> int | None:
-    return None if value is None else _count(name, value)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import _core
 from ._banner import banner
 from ._bar import Bar
+from ._clock import Clock
 from ._environment import Environment
-from ._errors import Error, NotFiniteError, UsageError
+from ._errors import NotFiniteError, UsageError
 from ._forks import belongs_here
 from ._notebook import Interrupts, after_cell
-from ._opening import open_run
+from ._opening import load_checkpoint, open_run
 from ._options import Options
 from ._random import Randomness
-from ._remote import say_pushes, wait_for_pushes
+from ._pushes import Pushes
 from ._rehearsal import Rehearsal, RehearsalReport, updates_to_rehearse
+from ._reports import Reports
 from ._saver import Saver
-from ._track import Tracked, load, load_order, new_tensor
-from ._window import Numbers, Pending, Steps, Window
+from ._track import Tracked
+from ._window import Steps, Window
 
 if TYPE_CHECKING:
     from ._data import Loader
@@ -41,7 +41,6 @@ class Session:
         """What this process does with the others; None if it is alone."""
         self.updates_made = 0
         """Updates of this session."""
-        self.started = time.monotonic()
         self.randomness = Randomness(options.seed)
         self.tracked_objects = Tracked()
         self.steps = Steps(self.tracked_objects, self._hold_back_update)
@@ -50,20 +49,17 @@ class Session:
         self.core: Any = None
         self.saver: Saver | None = None
         self.loader: Loader | None = None
-        self.callbacks: list[Callable[[dict[str, Any]], None]] = []
+        self.reports = Reports(sharing, self._say)
+        self.pushes = Pushes(options, sharing is None or sharing.is_first, self._say, self._warn)
         self.position: tuple[int, int, int] = (1, 0, 0)
         self.closed: str | None = None
         self.running = False
         self.clean = True
         """False if the loop was left inside an update: the objects in memory are at no position."""
         self.reason: str | None = None
-        self.not_pushed: str | None = None
-        """Why not everything is in the remote, once the session has ended."""
         """Why the loop has ended before the run's end."""
         self.micro_batch: MicroBatch | None = None
         self.window: Window | None = None
-        self.last_numbers: Numbers | None = None
-        self._pending: Pending | None = None
         self._completed = False
         """The update that ends with this micro-batch is counted already, because it was evaluated."""
         self._evaluated = False
@@ -73,8 +69,7 @@ class Session:
         self._before_rehearsal: tuple[tuple[int, int, int], str | None] | None = None
         """Position and reason to stop for good at the start of a rehearsal's first pass, while that is under way."""
         self.stop_for_good: str | None = None
-        self._update_began = self.started
-        self._longest_update = 0.0
+        self._clock = Clock(options)
         self._bar = Bar(False, 1)
         self._undo_cell: Callable[[], None] = lambda: None
 
@@ -117,7 +112,7 @@ class Session:
         if not self.clean:
             raise UsageError("the loop was left inside an update, so its state is at no position: make a new keepstep.Run")
         self.open(loader)
-        self.reason = self.stop_for_good = self.not_pushed = None
+        self.reason = self.stop_for_good = self.pushes.not_pushed = None
         if self.core.is_complete or self._is_proved():
             # The loader ends by itself at the last position.
             epoch, step, _ = self.position
@@ -149,30 +144,15 @@ class Session:
         for note in opened.notes:
             self._say(note)
         if opened.path is not None:
-            self._load(opened.path)
+            load_checkpoint(opened.core, tracked, self.options.frozen)
+            where = (self.position, opened.core.metrics(), loader.steps_per_epoch, opened.core.is_complete)
+            self._say(banner(opened.path, list(tracked.objects), *where))
             self.saver.last_saved = opened.path
         if sharing is None or sharing.is_first:
             self.environment.compare(self.options.folder, opened.path, self._say)
         for name, optimizer in self.tracked_objects.optimizers().items():
             self.steps.watch(name, optimizer)
         self._next_window()
-
-    def _load(self, path: str) -> None:
-        objects = self.tracked_objects.objects
-        for name in load_order(objects):
-            load(objects[name], self.core.state_dict(name, new_tensor), self.options.frozen, name)
-        self.core.release_checkpoint()
-        assert self.loader is not None
-        self._say(
-            banner(
-                path,
-                list(objects),
-                self.position,
-                self.core.metrics(),
-                self.loader.steps_per_epoch,
-                self.core.is_complete,
-            )
-        )
 
     # -- the loop
 
@@ -201,7 +181,7 @@ class Session:
         (self.position, self.stop_for_good), self._before_rehearsal = self._before_rehearsal, None
         self.micro_batch = None
         self.clean = True
-        self._update_began = time.monotonic()
+        self._clock.update_begins()
         self._next_window()
 
     def _rehearsed(self, micro_batch: MicroBatch) -> bool:
@@ -288,16 +268,14 @@ class Session:
         # The core's position moves on next, and the snapshot is of this one.
         assert self.saver is not None
         self.saver.submit()
-        self._pending = pending
+        self.reports.pending = pending
         epoch, _, global_step = self.position
         self.position = (micro_batch.epoch, micro_batch.step_after, global_step + 1)
         self._completed = True
         self.updates_made += 1
         if pending.used_no_device or (pending.on_host and self.sharing is None):
             self._settle_pending()
-        now = time.monotonic()
-        self._longest_update = max(self._longest_update, now - self._update_began)
-        self._update_began = now
+        self._clock.update_ended()
 
     def _settle_pending(self) -> None:
         """Gives the numbers of the last update to the core.
@@ -305,64 +283,20 @@ class Session:
         Raises:
             NotFiniteError: if one of them is not finite.
         """
-        if self._pending is None:
-            return
-        pending, self._pending = self._pending, None
-        numbers = pending.read() if self.sharing is None else self.sharing.numbers(pending)
-        loss = numbers.loss
-        # A scaler skips an update because its gradients, and possibly its loss, are not finite.
-        if not numbers.skipped:
-            try:
-                self.core.check_finite(loss, numbers.norm)
-            except _core.Error as error:
-                self.clean = False
-                raise NotFiniteError(str(error)) from None
-        replayed = self._complete(numbers)
-        self.last_numbers = numbers
-        epoch, step, global_step = self.core.position
-        self._bar.show(global_step, loss, numbers.rate)
-        if self.callbacks and (self.sharing is None or self.sharing.is_first):
-            event = {
-                "epoch": epoch,
-                "step": step,
-                "global_step": global_step,
-                "loss": loss,
-                "grad_norm": numbers.norm,
-                "learning_rate": numbers.rate,
-                "skipped": numbers.skipped,
-                "replay": replayed,
-                **numbers.others,
-            }
-            for callback in self.callbacks:
-                callback(event)
-
-    def _complete(self, numbers: Numbers) -> bool:
-        self.core.complete(numbers.loss_sum, numbers.count, numbers.rate, numbers.norm, numbers.skipped)
-        replayed = self.core.take_replayed()
-        if replayed is not None:
-            self._say_replayed(replayed)
-        return bool(self.core.is_replay)
-
-    def _say_replayed(self, replayed: Mapping[str, Any]) -> None:
-        if "diverged" in replayed:
-            self._say(
-                f"The {replayed['diverged']} of update {replayed['global_step']} is {replayed['now']!r} now and was "
-                f"{replayed['journal']!r} before: this session does not repeat the earlier one bit for bit"
-            )
-        else:
-            self._say(f"{replayed['identical']} updates made again: each has the loss and the norm that it had before")
+        try:
+            self.reports.settle(self.core, self._bar)
+        except NotFiniteError:
+            self.clean = False
+            raise
 
     # -- evaluation
 
     def evaluation_is_due(self) -> bool:
         """Whether the loop's body must evaluate now; seeds the generators for it where it must."""
-        micro_batch, every = self.micro_batch, self.options.eval_steps
-        if micro_batch is None or every is None or not micro_batch.update_due or self._evaluated:
+        micro_batch, global_step = self.micro_batch, self.global_step + 1
+        if micro_batch is None or not micro_batch.update_due or self._evaluated or self._before_rehearsal is not None:
             return False
-        if self._before_rehearsal is not None:
-            return False
-        global_step = self.global_step + 1
-        if not micro_batch.epoch_ends and global_step % every:
+        if not self.options.evaluates_after(global_step, micro_batch.epoch_ends):
             return False
         self.randomness.start_evaluation(global_step)
         return True
@@ -401,8 +335,7 @@ class Session:
             stop, self.stop_for_good, by_clock = self.sharing.agree(stop, self.stop_for_good, by_clock)
         ends = global_step >= self.loader.total_steps or self.stop_for_good is not None
         ends_epoch = self.position[1] == self.loader.steps_per_epoch
-        every = options.eval_steps
-        if every is not None and (ends_epoch or global_step % every == 0) and not self._evaluated:
+        if options.evaluates_after(global_step, ends_epoch) and not self._evaluated:
             raise UsageError(
                 f"an evaluation was due after update {global_step}, and run.evaluated() was not called: call it where "
                 "`run.evaluation_due` is true, or leave out eval_steps"
@@ -413,9 +346,9 @@ class Session:
         if self.stop_for_good is not None:
             self.core.stop(self.stop_for_good)
             self.reason = self.stop_for_good
-        if self._pending is None and self.core.save_is_due:
+        if self.reports.pending is None and self.core.save_is_due:
             self.saver.save("save_if_due")
-        elif self._pending is None:
+        elif self.reports.pending is None:
             self.core.skip_save()
         if ends:
             return False
@@ -424,9 +357,7 @@ class Session:
                 self._settle_pending()
                 self.saver.save("save_now")
             self.saver.poll()
-            if self._pushes:
-                say_pushes(self.core, self._say)
-                self.core.check_remote()
+            self.pushes.poll(self.core)
             return True
         if not scheduled:
             self.saver.save("save_now")
@@ -443,13 +374,8 @@ class Session:
             return "the updates to prove have been made"
         if self.interrupts.wish is not None:
             return self.interrupts.wish
-        limit = self.options.time_limit
-        if limit is not None and self.saver is not None:
-            reserve = self._longest_update + 1.5 * self.saver.seconds + 1.0
-            if self._pushes:
-                reserve += 2.0 * self.core.longest_push
-            if time.monotonic() - self.started + min(reserve, limit / 2) >= limit:
-                return "time limit"
+        if self.saver is not None and self._clock.is_over(self.saver.seconds, self.pushes.longest(self.core)):
+            return "time limit"
         return None
 
     # -- the end
@@ -469,37 +395,19 @@ class Session:
             self.sharing.finish()
         complete = bool(self.core.is_complete)
         self.close("has been finished")
-        if complete and self.not_pushed is not None and (self.options.remote or {}).get("on_error") == "stop":
-            raise Error(f"the run is complete and not all of it is pushed: {self.not_pushed}; {self._how_to_push()}")
+        if complete:
+            self.pushes.check()
         return complete
-
-    def _how_to_push(self) -> str:
-        """What copies the rest."""
-        url = (self.options.remote or {}).get("url")
-        return f"to push the rest: keepstep.push({os.path.abspath(self.options.folder)!r}, {url!r})"
 
     def _end_session(self) -> None:
         """Says in the journal and in ``status.json`` why the session ends, once."""
         if self._ended:
             return
         self._ended = True
-        if self._pushes:
-            limit = self.options.time_limit
-            wait_for_pushes(self.core, self._say, None if limit is None else self.started + limit - 0.5)
+        self.pushes.wait(self.core, self._clock.end)
         self.core.end_session("complete" if self.core.is_complete else self.reason or "stopped")
-        replayed = self.core.take_replayed()
-        if replayed is not None:
-            self._say_replayed(replayed)
-        if self._pushes:
-            say_pushes(self.core, self._say)
-            self.not_pushed = self.core.is_pushed()
-            if self.not_pushed is not None:
-                self._warn(f"NOT ALL OF THE RUN IS PUSHED: {self.not_pushed}; {self._how_to_push()}")
-
-    @property
-    def _pushes(self) -> bool:
-        """Whether this process copies saves to another place."""
-        return self.options.remote is not None and (self.sharing is None or self.sharing.is_first)
+        self.reports.say_replayed(self.core)
+        self.pushes.end(self.core)
 
     def close(self, why: str) -> None:
         """Lets go of everything: hooks, signals, the folder. A save under way is finished."""

@@ -8,7 +8,15 @@ from typing import Any
 
 from ._errors import UsageError
 
-__all__ = ["RUNTIME_KEYS", "UNSET", "Unset", "parse_duration", "split_config"]
+__all__ = [
+    "RUNTIME_KEYS",
+    "UNSET",
+    "Unset",
+    "parse_count",
+    "parse_duration",
+    "parse_optional_count",
+    "split_config",
+]
 
 
 class Unset:
@@ -79,3 +87,19 @@ def parse_duration(name: str, value: float | str | None) -> float | None:
         parts = re.findall(r"(\d+(?:\.\d+)?)\s*([dhms])", value)
         return sum(float(number) * _UNITS[unit] for number, unit in parts)
     raise UsageError(f"`{name}` is {value!r}, but must be seconds or a text such as '11h30m'")
+
+
+def parse_count(name: str, value: Any) -> int:
+    """Returns `value` if it is an int of at least 1.
+
+    Raises:
+        UsageError: if it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"`{name}` is {value!r}, but must be an int of at least 1")
+    return value
+
+
+def parse_optional_count(name: str, value: Any) -> int | None:
+    """The same, or None for None."""
+    return None if value is None else parse_count(name, value)

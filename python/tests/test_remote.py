@@ -107,7 +107,7 @@ def test_an_incomplete_copy_is_an_exception_if_that_is_wanted(tmp_path: Path, mo
     def end_and_fail(session: Session) -> None:
         """Ends the session as if its last copy had failed, which takes many seconds."""
         end_session(session)
-        session.not_pushed = "the store is gone"
+        session.pushes.not_pushed = "the store is gone"
 
     monkeypatch.setattr(Session, "_end_session", end_and_fail)
 

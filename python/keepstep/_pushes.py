@@ -1,0 +1,89 @@
+"""The copies of a session's saves to the place that outlives the machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._errors import Error
+
+if TYPE_CHECKING:
+    from ._options import Options
+
+__all__ = ["Pushes"]
+
+
+class Pushes:
+    """What becomes of the copies of one session. Without a ``remote``, and in processes that save nothing, nothing does."""
+
+    def __init__(
+        self, options: Options, leads: bool, say: Callable[[str], None], warn: Callable[[str], None]
+    ) -> None:
+        """Args:
+        options: The settings of the run.
+        leads: Whether this process saves.
+        say: Prints a line.
+        warn: Prints a line that nobody may miss.
+        """
+        self._options = options
+        self._active = options.remote is not None and leads
+        self._say = say
+        self._warn = warn
+        self.not_pushed: str | None = None
+        """Why not everything is in the remote, once the session has ended."""
+
+    def longest(self, core: Any) -> float:
+        """Returns the seconds that the longest copy took."""
+        return float(core.longest_push) if self._active else 0.0
+
+    def poll(self, core: Any) -> None:
+        """Prints what has become of copies.
+
+        Raises:
+            Error: if the run must stop because one has failed.
+        """
+        if self._active:
+            self._say_all(core)
+            core.check_remote()
+
+    def wait(self, core: Any, until: float | None) -> None:
+        """Waits until every save is copied or several attempts have failed, at most until a time of `time.monotonic`."""
+        if not self._active:
+            return
+        # A little at a time, so that an interrupt comes through.
+        while core.is_pushing:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0 or core.push_failures >= 3:
+                break
+            time.sleep(0.01)
+            self._say_all(core)
+        core.push_until(None if until is None else max(0.0, until - time.monotonic()))
+        self._say_all(core)
+
+    def end(self, core: Any) -> None:
+        """The session has ended: warns if not everything is copied."""
+        if not self._active:
+            return
+        self._say_all(core)
+        self.not_pushed = core.is_pushed()
+        if self.not_pushed is not None:
+            self._warn(f"NOT ALL OF THE RUN IS PUSHED: {self.not_pushed}; {self._how_to_push()}")
+
+    def check(self) -> None:
+        """Refuses the end of a complete run that is not all copied, where it was told to.
+
+        Raises:
+            Error: saying why, and what copies the rest.
+        """
+        if self.not_pushed is not None and (self._options.remote or {}).get("on_error") == "stop":
+            raise Error(f"the run is complete and not all of it is pushed: {self.not_pushed}; {self._how_to_push()}")
+
+    def _say_all(self, core: Any) -> None:
+        for text in core.pushes():
+            self._say(text)
+
+    def _how_to_push(self) -> str:
+        url = (self._options.remote or {}).get("url")
+        return f"to push the rest: keepstep.push({os.path.abspath(self._options.folder)!r}, {url!r})"
