@@ -49,15 +49,13 @@ class Pushes:
             core.check_remote()
 
     def wait(self, core: Any, until: float | None) -> None:
-        """Waits until every save is copied or several attempts have failed, at most until a time of `time.monotonic`."""
+        """Waits until every save is copied or the remote fails, at most until a time of `time.monotonic`."""
         if not self._active:
             return
-        # A little at a time, so that an interrupt comes through.
-        while core.is_pushing:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0 or core.push_failures >= 3:
-                break
-            time.sleep(0.01)
+        is_over = False
+        while not is_over and (until is None or time.monotonic() < until):
+            # A little at a time, so that an interrupt comes through.
+            is_over = core.wait_for_pushes(0.05 if until is None else min(0.05, until - time.monotonic()))
             self._say_all(core)
         core.push_until(None if until is None else max(0.0, until - time.monotonic()))
         self._say_all(core)

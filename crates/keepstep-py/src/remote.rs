@@ -38,8 +38,6 @@ pub(crate) fn policy(settings: &Bound<'_, PyDict>) -> PyResult<RemotePolicy> {
 /// What has become of copies.
 #[derive(Debug, Default)]
 pub(crate) struct Pushes {
-    /// Failures in a row.
-    pub(crate) failures: u32,
     /// The seconds of the longest copy.
     pub(crate) longest: f64,
 }
@@ -48,13 +46,8 @@ impl Pushes {
     /// Takes reports into account, and gives their words.
     pub(crate) fn note(&mut self, reports: &[PushReport]) -> Vec<String> {
         for report in reports {
-            match report {
-                PushReport::Pushed { took, .. } => {
-                    self.failures = 0;
-                    self.longest = self.longest.max(took.as_secs_f64());
-                }
-                PushReport::Failed { in_a_row, .. } => self.failures = *in_a_row,
-                _ => {}
+            if let PushReport::Pushed { took, .. } = report {
+                self.longest = self.longest.max(took.as_secs_f64());
             }
         }
         reports.iter().map(ToString::to_string).collect()

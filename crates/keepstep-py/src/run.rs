@@ -428,16 +428,10 @@ impl Run {
         Ok(lock(&self.pushes).note(&reports))
     }
 
-    /// Whether a copy is under way or waits.
-    #[getter]
-    fn is_pushing(&self) -> PyResult<bool> {
-        self.with(|run| run.pushing_for().is_some())
-    }
-
-    /// Copies that failed in a row.
-    #[getter]
-    fn push_failures(&self) -> u32 {
-        lock(&self.pushes).failures
+    /// Waits for copies for some seconds. Whether there is no more to wait for: all is copied, or the other place fails.
+    fn wait_for_pushes(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let until = Instant::now() + Duration::from_secs_f64(seconds.max(0.0));
+        py.detach(|| self.with(|run| run.wait_for_pushes(Some(until))))
     }
 
     /// The seconds of the longest copy so far.

@@ -1,6 +1,7 @@
 //! A prefix in a store: every request has a time limit, and every error is a sentence.
 
 use crate::explain::{Failed, Reason, explain};
+use crate::patience::Pulse;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path;
@@ -40,6 +41,8 @@ pub(crate) struct Bucket {
     pub(crate) server_checks: bool,
     /// The size of the parts of a transfer, unless the file would have too many.
     pub(crate) part_bytes: u64,
+    /// When the store last answered.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl fmt::Debug for Bucket {
@@ -80,6 +83,7 @@ impl Bucket {
             condition,
             server_checks: false,
             part_bytes: PART,
+            pulse: Arc::new(Pulse::new()),
         }
     }
 
@@ -98,7 +102,10 @@ impl Bucket {
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, Failed> {
         match tokio::time::timeout(REQUEST, request).await {
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(value)) => {
+                self.pulse.beat();
+                Ok(value)
+            }
             Ok(Err(error)) => Err(explain(&doing(), &error)),
             Err(_) => Err(Failed::new(
                 Reason::Unknown,

@@ -36,6 +36,7 @@ mod key;
 mod location;
 mod manifest;
 mod mirror;
+mod patience;
 mod probe;
 #[cfg(test)]
 mod protocol;

@@ -3,6 +3,7 @@
 use crate::explain::Failed;
 use crate::journal;
 use crate::manifest::RUN_JSON;
+use crate::patience::{Patience, Pulse};
 use crate::transfer::{Meter, Progress};
 use crate::upload::Content;
 use crate::writer::{Done, Item, PushError, Work, Writer};
@@ -18,18 +19,21 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-/// Failures in a row after which waiting ends.
-const FAILURES: u32 = 3;
-
-/// The pause after a failure; it doubles with each in a row.
+/// The pause after a failure; it doubles with each in a row. While somebody waits it is no longer than the shortest two.
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Waiting ends if no request has succeeded for this long.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A thread that owns the writer of a remote.
 #[derive(Debug)]
 pub(crate) struct ObjectMirror {
     session: String,
     shared: Arc<Shared>,
+    pulse: Arc<Pulse>,
+    /// Waiting ends if no request has succeeded for this long.
+    pub(crate) silence: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,6 +43,8 @@ struct Shared {
     changed: Condvar,
     wake: Notify,
     stop: Notify,
+    /// Ends the pause after a failure.
+    hurry: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -48,11 +54,14 @@ struct State {
     /// Checkpoints of the folder that are not in the remote, oldest first: pushed when nothing newer waits.
     missing: Vec<String>,
     is_busy: bool,
+    is_pausing: bool,
+    /// When the attempt under way began.
     since: Option<Instant>,
     reports: Vec<PushReport>,
+    /// Failures in a row.
     failures: u32,
-    /// Failures since the beginning.
-    failed_attempts: u32,
+    /// Set while somebody waits until there is nothing left to do.
+    patience: Option<Patience>,
     /// No more is pushed: another session is the writer, or the thread has ended.
     is_over: bool,
 }
@@ -122,6 +131,7 @@ impl ObjectMirror {
         progress: Option<Arc<dyn Progress>>,
     ) -> std::io::Result<ObjectMirror> {
         let session = writer.manifest().writer.session.clone();
+        let pulse = Arc::clone(&writer.bucket().pulse);
         let reports = notes.into_iter().map(|text| PushReport::Note { text }).collect();
         let shared = Arc::new(Shared::default());
         *shared.state() = State { missing, reports, ..State::default() };
@@ -134,21 +144,41 @@ impl ObjectMirror {
             theirs.changed.notify_all();
         };
         let thread = Builder::new().name("keepstep-remote".to_owned()).spawn(work)?;
-        Ok(ObjectMirror { session, shared, thread: Some(thread) })
+        Ok(ObjectMirror { session, shared, pulse, silence: SILENCE, thread: Some(thread) })
     }
 
-    fn wait_while(&self, until: Option<Instant>, waits: impl Fn(&State) -> bool) {
+    /// Waits until nothing is left to do, the remote has failed or been silent for too long, or `until`. Reports whether
+    /// `until` has not come.
+    fn wait_until_idle(&self, until: Option<Instant>) -> bool {
         let mut state = self.shared.state();
-        let before = state.failed_attempts;
-        while waits(&state) && !state.is_over && state.failed_attempts - before < FAILURES {
-            let left = until
-                .map_or(Duration::from_secs(3600), |until| until.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return;
+        loop {
+            if state.is_idle() || state.is_over {
+                state.patience = None;
+                return true;
             }
+            let (failures, is_pausing) = (state.failures, state.is_pausing);
+            let patience = state.patience.get_or_insert_with(|| {
+                if is_pausing {
+                    self.shared.hurry.notify_one();
+                }
+                Patience::new(failures)
+            });
+            let (now, end) = (Instant::now(), patience.ends(&self.pulse, self.silence));
+            if end <= now || until.is_some_and(|until| until <= now) {
+                return end <= now;
+            }
+            let left = until.map_or(end, |until| until.min(end)) - now;
             let waited = self.shared.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+#[cfg(test)]
+impl ObjectMirror {
+    /// Pretends that many attempts have failed already.
+    pub(crate) fn pretend_failures(&self, failures: u32) {
+        self.shared.state().failures = failures;
     }
 }
 
@@ -161,7 +191,10 @@ impl Mirror for ObjectMirror {
         let global_step = snapshot.position.global_step;
         let items = snapshot.files.into_iter().filter_map(|(name, file)| item(&name, file)).collect();
         let (journal_bytes, retention) = (snapshot.journal_bytes, snapshot.retention);
-        self.shared.state().queue(Save { global_step, items, journal_bytes, retention });
+        let mut state = self.shared.state();
+        state.patience = None;
+        state.queue(Save { global_step, items, journal_bytes, retention });
+        drop(state);
         self.shared.wake.notify_one();
     }
 
@@ -170,11 +203,12 @@ impl Mirror for ObjectMirror {
     }
 
     fn pushing_for(&self) -> Option<Duration> {
-        self.shared.state().since.map(|since| since.elapsed())
+        // A remote that is silent needs no room: waiting for it is bounded.
+        self.shared.state().since.map(|since| self.pulse.last().saturating_duration_since(since))
     }
 
-    fn wait(&mut self, until: Option<Instant>) {
-        self.wait_while(until, |state| !state.is_idle());
+    fn wait(&mut self, until: Option<Instant>) -> bool {
+        self.wait_until_idle(until)
     }
 
     fn finish(&mut self, journal_bytes: u64, retention: Option<Retention>, until: Option<Instant>) {
@@ -184,14 +218,24 @@ impl Mirror for ObjectMirror {
                 return;
             }
             state.finish = Some(Finish { journal_bytes, retention });
+            if let Some(patience) = &mut state.patience {
+                patience.extend();
+                if state.is_pausing {
+                    self.shared.hurry.notify_one();
+                }
+            }
         }
         self.shared.wake.notify_one();
-        self.wait_while(until, |state| !state.is_idle());
+        let is_silent = self.wait_until_idle(until);
         let mut state = self.shared.state();
         if state.finish.take().is_some() || state.is_busy {
             let has_failure = state.reports.iter().any(|report| matches!(report, PushReport::Failed { .. }));
             if !has_failure && !state.is_over {
-                let error = "there was no time to push the rest of the run's folder".to_owned();
+                let error = if is_silent {
+                    format!("it has not answered for {} s", self.silence.as_secs())
+                } else {
+                    "there was no time to push the rest of the run's folder".to_owned()
+                };
                 state.reports.push(PushReport::Failed { global_step: 0, error, in_a_row: 1 });
             }
         }
@@ -332,6 +376,9 @@ impl Worker {
     fn succeeded(&self, task: &Task, done: Done, took: Duration) {
         let mut state = self.shared.state();
         let had_failed = std::mem::take(&mut state.failures) > 0;
+        if let Some(patience) = &mut state.patience {
+            patience.succeeded();
+        }
         if state.pending.is_none() {
             state.since = None;
         }
@@ -356,7 +403,11 @@ impl Worker {
         let pause = {
             let mut state = self.shared.state();
             state.failures += 1;
-            state.failed_attempts += 1;
+            if let Some(patience) = &mut state.patience {
+                patience.failed();
+            }
+            // Each attempt is timed on its own.
+            state.since = Some(Instant::now());
             let in_a_row = state.failures;
             let global_step = match &task {
                 Task::Save(save) => save.global_step,
@@ -370,10 +421,16 @@ impl Worker {
             }
             let error = format!("{}: {}", self.writer.bucket().url, failed.what);
             state.reports.push(PushReport::Failed { global_step, error, in_a_row });
-            (PAUSE * 2_u32.pow(in_a_row.min(8) - 1)).min(LONGEST_PAUSE)
+            state.is_pausing = true;
+            let longest = if state.patience.is_some() { PAUSE * 2 } else { LONGEST_PAUSE };
+            (PAUSE * 2_u32.pow(in_a_row.min(8) - 1)).min(longest)
         };
         self.shared.changed.notify_all();
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.shared.hurry.notified() => {}
+        }
+        self.shared.state().is_pausing = false;
     }
 }
 

@@ -87,11 +87,13 @@ pub trait Mirror: Debug + Send {
     /// What has happened since the last call, oldest first.
     fn reports(&mut self) -> Vec<PushReport>;
 
-    /// How long the copy in progress has taken so far. None if nothing is under way and nothing waits.
+    /// How long the copy in progress has taken so far, up to the last answer of the other place. None if nothing is under
+    /// way and nothing waits.
     fn pushing_for(&self) -> Option<Duration>;
 
-    /// Waits until everything is copied, several attempts in a row have failed, or `until`.
-    fn wait(&mut self, until: Option<Instant>);
+    /// Waits until everything is copied, several attempts in a row have failed, no answer has come for long, or `until`.
+    /// Reports whether `until` has not come: there is no more to wait for.
+    fn wait(&mut self, until: Option<Instant>) -> bool;
 
     /// Copies what is left of the folder, the end of the journal and `status.json`, and ends the session there. Waits as
     /// [`Mirror::wait`] does.

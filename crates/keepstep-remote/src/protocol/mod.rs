@@ -1,5 +1,6 @@
 //! The promises of the protocol, whatever request fails in whatever way, and whoever else writes.
 
+mod ending;
 mod fetching;
 mod reading;
 mod script;

@@ -74,6 +74,10 @@ pub(crate) enum Plan {
     At(Vec<(u64, Fate)>),
     /// Each request waits for random turns, and one in so many has a fate.
     Sampled { random: Random, one_in: u64 },
+    /// All requests have this fate.
+    All(Fate),
+    /// Each request takes this long.
+    Slow(Duration),
 }
 
 /// The store itself, which all writers share.
@@ -106,6 +110,10 @@ impl World {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_plan(&self, plan: Plan) {
+        self.state().plan = plan;
     }
 
     pub(crate) fn requests(&self) -> u64 {
@@ -205,13 +213,17 @@ impl Wire {
             let nth = state.requests;
             state.requests += 1;
             let drawn = match &mut state.plan {
-                Plan::At(fates) => (fates.iter().find(|(at, _)| *at == nth).map(|(_, fate)| *fate), 0, 0),
+                Plan::At(fates) => {
+                    (fates.iter().find(|(at, _)| *at == nth).map(|(_, fate)| *fate), 0, Duration::ZERO)
+                }
+                Plan::All(fate) => (Some(*fate), 0, Duration::ZERO),
+                Plan::Slow(pause) => (None, 0, *pause),
                 Plan::Sampled { random, one_in } => {
                     let fate = (random.below(*one_in) == 0)
                         .then(|| FATES[random.below(FATES.len() as u64) as usize]);
                     // Most requests wait some turns; a few wait for long, as on a machine that sleeps.
                     let pause = if random.below(12) == 0 { random.below(400) } else { 0 };
-                    (fate, random.below(6), pause)
+                    (fate, random.below(6), Duration::from_secs(pause))
                 }
             };
             state.fates += u64::from(drawn.0.is_some());
@@ -220,11 +232,11 @@ impl Wire {
         for _ in 0..turns {
             tokio::task::yield_now().await;
         }
-        if pause > 0 {
+        if !pause.is_zero() {
             // The client may give up meanwhile, and the request arrives all the same.
             let (world, note) = (Arc::clone(&self.world), what.clone());
             let late = tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs(pause)).await;
+                tokio::time::sleep(pause).await;
                 let result = effect.await;
                 if is_change {
                     world.check(&note).await;

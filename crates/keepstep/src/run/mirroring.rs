@@ -105,15 +105,13 @@ impl Run {
         self.mirroring.as_mut().map(|mirroring| std::mem::take(&mut mirroring.reports)).unwrap_or_default()
     }
 
-    /// Waits until every save is in the other place, several attempts in a row have failed, or `until`.
-    pub fn wait_for_pushes(&mut self, until: Option<Instant>) -> Vec<PushReport> {
-        if let Some(mirroring) = &mut self.mirroring {
-            mirroring.mirror.wait(until);
-        }
-        self.pushes()
+    /// Waits until every save is in the other place, several attempts in a row have failed, no answer has come for long, or
+    /// `until`. Reports whether `until` has not come: there is no more to wait for.
+    pub fn wait_for_pushes(&mut self, until: Option<Instant>) -> bool {
+        self.mirroring.as_mut().is_none_or(|mirroring| mirroring.mirror.wait(until))
     }
 
-    /// Returns how long the copy in progress has taken so far. None if nothing is under way.
+    /// Returns how long the copy in progress has taken so far, up to the last answer. None if nothing is under way.
     pub fn pushing_for(&self) -> Option<Duration> {
         self.mirroring.as_ref()?.mirror.pushing_for()
     }

@@ -26,8 +26,8 @@ impl Session<'_> {
     /// Waits until everything saved is copied, as long as the session's time limit allows.
     pub(super) fn wait_for_pushes(&mut self) {
         let until = self.clock.push_until();
-        let reports = self.run.wait_for_pushes(until);
-        self.report_pushes(&reports);
+        self.run.wait_for_pushes(until);
+        self.say_pushes();
         self.run.push_until(until);
     }
 
