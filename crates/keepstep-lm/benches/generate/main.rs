@@ -34,7 +34,7 @@ fn main() {
     // Of the embedding of positions, a token reads one row.
     let positions = model.block_size * model.n_embd;
     let parameters = initial_parameters(&model, 1);
-    let generator = Generator::new(model, &parameters, Tokenizer::bytes());
+    let generator = Generator::new(model, parameters.clone(), Tokenizer::bytes());
     let greedy = GenerateOptions { max_new_tokens, temperature: 0.0, top_k: 0, seed: 1 };
     let sampled = GenerateOptions { temperature: 0.8, top_k: 50, ..greedy };
     let time = |work: &mut dyn FnMut()| {

@@ -10,7 +10,7 @@ use crate::available_memory::available;
 use crate::hub::trained::{TrainedModel, TrainedModelError};
 use batch::Batch;
 use keepstep::Checkpoint;
-use keepstep_model::gpt2::decode::Decoder;
+use keepstep_model::gpt2::decode::{Decoder, DecoderWeights, PanelParameters};
 use keepstep_model::gpt2::settings::Gpt2Config;
 use keepstep_model::ops::spin_pool::SpinPool;
 use keepstep_text::tokenizer::{Tokenizer, TokenizerError};
@@ -50,18 +50,29 @@ pub enum GenerateError {
     EmptyPrompt,
 }
 
+/// In panels, a token is decoded faster. Those of others stay as they are: a copy might find no room.
+#[derive(Debug)]
+enum Parameters<'a> {
+    Borrowed(&'a [f32]),
+    Panels(PanelParameters),
+}
+
 /// A trained model that generates text.
 #[derive(Debug)]
 pub struct Generator<'a> {
     model: Gpt2Config,
-    parameters: Cow<'a, [f32]>,
+    parameters: Parameters<'a>,
     tokenizer: Tokenizer,
     /// Ids below the tokenizer's size that belong to no entry.
     holes: Vec<u32>,
 }
 
 impl<'a> Generator<'a> {
-    /// Takes parameters in a flat buffer of the model's [`Layout`](keepstep_model::layout::Layout).
+    /// Takes parameters in a flat buffer of the model's [`Layout`](keepstep_model::layout::Layout). Owned ones are
+    /// rearranged in place, which makes tokens of large models faster by a fifth.
+    ///
+    /// # Panics
+    /// If there are not as many as the model has parameters.
     pub fn new(
         model: Gpt2Config,
         parameters: impl Into<Cow<'a, [f32]>>,
@@ -69,7 +80,14 @@ impl<'a> Generator<'a> {
     ) -> Generator<'a> {
         let ids = 0..tokenizer.vocab_size() as u32;
         let holes = ids.filter(|&id| tokenizer.token(id).is_none()).collect();
-        Generator { model, parameters: parameters.into(), tokenizer, holes }
+        let parameters = match parameters.into() {
+            Cow::Borrowed(parameters) => Parameters::Borrowed(parameters),
+            Cow::Owned(parameters) => {
+                let threads = rayon::current_num_threads();
+                Parameters::Panels(PanelParameters::new(&model, parameters, threads))
+            }
+        };
+        Generator { model, parameters, tokenizer, holes }
     }
 
     /// Takes everything from a checkpoint.
@@ -189,8 +207,11 @@ impl<'a> Generator<'a> {
     fn decode<T>(&self, capacity: usize, work: impl FnOnce(&mut Decoder<'_>, &SpinPool) -> T) -> T {
         let layout = self.model.layout();
         SpinPool::scope(rayon::current_num_threads(), |pool| {
-            let views = self.model.views(&layout, &self.parameters);
-            work(&mut Decoder::new(&self.model, views, pool, capacity), pool)
+            let weights = match &self.parameters {
+                Parameters::Borrowed(values) => DecoderWeights::in_place(self.model.views(&layout, values)),
+                Parameters::Panels(values) => values.weights(&self.model, &layout),
+            };
+            work(&mut Decoder::new(&self.model, weights, pool, capacity), pool)
         })
     }
 }

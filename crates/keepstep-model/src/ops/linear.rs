@@ -3,21 +3,13 @@
 use crate::ops::affine::Affine;
 use keepstep_numerics::matmul::MatmulKind;
 use keepstep_numerics::matmul::PackedMatrix;
-use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, matmul};
+use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut};
 use keepstep_numerics::vectorized;
 
 /// Returns the weight as a matrix `[in, out]`.
 pub(crate) fn weight<'a>(affine: &Affine<&'a [f32]>) -> Matrix<'a> {
     let outs = affine.bias.len();
     Matrix::new(affine.weight, affine.weight.len() / outs, outs)
-}
-
-/// Computes `y = x · weight + bias` in float32, on all threads. The sums start with the bias.
-pub(crate) fn forward(y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
-    let (weight, outs) = (weight(affine), affine.bias.len());
-    let rows = x.len() / weight.rows();
-    let x = Matrix::new(x, rows, weight.rows());
-    matmul(MatrixMut::new(y, rows, outs), Accumulate::Bias(affine.bias), x, weight);
 }
 
 /// Computes `y = x · weight + bias` on this thread alone, in the pass's precision.

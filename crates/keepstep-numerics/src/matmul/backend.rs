@@ -12,6 +12,8 @@ use super::matrix::Accumulate;
 use super::neon::Neon;
 use super::packed::Packing;
 use super::problem::Problem;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::simd::Simd;
 
 /// Code that computes matmuls. A value exists only where the processor has the instructions, except in tests of other
 /// backends, which check that first.
@@ -48,6 +50,19 @@ impl Backend {
         return Backend::Neon;
         #[cfg(not(target_arch = "aarch64"))]
         Backend::Loops
+    }
+
+    /// The numbers in a register.
+    pub(super) fn lanes(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512 => Avx512::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2 => Avx2::LANES,
+            #[cfg(target_arch = "aarch64")]
+            Backend::Neon => Neon::LANES,
+            _ => 16,
+        }
     }
 
     /// Returns the backend's packing of right sides, or `None` if it reads them in place.

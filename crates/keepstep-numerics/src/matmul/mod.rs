@@ -14,7 +14,7 @@
 //! - `kernel`, `block`, `tile`, `pack`: a matmul's way from chunks down to registers, and the packing, generic over the
 //!   sets. `loops`: the plain form.
 //! - `packed`: a right side that is packed once and read many times.
-//! - `streamed`: a few rows by a matrix that is read once, for decoding.
+//! - `streamed`: a few rows by a matrix that is read once, for decoding. `panels`: such a matrix in the order of its reads.
 //! - `backend`: what this processor runs. `task`: who computes which part. `dispatch`: float32 or bfloat16.
 
 mod aligned;
@@ -33,6 +33,7 @@ pub(crate) mod matrix;
 pub(crate) mod neon;
 pub(crate) mod pack;
 pub(crate) mod packed;
+mod panels;
 mod prefetch;
 pub(crate) mod problem;
 pub(crate) mod simd;
@@ -47,5 +48,6 @@ pub use aligned::AlignedBuffer;
 pub use dispatch::MatmulKind;
 pub use matrix::{Accumulate, Matrix, MatrixMut};
 pub use packed::{PackTask, PackedMatrix, Packing};
+pub use panels::{Panels, arrange_columns_in_panels, arrange_in_panels, panel_width};
 pub use prefetch::{prefetch, prefetch_all};
-pub use task::{MatmulTask, matmul, serial_matmul};
+pub use task::{MatmulTask, matmul, matmul_panels, serial_matmul};

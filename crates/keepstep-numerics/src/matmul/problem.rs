@@ -2,6 +2,7 @@
 
 use super::matrix::{Accumulate, Matrix, MatrixMut};
 use super::packed::PackedRhs;
+use super::panels::Panels;
 
 /// `out = lhs · rhs`, or a rectangle of it, or a range of its inner dimension.
 ///
@@ -36,6 +37,26 @@ impl<'a> Problem<'a> {
         assert_eq!(lhs.cols, rhs.rows, "the inner dimension");
         let MatrixMut { data, rows, cols, row_stride } = out;
         Problem { out: data.as_mut_ptr(), out_stride: row_stride, rows, cols, lhs, rhs, packed: None }
+    }
+
+    /// A matmul for each panel of the right side, with its first column. Their results are disjoint.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub(crate) fn by_panels(
+        out: MatrixMut<'a>,
+        lhs: Matrix<'a>,
+        rhs: Panels<'a>,
+    ) -> impl Iterator<Item = (usize, Problem<'a>)> {
+        assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols()), "the result's shape");
+        assert_eq!(lhs.cols, rhs.rows(), "the inner dimension");
+        let MatrixMut { data, rows, row_stride, .. } = out;
+        let out = data.as_mut_ptr();
+        rhs.iter().map(move |(start, panel)| {
+            let out = out.wrapping_add(start);
+            let cols = panel.cols;
+            (start, Problem { out, out_stride: row_stride, rows, cols, lhs, rhs: panel, packed: None })
+        })
     }
 
     /// The rows from `start` to `end`.

@@ -4,6 +4,7 @@ use super::backend::Backend;
 use super::definition::SLICE;
 use super::matrix::{Accumulate, Matrix, MatrixMut};
 use super::packed::{PackedMatrix, WIDEST_TILE};
+use super::panels::Panels;
 use super::problem::Problem;
 use rayon::prelude::*;
 
@@ -78,6 +79,22 @@ impl<'a> MatmulTask<'a> {
         columns(Problem::new(out, lhs, rhs), accumulate, part)
     }
 
+    /// Splits a matmul by a matrix in panels into one task for each panel, in order.
+    ///
+    /// # Panics
+    /// If the shapes do not match.
+    pub fn split_panels(
+        out: MatrixMut<'a>,
+        accumulate: Accumulate<'a>,
+        lhs: Matrix<'a>,
+        rhs: Panels<'a>,
+    ) -> Vec<MatmulTask<'a>> {
+        let problems = Problem::by_panels(out, lhs, rhs);
+        problems
+            .map(|(start, problem)| MatmulTask { problem, accumulate: accumulate.at_col(start) })
+            .collect()
+    }
+
     /// Gives the task its right side in packed form.
     ///
     /// # Panics
@@ -138,6 +155,19 @@ fn columns<'a>(problem: Problem<'a>, accumulate: Accumulate<'a>, part: usize) ->
 /// If the shapes do not match.
 pub fn matmul(out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
     run_parallel(out, accumulate, lhs, rhs, MatmulTask::run);
+}
+
+/// Computes the same as [`matmul`] with a right side in panels.
+///
+/// # Panics
+/// If the shapes do not match.
+pub fn matmul_panels(out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix<'_>, rhs: Panels<'_>) {
+    let is_serial = rayon::current_num_threads() == 1 || lhs.rows * lhs.cols * rhs.cols() < SERIAL;
+    let tasks = MatmulTask::split_panels(out, accumulate, lhs, rhs);
+    if is_serial {
+        return tasks.into_iter().for_each(MatmulTask::run);
+    }
+    tasks.into_par_iter().with_max_len(1).for_each(MatmulTask::run);
 }
 
 /// Computes the same as [`matmul`], on this thread alone.

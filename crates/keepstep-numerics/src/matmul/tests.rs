@@ -30,6 +30,14 @@ fn check(rows: usize, cols: usize, inner: usize) {
     let right = numbers((cols + pad) * (inner + pad), 2);
     let before = numbers(rows * (cols + pad), 3);
     let bias = numbers(cols, 4);
+    let width = if cols < 48 { 1 + cols / 3 } else { panel_width(cols, 1 + inner % 4) };
+    let in_panels = {
+        let columns = matrix(&right, inner, cols, true);
+        let columns = (0..cols).flat_map(|col| &columns.data[col * columns.col_stride..][..inner]);
+        let mut columns: Vec<f32> = columns.copied().collect();
+        arrange_columns_in_panels(&mut columns, inner, width);
+        columns
+    };
     for layout in 0..4 {
         let lhs = matrix(&left, rows, inner, layout & 1 == 1);
         let rhs = matrix(&right, inner, cols, layout & 2 == 2);
@@ -44,6 +52,10 @@ fn check(rows: usize, cols: usize, inner: usize) {
             };
             check("serial", &|out| serial_matmul(out, accumulate, lhs, rhs));
             check("parallel", &|out| matmul(out, accumulate, lhs, rhs));
+            if layout & 2 == 2 {
+                let panels = Panels::new(&in_panels, inner, cols, width);
+                check("parallel, panels", &|out| matmul_panels(out, accumulate, lhs, panels));
+            }
             let mut buffer = AlignedBuffer::new();
             for backend in backends() {
                 check(&format!("{backend:?}"), &|out| {
@@ -54,6 +66,14 @@ fn check(rows: usize, cols: usize, inner: usize) {
                         task.run_streamed_with(backend);
                     }
                 });
+                if layout & 2 == 2 {
+                    check(&format!("{backend:?}, panels"), &|out| {
+                        let panels = Panels::new(&in_panels, inner, cols, width);
+                        for task in MatmulTask::split_panels(out, accumulate, lhs, panels) {
+                            task.run_streamed_with(backend);
+                        }
+                    });
+                }
                 let Some(packing) = backend.packing() else { continue };
                 buffer.grow(Packing::max_len(inner, cols));
                 let mut tasks = Vec::new();

@@ -1,15 +1,16 @@
 //! Incremental decoding with a cache of keys and values, of one sequence or several.
 
-use crate::gpt2::layout::Views;
+mod weights;
+
 use crate::gpt2::settings::Gpt2Config;
 use crate::ops::affine::Affine;
 use crate::ops::attention::KeyValueCache;
 use crate::ops::gelu::gelu;
 use crate::ops::layer_norm::normalize;
-use crate::ops::linear::{forward as linear, weight};
 use crate::ops::spin_pool::SpinPool;
-use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut};
+use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut};
 use rayon::prelude::*;
+pub use weights::{DecoderWeights, PanelParameters};
 
 /// The largest number of tokens in one batched pass.
 const ROWS: usize = 128;
@@ -17,16 +18,13 @@ const ROWS: usize = 128;
 /// The smallest number of tokens of a sequence for which a batched pass is worthwhile.
 const MIN_BATCHED_TOKENS: usize = 4;
 
-/// The smallest number of multiply-adds in a part of a matmul: a few microseconds of work.
-const MIN_PART_MULTIPLY_ADDS: usize = 1 << 15;
-
 /// A decoder for growing contexts of the same length. Each weight is read once for all of them.
 ///
 /// Every value has the bits that a forward pass over the whole context computes. Each element of each buffer is one
 /// defined expression, whether it is computed for one token, for several tokens of a sequence or for several sequences.
 pub struct Decoder<'a> {
     model: &'a Gpt2Config,
-    weights: Views<&'a [f32]>,
+    weights: DecoderWeights<'a>,
     pool: &'a SpinPool,
     /// The most positions of a context.
     capacity: usize,
@@ -81,14 +79,13 @@ impl Rows {
 }
 
 impl<'a> Decoder<'a> {
-    /// Creates a decoder for one sequence, with an empty context of at most `capacity` positions. `weights` are the
-    /// model's tensors.
+    /// Creates a decoder for one sequence, with an empty context of at most `capacity` positions.
     ///
     /// # Panics
     /// If `capacity` exceeds the model's `block_size`.
     pub fn new(
         model: &'a Gpt2Config,
-        weights: Views<&'a [f32]>,
+        weights: DecoderWeights<'a>,
         pool: &'a SpinPool,
         capacity: usize,
     ) -> Decoder<'a> {
@@ -185,26 +182,30 @@ impl<'a> Decoder<'a> {
         let (fc, active) = (&mut fc[..count * inner], &mut active[..count * inner]);
         let qkv = &mut qkv[..count * 3 * width];
         for (sequence, x) in x.chunks_mut(width).enumerate() {
-            embed(x, weights, token(sequence), place);
+            weights.embed(x, token(sequence), place);
         }
         let normalize_all = |normal: &mut [f32], x: &[f32], affine: &Affine<&[f32]>| {
             pool.chunks(normal, width, |row, normal| {
                 normalize(normal, &x[row * width..][..width], affine.weight, affine.bias, epsilon);
             });
         };
-        for (layer, weights) in weights.layers.iter().enumerate() {
-            normalize_all(normal, x, &weights.ln_1);
-            linear_rows(pool, qkv, normal, &weights.attn_c_attn);
+        let linear_rows = |y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>| {
+            let (out, accumulate, lhs) = operands(y, x, affine);
+            weights.linear(affine).multiply_few(pool, out, accumulate, lhs);
+        };
+        for (layer, block) in weights.views.layers.iter().enumerate() {
+            normalize_all(normal, x, &block.ln_1);
+            linear_rows(qkv, normal, &block.attn_c_attn);
             attend(pool, attended, qkv, caches.iter_mut().map(|cache| &mut cache.0[layer]), place);
-            linear_rows(pool, out, attended, &weights.attn_c_proj);
+            linear_rows(out, attended, &block.attn_c_proj);
             add(x, out);
-            normalize_all(normal, x, &weights.ln_2);
-            linear_rows(pool, fc, normal, &weights.mlp_c_fc);
+            normalize_all(normal, x, &block.ln_2);
+            linear_rows(fc, normal, &block.mlp_c_fc);
             pool.chunks(active, inner, |row, active| gelu(active, &fc[row * inner..][..inner]));
-            linear_rows(pool, out, active, &weights.mlp_c_proj);
+            linear_rows(out, active, &block.mlp_c_proj);
             add(x, out);
         }
-        normalize_all(normal, x, &weights.ln_f);
+        normalize_all(normal, x, &weights.views.ln_f);
         *len += 1;
     }
 
@@ -220,7 +221,7 @@ impl<'a> Decoder<'a> {
         let (attended, out) = (&mut attended[..count * width], &mut out[..count * width]);
         let (fc, active) = (&mut fc[..count * inner], &mut active[..count * inner]);
         for (index, (x, &token)) in x.chunks_mut(width).zip(tokens).enumerate() {
-            embed(x, weights, token, start + index);
+            weights.embed(x, token, start + index);
         }
         let normalize_all = |normal: &mut [f32], x: &[f32], affine: &Affine<&[f32]>| {
             let rows = normal.par_chunks_mut(width).zip(x.par_chunks(width));
@@ -228,51 +229,48 @@ impl<'a> Decoder<'a> {
                 normalize(normal, x, affine.weight, affine.bias, epsilon);
             });
         };
-        for (weights, cache) in weights.layers.iter().zip(&mut caches[sequence].0) {
-            normalize_all(normal, x, &weights.ln_1);
-            linear(qkv, normal, &weights.attn_c_attn);
+        let linear = |y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>| {
+            let (out, accumulate, lhs) = operands(y, x, affine);
+            weights.linear(affine).multiply(out, accumulate, lhs);
+        };
+        for (block, cache) in weights.views.layers.iter().zip(&mut caches[sequence].0) {
+            normalize_all(normal, x, &block.ln_1);
+            linear(qkv, normal, &block.attn_c_attn);
             cache.write(start, qkv);
             let rows = attended.par_chunks_mut(width).zip(qkv.par_chunks(3 * width)).enumerate();
             rows.for_each(|(index, (out, qkv))| cache.attend(out, qkv, 0, start + index));
-            linear(out, attended, &weights.attn_c_proj);
+            linear(out, attended, &block.attn_c_proj);
             add(x, out);
-            normalize_all(normal, x, &weights.ln_2);
-            linear(fc, normal, &weights.mlp_c_fc);
+            normalize_all(normal, x, &block.ln_2);
+            linear(fc, normal, &block.mlp_c_fc);
             active.par_chunks_mut(inner).zip(fc.par_chunks(inner)).for_each(|(active, fc)| gelu(active, fc));
-            linear(out, active, &weights.mlp_c_proj);
+            linear(out, active, &block.mlp_c_proj);
             add(x, out);
         }
         let last = &x[(count - 1) * width..];
         let normal = &mut last_rows.normal[sequence * width..][..width];
-        normalize(normal, last, weights.ln_f.weight, weights.ln_f.bias, epsilon);
+        normalize(normal, last, weights.views.ln_f.weight, weights.views.ln_f.bias, epsilon);
     }
 
     /// Computes the logits of each sequence's last row.
     fn head(&mut self) {
         let Decoder { model, weights, pool, caches, rows, logits, .. } = self;
         let (width, vocab_size, count) = (model.n_embd, model.vocab_size, caches.len());
+        let out = MatrixMut::new(logits, count, vocab_size);
         let lhs = Matrix::new(&rows.normal, count, width);
-        let rhs = Matrix::new(weights.wte, vocab_size, width).transposed();
-        matmul_rows(pool, MatrixMut::new(logits, count, vocab_size), Accumulate::Replace, lhs, rhs);
+        weights.head(width).multiply_few(pool, out, Accumulate::Replace, lhs);
     }
 }
 
-/// `x = wte[token] + wpe[place]`.
-fn embed(x: &mut [f32], weights: &Views<&[f32]>, token: u32, place: usize) {
-    let width = x.len();
-    let wte = &weights.wte[token as usize * width..(token as usize + 1) * width];
-    let wpe = &weights.wpe[place * width..(place + 1) * width];
-    for ((x, token), place) in x.iter_mut().zip(wte).zip(wpe) {
-        *x = token + place;
-    }
-}
-
-/// Computes `y = x · weight + bias` of a few rows, with the bits of [`linear`](crate::ops::linear).
-fn linear_rows(pool: &SpinPool, y: &mut [f32], x: &[f32], affine: &Affine<&[f32]>) {
-    let (weight, outs) = (weight(affine), affine.bias.len());
-    let (count, inner) = (y.len() / outs, x.len() * outs / y.len());
-    let lhs = Matrix::new(x, count, inner);
-    matmul_rows(pool, MatrixMut::new(y, count, outs), Accumulate::Bias(affine.bias), lhs, weight);
+/// The operands of `y = x · weight + bias`, the weight aside.
+fn operands<'a>(
+    y: &'a mut [f32],
+    x: &'a [f32],
+    affine: &Affine<&'a [f32]>,
+) -> (MatrixMut<'a>, Accumulate<'a>, Matrix<'a>) {
+    let outs = affine.bias.len();
+    let (rows, ins) = (y.len() / outs, affine.weight.len() / outs);
+    (MatrixMut::new(y, rows, outs), Accumulate::Bias(affine.bias), Matrix::new(x, rows, ins))
 }
 
 /// Writes the keys and values of each sequence's row to its cache, and computes the rows' attention.
@@ -302,25 +300,6 @@ fn attend<'a>(
     }
 }
 
-/// Computes a matmul of a few rows on the threads of the pool, each of which takes some columns.
-fn matmul_rows<'a>(
-    pool: &SpinPool,
-    out: MatrixMut<'a>,
-    accumulate: Accumulate<'a>,
-    lhs: Matrix<'a>,
-    rhs: Matrix<'a>,
-) {
-    let part = part_len(pool, rhs.cols(), rhs.rows());
-    pool.for_each(MatmulTask::split_columns(out, accumulate, lhs, rhs, part), MatmulTask::run_streamed);
-}
-
-/// The number of columns in a part of a matmul: a multiple of whole vectors and cache lines, which no other part writes
-/// to. Two parts per thread keep all threads busy until the end, and long parts read memory fastest.
-fn part_len(pool: &SpinPool, cols: usize, inner: usize) -> usize {
-    let least = (MIN_PART_MULTIPLY_ADDS / inner.max(1)).max(1);
-    least.max(cols / (2 * pool.size())).next_multiple_of(64)
-}
-
 fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
@@ -344,9 +323,18 @@ mod tests {
         let layout = model.layout();
         let mut engine = Gpt2::new(&Gpt2Spec::new(model, 1));
         engine.loss(&parameters, &Batch::new(&tokens)).expect("a batch");
-        for (threads, lens) in [(1, &[1][..]), (3, &[1]), (2, &[5, 1, 1, 90, 130, 1, 3])] {
+        let panels = PanelParameters::new(&model, parameters.clone(), 2);
+        let lens = [(1, &[1][..]), (3, &[1]), (2, &[5, 1, 1, 90, 130, 1, 3])];
+        for (in_panels, (threads, lens)) in
+            [false, true].into_iter().flat_map(|which| lens.map(|lens| (which, lens)))
+        {
             SpinPool::scope(threads, |pool| {
-                let mut decoder = Decoder::new(&model, model.views(&layout, &parameters), pool, 600);
+                let weights = if in_panels {
+                    panels.weights(&model, &layout)
+                } else {
+                    DecoderWeights::in_place(model.views(&layout, &parameters))
+                };
+                let mut decoder = Decoder::new(&model, weights, pool, 600);
                 let mut lens = lens.iter().cycle();
                 while decoder.len() < 600 {
                     let (len, next) = (decoder.len(), *lens.next().expect("it goes on"));
@@ -356,7 +344,7 @@ mod tests {
                         let whole = engine.logits(&parameters, place);
                         let both = whole.iter().zip(decoder.logits(0));
                         let same = both.clone().all(|(one, other)| one.to_bits() == other.to_bits());
-                        assert!(same, "at {place} with {threads} threads");
+                        assert!(same, "at {place} with {threads} threads, in panels: {in_panels}");
                     }
                 }
             });
@@ -368,6 +356,7 @@ mod tests {
     fn sequences_do_not_affect_each_other() {
         let (model, parameters) = decodable(70, 40);
         let layout = model.layout();
+        let panels = PanelParameters::new(&model, parameters, 2);
         let token = |sequence: usize, place: usize| ((sequence * 31 + place * place * 7 + 5) % 70) as u32;
         let prompt: Vec<u32> = (0..9).map(|place| token(0, place)).collect();
         let text = |sequence: usize| -> Vec<u32> {
@@ -376,7 +365,7 @@ mod tests {
         };
         for (threads, count) in [(1, 2), (2, 5), (3, 17), (1, 33)] {
             SpinPool::scope(threads, |pool| {
-                let decoder = || Decoder::new(&model, model.views(&layout, &parameters), pool, 40);
+                let decoder = || Decoder::new(&model, panels.weights(&model, &layout), pool, 40);
                 let texts: Vec<Vec<u32>> = (0..count).map(text).collect();
                 let mut together = decoder();
                 together.append(&[&prompt]);
