@@ -33,6 +33,11 @@ fn is_checkpoint(name: &str) -> bool {
     name == BEST_MODEL || Name::parse(name).is_some()
 }
 
+/// Whether a file of this name is one that a bundle holds, apart from its manifest.
+pub(crate) fn is_file_of_run(name: &str) -> bool {
+    is_checkpoint(name) || is_small(name)
+}
+
 /// A hidden folder next to `path`, on the same file system if that can be written to. It goes away with the value, and the next call removes what
 /// a killed process has left.
 #[derive(Debug)]

@@ -309,6 +309,63 @@ fn after_a_push_that_broke_off_the_version_before_it_counts() {
     run(&["pull", second, "fourth"], 0);
 }
 
+/// kagglehub may lose a file of an upload without a word, the manifest too.
+#[test]
+#[ignore = "needs kagglehub: cargo xtask test"]
+fn a_version_without_a_manifest_may_be_incomplete() {
+    let lab = stopped();
+    let server = Server::start(&lab, &[]);
+    let root = root(&lab);
+    let run = |words: &[&str], status| run_checked(&lab, &mut server.command(words, &root), status);
+    let by_hand = |dataset: &str, files: &[(&str, &str)]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (from, name) in files {
+            fs::copy(lab.path(from), folder.path().join(name)).expect("a file");
+        }
+        let script = "import kagglehub, sys; kagglehub.dataset_upload(sys.argv[1], sys.argv[2])";
+        let mut upload = Command::new(uploaders_python());
+        server.serve(&mut upload);
+        expect(upload.args(["-c", script, dataset]).arg(folder.path()), 0);
+    };
+    let there = newest(&lab.path("run"));
+    let half = [("run/best_model.pt", "best_model.pt"), ("run/journal.jsonl", "journal.jsonl")];
+    run(&["push", "run", URL], 0);
+    by_hand("ann/gpt-run", &half);
+    by_hand("ann/gpt-run", &half[1..]);
+    // A pull takes the version with a manifest, and says how to get the others.
+    let text = run(&["pull", URL, "fresh"], 0);
+    for version in [3, 2] {
+        let why = format!("version {version}: it has no keepstep.json, which version 1 has");
+        assert!(text.contains(&why) && text.contains("its upload may be incomplete"), "{text}");
+    }
+    assert!(text.contains("version 1,"), "{text}");
+    assert_eq!(hash(&newest(&lab.path("fresh"))), hash(&there));
+    run(&["pull", &format!("{URL}/versions/2"), "half"], 0);
+    assert_eq!(lab.checkpoints("half").len(), 1);
+    // A push is compared with it.
+    expect(lab.train("other").args(["--set", "seed=8", "--stop-at", "5"]), 75);
+    let text = run(&["push", "other", URL], 1);
+    assert!(text.contains("version 3 is incomplete (it has no keepstep.json)"), "{text}");
+    assert!(text.contains("holds the run"), "{text}");
+    let text = run(&["push", "run", URL], 0);
+    assert!(text.contains("version 2 is incomplete") && text.contains("version 4"), "{text}");
+    // Files of others are never hidden, nor passed over.
+    by_hand("ann/gpt-run", &[("corpus.txt", "corpus.txt"), half[0]]);
+    let text = run(&["push", "run", URL], 1);
+    assert!(text.contains("keepstep did not push"), "{text}");
+    let text = run(&["pull", URL, "theirs"], 0);
+    assert!(!text.contains("incomplete"), "{text}");
+    assert_eq!(lab.checkpoints("theirs").len(), 1);
+    // A run that someone has put there by hand has no manifest in any version.
+    let hand = "kaggle://datasets/ann/hand";
+    by_hand("ann/hand", &half);
+    by_hand("ann/hand", &half);
+    run(&["pull", hand, "hand"], 0);
+    assert_eq!(lab.checkpoints("hand").len(), 1);
+    let text = run(&["push", "run", hand], 1);
+    assert!(text.contains("no version before it tells") && text.contains("--take-over"), "{text}");
+}
+
 /// Makes a version of the first run, whose checkpoint is cut, after a version of another run.
 fn break_off_other(lab: &Lab, server: &Server, root: &Path) {
     server.faults(&[&format!("put-{}:cut", newest_name(lab)), "check:500"]);

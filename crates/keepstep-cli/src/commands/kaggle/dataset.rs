@@ -1,7 +1,7 @@
 //! The versions of a dataset: which holds what, and which comes before one that is incomplete.
 
 use super::{HUB, Place};
-use crate::bundle::{Manifest, ManifestError};
+use crate::bundle::{Manifest, ManifestError, SideFolder, is_file_of_run};
 use crate::failure::Failure;
 use crate::python::{Python, request};
 use serde_json::json;
@@ -50,6 +50,31 @@ impl<'a> Dataset<'a> {
                 Err(Failure::new(1, format!("{}: {reason}", self.url)))
             }
         }
+    }
+
+    /// Whether a version without a manifest may be a push that broke off: all its files are a run's.
+    pub(in crate::commands) fn may_be_push(&self, place: &Place) -> Result<bool, Failure> {
+        let answer =
+            self.python.call(HUB, &request("names", json!({ "handle": place.handle() })), self.url, true)?;
+        let mut names = answer["names"].as_array().into_iter().flatten();
+        Ok(names.all(|name| name.as_str().is_some_and(is_file_of_run)))
+    }
+
+    /// The version with a manifest, whole or not, that comes before the one at `place`. None as well if Kaggle does not tell.
+    pub(in crate::commands) fn manifest_before(
+        &self,
+        place: &Place,
+        side: &SideFolder,
+    ) -> Result<Option<u64>, Failure> {
+        let mut older = OlderVersions { dataset: *self, current: place.version, oldest: None };
+        while let Ok((version, Some(before))) = older.next() {
+            let folder = side.make(&format!("before-{}-{version}", place.version.unwrap_or(0)))?;
+            match self.look(&before, &folder)? {
+                Held::Bundle(_) | Held::Incomplete(_) => return Ok(before.version),
+                Held::Nothing | Held::NoManifest => {}
+            }
+        }
+        Ok(None)
     }
 
     /// The versions before the newest one. Nobody is asked until the first of them is wanted.

@@ -81,7 +81,7 @@ def version(handle):
 def wait(request, before):
     """Waits until the new version is ready, and lists its files with their sizes."""
     from kagglehub.clients import build_kaggle_client
-    from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetStatusRequest, ApiListDatasetFilesRequest
+    from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetStatusRequest
 
     owner, slug = request["handle"].split("/")
     end, pause = time.monotonic() + request["wait_seconds"], 1.0
@@ -100,16 +100,33 @@ def wait(request, before):
                 return {"checked": False, "reason": f"Kaggle is still processing the files (status {status})"}
             time.sleep(pause)
             pause = min(pause * 1.5, 15.0)
-        sizes, token = {}, ""
-        while True:
-            query = ApiListDatasetFilesRequest()
-            query.owner_slug, query.dataset_slug, query.dataset_version_number = owner, slug, made
-            query.page_size, query.page_token = 200, token
-            page = datasets.list_dataset_files(query)
-            sizes.update({file.name: file.total_bytes for file in page.dataset_files})
-            token = page.next_page_token
-            if not token:
-                return {"checked": True, "version": made, "sizes": sizes}
+        return {"checked": True, "version": made, "sizes": sizes(datasets, owner, slug, made)}
+
+
+def sizes(datasets, owner, slug, number):
+    """The names and sizes of the files in one version of a dataset."""
+    from kagglesdk.datasets.types.dataset_api_service import ApiListDatasetFilesRequest
+
+    found, token = {}, ""
+    while True:
+        query = ApiListDatasetFilesRequest()
+        query.owner_slug, query.dataset_slug, query.dataset_version_number = owner, slug, number
+        query.page_size, query.page_token = 200, token
+        page = datasets.list_dataset_files(query)
+        found.update({file.name: file.total_bytes for file in page.dataset_files})
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+def names(kagglehub, request):
+    """The names of the files in one version of a dataset."""
+    from kagglehub.clients import build_kaggle_client
+
+    owner, slug, *rest = request["handle"].split("/")
+    number = int(rest[1]) if rest else version(request["handle"])
+    with build_kaggle_client() as client:
+        return {"names": sorted(sizes(client.datasets.dataset_api_client, owner, slug, number))}
 
 
 def download(kagglehub, request):
@@ -135,5 +152,5 @@ def scrub(text):
     return text[:600]
 
 
-ACTIONS = {"look": look, "newest": newest, "upload": upload, "download": download}
+ACTIONS = {"look": look, "names": names, "newest": newest, "upload": upload, "download": download}
 answer("kagglehub", perform)

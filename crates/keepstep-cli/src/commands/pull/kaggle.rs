@@ -2,7 +2,7 @@
 
 use crate::arguments::PullArguments;
 use crate::bundle::{
-    Contents, ContentsError, Installed, SideFolder, find_folder, install, present, refuse_other,
+    Contents, ContentsError, Installed, MANIFEST, SideFolder, find_folder, install, present, refuse_other,
 };
 use crate::commands::kaggle::{Dataset, HUB, Held, Kind, Place};
 use crate::failure::Failure;
@@ -21,8 +21,8 @@ pub(super) fn pull(arguments: &PullArguments) -> Result<(), Failure> {
     let falls_back = place.kind == Kind::Dataset && place.version.is_none();
     let (mut at, mut older, mut expected) = (place.clone(), dataset.older(), None);
     loop {
-        let fetch = Fetch { arguments, dataset: &dataset, side: &side, there: there.as_ref() };
-        let (reason, run) = match fetch.version(&at, expected.as_deref())? {
+        let fetch = Fetch { arguments, dataset: &dataset, side: &side, there: there.as_ref(), falls_back };
+        let (what, run) = match fetch.version(&at, expected.as_deref())? {
             Fetched::Whole(contents) => {
                 for note in &contents.notes {
                     output::say(&format!("{url}: {note}"));
@@ -33,19 +33,18 @@ pub(super) fn pull(arguments: &PullArguments) -> Result<(), Failure> {
             Fetched::NotLater(global_step) => {
                 return report(arguments, Installed::Nothing { global_step }, None, at.version);
             }
-            Fetched::Damaged { reason, run } => (reason, run),
+            Fetched::Unusable { what, run } => (what, run),
         };
         expected = expected.or(run);
-        let damaged = format!("the download is damaged: {reason}");
         if !falls_back {
-            return Err(Failure::new(1, format!("{url}: {damaged}")));
+            return Err(Failure::new(1, format!("{url}: {what}")));
         }
         let (version, before) = older.next()?;
         let Some(before) = before else {
             let hint = "there is no version before it that could be tried; push the run again";
-            return Err(Failure::new(1, format!("{url}, version {version}: {damaged}; {hint}")));
+            return Err(Failure::new(1, format!("{url}, version {version}: {what}; {hint}")));
         };
-        output::say(&format!("{url}, version {version}: {damaged}; trying the version before it"));
+        output::say(&format!("{url}, version {version}: {what}; trying the version before it"));
         at = before;
     }
 }
@@ -56,8 +55,14 @@ enum Fetched {
     Whole(Box<Contents>),
     /// The folder is at this global step, the version's or a later one.
     NotLater(u64),
-    /// Its files are not those that were pushed. `run` is the run that its manifest names.
-    Damaged { reason: String, run: Option<String> },
+    /// Its files are not those that were pushed, or may not be. `run` is the run that its manifest names.
+    Unusable { what: String, run: Option<String> },
+}
+
+impl Fetched {
+    fn damaged(reason: &str, run: Option<String>) -> Fetched {
+        Fetched::Unusable { what: format!("the download is damaged: {reason}"), run }
+    }
 }
 
 struct Fetch<'a> {
@@ -65,6 +70,8 @@ struct Fetch<'a> {
     dataset: &'a Dataset<'a>,
     side: &'a SideFolder,
     there: Option<&'a Checkpoint>,
+    /// Whether another version may be taken.
+    falls_back: bool,
 }
 
 impl Fetch<'_> {
@@ -76,7 +83,7 @@ impl Fetch<'_> {
         if at.kind == Kind::Dataset {
             // A small file tells before the large ones are downloaded.
             match self.dataset.look(at, &self.side.make(&format!("look-{name}"))?)? {
-                Held::Incomplete(reason) => return Ok(Fetched::Damaged { reason, run }),
+                Held::Incomplete(reason) => return Ok(Fetched::damaged(&reason, run)),
                 Held::Bundle(manifest) => {
                     if let Some(there) = self.there {
                         refuse_other(dir, there, &manifest.run, url)?;
@@ -85,6 +92,14 @@ impl Fetch<'_> {
                         }
                     }
                     run = Some(manifest.run);
+                }
+                Held::NoManifest if self.falls_back && self.dataset.may_be_push(at)? => {
+                    if let Some(before) = self.dataset.manifest_before(at, self.side)? {
+                        let what = format!(
+                            "it has no {MANIFEST}, which version {before} has, so its upload may be incomplete (with /versions/N it is taken as it is)"
+                        );
+                        return Ok(Fetched::Unusable { what, run });
+                    }
                 }
                 // The download tells whether someone put a run there by hand.
                 Held::Nothing | Held::NoManifest => {}
@@ -111,7 +126,7 @@ impl Fetch<'_> {
             Err(ContentsError::Damaged(reason)) => {
                 // Its space is needed for the next one.
                 let _ = std::fs::remove_dir_all(&folder);
-                Ok(Fetched::Damaged { reason, run })
+                Ok(Fetched::damaged(&reason, run))
             }
             Err(ContentsError::Other(failure)) => Err(failure),
         }

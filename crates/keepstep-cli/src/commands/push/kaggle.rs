@@ -60,6 +60,7 @@ fn find_bundle(dataset: &Dataset<'_>, side: &SideFolder) -> Result<Held, Failure
     let url = dataset.url;
     let mut reason = match dataset.look(dataset.place, &side.make("look")?)? {
         Held::Incomplete(reason) => reason,
+        Held::NoManifest if dataset.may_be_push(dataset.place)? => format!("it has no {MANIFEST}"),
         held => return Ok(held),
     };
     let mut older = dataset.older();
