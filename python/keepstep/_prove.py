@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._core import KillPlan
 from ._errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ._options import Options
 
@@ -59,7 +60,7 @@ def apply(options: Options) -> None:
 
 @dataclass
 class Proof:
-    """What a proof came to; true if every file had the same bytes."""
+    """What a proof came to; true if a run was killed after a save and every file had the same bytes."""
 
     updates: int
     """Updates of the straight run."""
@@ -67,6 +68,8 @@ class Proof:
     """Checkpoints of the straight run."""
     kills: int = 0
     """SIGKILLs."""
+    kills_after_a_save: int = 0
+    """Those after a save that left updates to do. Without one nothing is proved."""
     resumes: int = 0
     """Sessions that went on from a checkpoint."""
     different: list[str] = field(default_factory=lambda: list[str]())
@@ -75,12 +78,15 @@ class Proof:
     """Where both runs are kept, if they differ."""
 
     def __bool__(self) -> bool:
-        return not self.different
+        return self.kills_after_a_save > 0 and not self.different
 
     def __str__(self) -> str:
         what = f"{self.updates} updates, {self.num_files} checkpoints, {self.kills} SIGKILLs, {self.resumes} resumes"
         if self:
             return f"PROVED: {what}: every file has the bytes of the run that was never stopped"
+        if not self.different:
+            remedy = "use more updates or more kills" if self.updates > 1 else "the run is too short"
+            return f"NOTHING IS PROVED: {what}: no kill came after a save; {remedy}"
         names = ", ".join(self.different[:4]) + (" ..." if len(self.different) > 4 else "")
         return (
             f"NOT THE SAME: {what}: {names} differ from those of the run that was never stopped. Both are kept in "
@@ -102,11 +108,12 @@ def prove(
         script: A Python file.
         arguments: Its command line.
         updates: Updates that are trained; fewer if the run ends before.
-        kills: SIGKILLs, at random instants between a session's start and its end.
+        kills: SIGKILLs, at random instants between a session's start and its end. There are more, 20 at most, if none of
+            them came after a save.
         say: Called with a line of text now and then.
 
     Returns:
-        The proof, true if every file has the same bytes. If it is false, its folder is kept.
+        The proof, true if every file has the same bytes. If files differ, its folder is kept.
 
     Raises:
         UsageError: if the script is missing, ends with another status than 0 or 75, or does not train with keepstep.
@@ -120,7 +127,7 @@ def prove(
     keep = False
     try:
         proof = proving.prove(kills, say)
-        keep = not proof
+        keep = bool(proof.different)
         return proof
     finally:
         if not keep:
@@ -161,7 +168,6 @@ class _Proving:
         self.command = [sys.executable, script, *arguments]
         self.updates = updates
         self.folder = folder
-        self.random = random.Random(1)
 
     def prove(self, kills: int, say: Callable[[str], Any]) -> Proof:
         straight = self.folder / "straight"
@@ -172,45 +178,52 @@ class _Proving:
         if not expected or reached == 0:
             raise UsageError("the script made no update with keepstep.Run, so there is nothing to prove")
         proof = Proof(reached, len(expected))
-        while proof.kills < kills:
-            name = f"killed{proof.kills}"
+        plan = KillPlan(kills, reached, lasted, 1)
+        while plan.wants_another:
+            name = f"killed{plan.num_kills}"
             killed = self.folder / name
-            self.killed(killed, kills, lasted, proof)
-            say(f"{proof.kills} of {kills} kills")
+            self.killed(killed, plan, expected, proof)
+            say(f"{plan.num_kills} of {kills} kills")
             found = _checkpoints(killed)
             names = sorted(expected.keys() | found.keys())
             wrong = [f"{name}/{each}" for each in names if expected.get(each) != found.get(each)]
             proof.different += wrong
             if not wrong:
                 shutil.rmtree(killed)
+        proof.kills, proof.kills_after_a_save = plan.num_kills, plan.num_after_a_save
         if proof.different:
             proof.folder = str(self.folder)
         return proof
 
     def straight(self, folder: Path) -> float:
-        """Trains to the end; returns how long the training itself took, in seconds."""
+        """Trains to the end; returns how long the training itself took, in seconds: while the journal grew."""
         process = self.start(folder)
-        began: float | None = None
+        began = grown = time.monotonic()
+        before = 0
         try:
             while process.poll() is None:
-                if began is None and _journal_bytes(folder):
-                    began = time.monotonic()
+                size = _journal_bytes(folder)
+                if size > before:
+                    grown = time.monotonic()
+                    began, before = began if before else grown, size
                 time.sleep(_GLANCE)
         finally:
             if process.poll() is None:
                 _kill(process)
         self.check(process, folder)
-        return time.monotonic() - (began if began is not None else time.monotonic())
+        return grown - began
 
-    def killed(self, folder: Path, kills: int, lasted: float, proof: Proof) -> None:
-        """Trains to the end through kills: as many as are left, or until a session ends before its kill."""
+    def killed(self, folder: Path, plan: KillPlan, expected: Iterable[str], proof: Proof) -> None:
+        """Trains to the end through kills: as many as are left, or until everything is saved or a session ends before its kill."""
         sessions = 0
         while True:
             sessions += 1
             if sessions > _MOST_SESSIONS:
                 raise UsageError("the killed run does not come to its end")
             before = _journal_bytes(folder)
-            instant = self.random.uniform(0, lasted) if proof.kills < kills else None
+            # Where all is saved, a session has nothing to do but to end, which takes its time too.
+            trains = not all((folder / name).exists() for name in expected)
+            instant = plan.next_instant() if trains and plan.wants_another else None
             process = self.start(folder)
             began: float | None = None
             try:
@@ -228,7 +241,7 @@ class _Proving:
             if over:
                 self.check(process, folder)
                 return
-            proof.kills += 1
+            plan.killed(_saved(folder, proof.updates))
 
     def start(self, folder: Path) -> subprocess.Popen[bytes]:
         folder.mkdir(exist_ok=True)
@@ -272,6 +285,16 @@ def _checkpoints(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).digest()
         for path in sorted(folder.rglob("*.pt"))
     }
+
+
+def _saved(folder: Path, updates: int) -> int | None:
+    """Returns the highest global step that was saved: of a run that has updates left, if the script makes several."""
+    newest: dict[Path, int] = {}
+    for path in folder.glob("run*/checkpoint_*.pt"):
+        name = re.search(r"_global(\d+)\.pt$", path.name)
+        if name is not None:
+            newest[path.parent] = max(newest.get(path.parent, 0), int(name[1]))
+    return max([step for step in newest.values() if step < updates] or newest.values(), default=None)
 
 
 def _journal_bytes(folder: Path) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keepstep
 import pytest
+from keepstep import _prove
+from keepstep._core import KillPlan
 
 SCRIPT = Path(__file__).parent / "proved_script.py"
 
@@ -20,7 +24,7 @@ def prove(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_script_that_resumes_exactly() -> None:
     result = prove("--kills", "2")
     assert result.returncode == 0, result
-    assert result.stdout.startswith("PROVED: 12 updates, 12 checkpoints, 2 SIGKILLs, "), result.stdout
+    assert re.match(r"PROVED: 12 updates, 12 checkpoints, \d+ SIGKILLs, ", result.stdout), result.stdout
 
 
 def test_a_script_that_forgets() -> None:
@@ -30,6 +34,47 @@ def test_a_script_that_forgets() -> None:
     folder = Path(result.stdout.split("kept in ")[1].split(":")[0])
     assert (folder / "straight").is_dir()
     subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_kills_go_on_until_one_proves_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    class EarlyPlan:
+        """A plan whose first session is killed before its first save."""
+
+        def __init__(self, *arguments: Any) -> None:
+            self.plan = KillPlan(*arguments)
+
+        def next_instant(self) -> float:
+            return 0.0 if self.plan.num_kills == 0 else self.plan.next_instant()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.plan, name)
+
+    monkeypatch.setattr(_prove, "KillPlan", EarlyPlan)
+    proof = keepstep.prove(SCRIPT, updates=6, kills=1)
+    assert proof and proof.kills > 1 and proof.kills_after_a_save == 1 and proof.resumes >= 1, proof
+
+
+def test_kills_before_every_save_prove_nothing() -> None:
+    proof = _prove.Proof(12, 12, kills=21)
+    assert not proof
+    assert str(proof).startswith("NOTHING IS PROVED: 12 updates") and "use more updates" in str(proof)
+    assert "the run is too short" in str(_prove.Proof(1, 1, kills=1))
+    assert _prove.Proof(12, 12, kills=2, kills_after_a_save=1)
+    assert not _prove.Proof(12, 12, kills=2, kills_after_a_save=1, different=["killed0/run1/x.pt"])
+
+
+def test_what_was_saved_before_a_kill(tmp_path: Path) -> None:
+    def saved(*names: str) -> int | None:
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        return _prove._saved(tmp_path, 12)  # pyright: ignore[reportPrivateUsage]
+
+    assert saved() is None
+    assert saved("run1/.checkpoint_epoch1_step4_global2.pt.tmp", "run1/best_model.pt", "run1/journal.jsonl") is None
+    assert saved("run1/checkpoint_epoch1_step4_global2.pt", "run1/checkpoint_epoch1_step20_global10.pt") == 10
+    assert saved("run1/checkpoint_epoch1_final_global12.pt") == 12
+    assert saved("run2/checkpoint_epoch1_step2_global1.pt") == 1
 
 
 def test_what_cannot_be_proved(tmp_path: Path) -> None:

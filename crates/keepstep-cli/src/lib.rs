@@ -19,6 +19,8 @@ mod remote;
 mod signals;
 mod table;
 
+pub use commands::KillPlan;
+
 use clap::Parser;
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@
 mod adopt;
 mod errors;
 mod keys;
+mod kills;
 mod mersenne;
 mod program;
 mod remote;
@@ -25,6 +26,8 @@ mod _core {
     use super::errors::{Error, LockedError, MismatchError, SaveError, StateError};
     #[pymodule_export]
     use super::keys::{Order, key, keys, order, words};
+    #[pymodule_export]
+    use super::kills::KillPlan;
     #[pymodule_export]
     use super::mersenne::mersenne_twister;
     #[pymodule_export]

@@ -20,6 +20,8 @@ mod report;
 mod train;
 mod verify;
 
+pub use prove::KillPlan;
+
 use crate::arguments::Command;
 use crate::failure::{Failure, status};
 

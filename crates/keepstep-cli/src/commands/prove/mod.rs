@@ -1,5 +1,6 @@
 //! `keepstep prove`: train a user's config once uninterrupted and again with kills, and compare every byte.
 
+mod kills;
 mod session;
 
 use crate::arguments::ProveArguments;
@@ -11,6 +12,7 @@ use crate::signals::Signals;
 use crate::table::Table;
 use keepstep_lm::Config;
 use keepstep_lm::config::TokenizerSpec;
+pub use kills::KillPlan;
 use session::{Session, SessionReport};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -22,8 +24,6 @@ use std::time::{Duration, Instant};
 const MAX_SESSIONS: u64 = 10_000;
 /// The fewest saves of an uninterrupted run, if it has as many updates.
 const SAVES: u64 = 8;
-/// Kills beyond those that were asked for, until one comes after a save.
-const MORE_KILLS: u64 = 20;
 /// The interval at which a session is checked.
 const GLANCE: Duration = Duration::from_millis(2);
 
@@ -92,14 +92,14 @@ pub(crate) fn run(arguments: &ProveArguments) -> Result<(), Failure> {
         outcome.as_ref().map_err(|failure| Failure::new(failure.status(), failure.to_string()))?;
         removed.map_err(|error| Failure::at(&scratch, &error))?;
     }
-    let num_files = outcome?;
-    output::print(&proof.report(num_files))?;
-    proof.verdict()
+    let (num_files, plan) = outcome?;
+    output::print(&proof.report(num_files, &plan))?;
+    proof.verdict(&plan)
 }
 
 impl Proof<'_> {
     /// Trains once uninterrupted and again with kills. Gives the number of checkpoints of the uninterrupted run.
-    fn prove(&mut self, num_kills: u64) -> Result<usize, Failure> {
+    fn prove(&mut self, num_kills: u64) -> Result<(usize, KillPlan), Failure> {
         std::fs::create_dir_all(self.scratch).map_err(|error| Failure::at(self.scratch, &error))?;
         if let Some(folder) = self.remote.and_then(|url| url.strip_prefix("file://")) {
             // Each run is copied to a folder in it. One that cannot be made is an error of the first session.
@@ -121,11 +121,11 @@ impl Proof<'_> {
 .to_owned()));
         }
         let expected = checkpoints(&straight)?;
-        let mut random = Random::new();
-        while self.is_to_kill(num_kills) {
+        let mut plan = KillPlan::new(num_kills, self.updates, lasted, arbitrary());
+        while plan.wants_another() {
             self.runs += 1;
             let run = self.scratch.join(format!("killed{}", self.runs));
-            self.killed_run(&path, &run, lasted, num_kills, &mut random)?;
+            self.killed_run(&path, &run, num_kills, &mut plan)?;
             if let Some(url) = self.url_of_run() {
                 self.pull(&url, &run)?;
             }
@@ -141,7 +141,7 @@ impl Proof<'_> {
                 std::fs::remove_dir_all(&run).map_err(|error| Failure::at(&run, &error))?;
             }
         }
-        Ok(expected.len())
+        Ok((expected.len(), plan))
     }
 
     /// Writes the user's config with other runtime keys: frequent saves, all files kept, a new run. No key that affects
@@ -190,17 +190,13 @@ impl Proof<'_> {
         &mut self,
         config: &Path,
         run: &Path,
-        lasted: Duration,
         num_kills: u64,
-        random: &mut Random,
+        plan: &mut KillPlan,
     ) -> Result<(), Failure> {
         let mut saved = None;
         loop {
-            let is_last = !self.is_to_kill(num_kills);
-            // Anywhere in the time of a whole run: some sessions reach a save and some do not. A session that opens a remote
-            // and waits for its copies needs longer than the uninterrupted run, which has none.
-            let in_vain = self.kills.iter().rev().take_while(|kill| kill.saved.is_none()).count();
-            let instant = random.below(lasted.mul_f64(1.0 + 0.5 * in_vain as f64));
+            let is_last = !plan.wants_another();
+            let instant = plan.next_instant();
             let began = Instant::now();
             let url = self.url_of_run();
             let mut session = Session::start(config, run, self.updates, url.as_deref())?;
@@ -247,6 +243,7 @@ impl Proof<'_> {
             if url.is_some() && run.exists() {
                 std::fs::remove_dir_all(run).map_err(|error| Failure::at(run, &error))?;
             }
+            plan.killed(saved);
             self.kills.push(Kill { run: self.runs, after: began.elapsed(), report, saved, while_saving });
         }
     }
@@ -262,21 +259,7 @@ impl Proof<'_> {
         crate::remote::pull(url, run)
     }
 
-    /// Whether another kill is wanted: as many as were asked for, and one that proves something.
-    fn is_to_kill(&self, num_kills: u64) -> bool {
-        let made = self.kills.len() as u64;
-        made < num_kills
-            || (self.updates > 1
-                && self.num_kills_after_a_save() == 0
-                && made < num_kills.saturating_add(MORE_KILLS))
-    }
-
-    /// The kills after a save that left updates to do. After the last save, a session only finds the run finished.
-    fn num_kills_after_a_save(&self) -> usize {
-        self.kills.iter().filter(|kill| kill.saved.is_some_and(|saved| saved < self.updates)).count()
-    }
-
-    fn report(&self, num_files: usize) -> String {
+    fn report(&self, num_files: usize, plan: &KillPlan) -> String {
         let mut table = Table::new(&[
             ("KILL", false),
             ("RUN", true),
@@ -310,7 +293,7 @@ impl Proof<'_> {
             self.updates,
             self.save_steps,
             self.kills.len(),
-            self.num_kills_after_a_save(),
+            plan.num_after_a_save(),
             self.sessions,
             self.resumes,
             num_files * self.runs as usize,
@@ -318,7 +301,7 @@ impl Proof<'_> {
         )
     }
 
-    fn verdict(&self) -> Result<(), Failure> {
+    fn verdict(&self, plan: &KillPlan) -> Result<(), Failure> {
         if let Some(first) = self.different.first() {
             let straight = self.scratch.join("straight").join(first.file_name().unwrap_or_default());
             let list: Vec<String> = self.different.iter().map(|path| path.display().to_string()).collect();
@@ -333,7 +316,7 @@ impl Proof<'_> {
                 ),
             ));
         }
-        if self.num_kills_after_a_save() == 0 {
+        if plan.num_after_a_save() == 0 {
             let remedy = if self.updates < 2 {
                 "the run is too short: give it more text or more epochs"
             } else {
@@ -393,20 +376,8 @@ fn same_bytes(one: &Path, other: &Path) -> Result<bool, Failure> {
     }
 }
 
-/// A small generator: the times of kills need no better one.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Random {
-        let address = Box::new(0_u8);
-        let seed = std::ptr::from_ref(&*address) as u64 ^ u64::from(std::process::id()) << 32;
-        Random(seed | 1)
-    }
-
-    fn below(&mut self, limit: Duration) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        limit.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
-    }
+/// An arbitrary number: where memory lies differs between processes.
+fn arbitrary() -> u64 {
+    let address = Box::new(0_u8);
+    std::ptr::from_ref(&*address) as u64 ^ u64::from(std::process::id()) << 32
 }
