@@ -34,6 +34,8 @@ pub(crate) enum Condition {
 #[derive(Clone)]
 pub(crate) struct Bucket {
     store: Arc<dyn ObjectStore>,
+    /// The same store, for objects that are read back and compared: what is sent need not be signed as well.
+    pub(crate) unsigned: Option<Arc<dyn ObjectStore>>,
     prefix: Path,
     pub(crate) url: String,
     pub(crate) condition: Condition,
@@ -78,6 +80,7 @@ impl Bucket {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, prefix: &str, url: &str, condition: Condition) -> Bucket {
         Bucket {
             store,
+            unsigned: None,
             prefix: Path::from(prefix),
             url: url.to_owned(),
             condition,
@@ -146,10 +149,22 @@ impl Bucket {
         Ok(self.request(|| format!("looking at {key}"), self.store.head(&path)).await?.size)
     }
 
-    /// Writes an object, whatever is there. Gives the store's mark of the version.
-    pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<Option<String>, Failed> {
+    /// Writes an object, whatever is there.
+    pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<(), Failed> {
         let path = self.path(key);
         let put = self.store.put(&path, PutPayload::from_bytes(bytes));
+        self.request(|| format!("writing {key}"), put).await.map(drop)
+    }
+
+    /// Where objects are sent that are read back and compared.
+    fn compared(&self) -> &dyn ObjectStore {
+        self.unsigned.as_deref().unwrap_or(&*self.store)
+    }
+
+    /// Writes an object that is read back and compared. Gives the store's mark of the version.
+    pub(crate) async fn put_compared(&self, key: &str, bytes: Bytes) -> Result<Option<String>, Failed> {
+        let path = self.path(key);
+        let put = self.compared().put(&path, PutPayload::from_bytes(bytes));
         Ok(self.request(|| format!("writing {key}"), put).await?.e_tag)
     }
 
@@ -170,13 +185,13 @@ impl Bucket {
         Ok(Version::new(result.e_tag, result.version))
     }
 
-    /// Begins an upload in parts.
+    /// Begins an upload in parts, which is read back and compared.
     pub(crate) async fn multipart(
         &self,
         key: &str,
     ) -> Result<Box<dyn object_store::MultipartUpload>, Failed> {
         let path = self.path(key);
-        self.request(|| format!("writing {key}"), self.store.put_multipart(&path)).await
+        self.request(|| format!("writing {key}"), self.compared().put_multipart(&path)).await
     }
 
     /// Waits for a part of an upload, or its end.

@@ -22,8 +22,11 @@ pub(crate) fn connect(location: &Location, settings: &Settings) -> Result<Bucket
             let store = network::store(location, settings)?;
             let prefix = location.prefix.as_str();
             let mut bucket = Bucket::new(store, prefix, location.url(), condition);
-            // Amazon compares the hash of every part with what arrives. Others may not.
-            bucket.server_checks = location.kind == Kind::S3 && network::is_amazon(settings);
+            if location.kind == Kind::S3 {
+                // Amazon compares the signed hash of every part with what arrives. Others may not.
+                bucket.server_checks = network::is_amazon(settings) && !network::is_signing_set();
+                bucket.unsigned = network::unsigned(location, settings)?;
+            }
             Ok(bucket)
         }
         #[cfg(not(feature = "network"))]
@@ -83,7 +86,46 @@ mod network {
 
     /// Reports whether the server is Amazon's own.
     pub(super) fn is_amazon(settings: &Settings) -> bool {
-        endpoint(settings, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]).is_none()
+        s3_endpoint(settings).is_none()
+    }
+
+    /// Reports whether the environment decides if what is sent is signed.
+    pub(super) fn is_signing_set() -> bool {
+        std::env::var_os("AWS_UNSIGNED_PAYLOAD").is_some()
+    }
+
+    /// A client that does not sign what it sends, which takes a hash of it. None where the server's own check of that hash
+    /// counts, where the network does not protect what is sent, or where the environment decides.
+    pub(super) fn unsigned(
+        location: &Location,
+        settings: &Settings,
+    ) -> Result<Option<Arc<dyn ObjectStore>>, RemoteError> {
+        let endpoint = s3_endpoint(settings).filter(|endpoint| is_protected(endpoint));
+        if endpoint.is_none() || is_signing_set() {
+            return Ok(None);
+        }
+        #[cfg(feature = "aws")]
+        return aws(location, settings, true).map(Some);
+        #[cfg(not(feature = "aws"))]
+        return Err(not_built(location));
+    }
+
+    /// Whether nobody on the way to a server can change what is sent: by TLS, or as it does not leave this machine.
+    fn is_protected(endpoint: &str) -> bool {
+        let rest = match endpoint.split_once("://") {
+            Some(("https", _)) => return true,
+            Some(("http", rest)) => rest,
+            _ => return false,
+        };
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+
+    /// The endpoint of an S3 server that is not Amazon's.
+    fn s3_endpoint(settings: &Settings) -> Option<String> {
+        endpoint(settings, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
     }
 
     /// The endpoint of the settings, or of the environment.
@@ -102,7 +144,7 @@ mod network {
             |error: object_store::Error| crate::explain::explain("connecting", &error).at(location.url());
         match location.kind {
             #[cfg(feature = "aws")]
-            Kind::S3 => aws(location, settings),
+            Kind::S3 => aws(location, settings, false),
             #[cfg(feature = "gcp")]
             Kind::Google => {
                 let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env();
@@ -149,7 +191,11 @@ mod network {
     }
 
     #[cfg(feature = "aws")]
-    fn aws(location: &Location, settings: &Settings) -> Result<Arc<dyn ObjectStore>, RemoteError> {
+    fn aws(
+        location: &Location,
+        settings: &Settings,
+        is_unsigned: bool,
+    ) -> Result<Arc<dyn ObjectStore>, RemoteError> {
         use crate::credentials;
         let mut builder = object_store::aws::AmazonS3Builder::from_env()
             .with_bucket_name(&location.bucket)
@@ -185,7 +231,10 @@ mod network {
         {
             builder = builder.with_region(region);
         }
-        let endpoint = endpoint(settings, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]);
+        if is_unsigned {
+            builder = builder.with_unsigned_payload(true);
+        }
+        let endpoint = s3_endpoint(settings);
         if let Some(endpoint) = &endpoint {
             builder = builder.with_endpoint(endpoint);
         }
@@ -193,5 +242,28 @@ mod network {
         let store =
             store.map_err(|error| crate::explain::explain("connecting", &error).at(location.url()))?;
         Ok(Arc::new(store))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn what_is_not_signed_cannot_be_changed_on_the_way() {
+            for (endpoint, expected) in [
+                ("https://account.r2.cloudflarestorage.com", true),
+                ("http://127.0.0.1:9000", true),
+                ("http://localhost", true),
+                ("http://localhost:9000/path", true),
+                ("http://[::1]:9000", true),
+                ("http://localhost.example.com", false),
+                ("http://127.0.0.1.example.com:9000", false),
+                ("http://10.0.0.7:9000", false),
+                ("http://minio:9000", false),
+                ("minio", false),
+            ] {
+                assert_eq!(is_protected(endpoint), expected, "{endpoint}");
+            }
+        }
     }
 }

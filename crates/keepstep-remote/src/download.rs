@@ -61,6 +61,20 @@ pub(crate) async fn hash_with(
     Ok(hex(&hash.finalize()))
 }
 
+/// Whether an object has these bytes.
+pub(crate) async fn equals(bucket: &Bucket, key: &str, bytes: &Bytes) -> Result<bool, Failed> {
+    let mut rest = &bytes[..];
+    let mut parts = std::pin::pin!(ranges(bucket, key, bytes.len() as u64));
+    while let Some(part) = parts.next().await {
+        let part = part?;
+        match rest.strip_prefix(&part[..]) {
+            Some(left) => rest = left,
+            None => return Ok(false),
+        }
+    }
+    Ok(rest.is_empty())
+}
+
 /// Downloads an object into memory, and verifies it.
 pub(crate) async fn bytes(bucket: &Bucket, key: &str, len: u64, sha256: &str) -> Result<Vec<u8>, Failed> {
     let mut whole = Vec::new();

@@ -1,6 +1,7 @@
 //! Uploading a file, and verifying what arrived.
 
 use crate::bucket::Bucket;
+use crate::download;
 use crate::explain::{Failed, Reason};
 use crate::transfer::Meter;
 use bytes::Bytes;
@@ -16,8 +17,11 @@ use std::sync::Arc;
 /// The most parts of an upload. S3 allows 10,000.
 const MAX_PARTS: u64 = 9_000;
 
-/// Parts under way at the same time. Memory holds as many.
+/// Parts under way at the same time. Memory holds as many, and a file of no more than all of them.
 pub(crate) const AT_ONCE: usize = 4;
+
+/// The size of a file that is read once and kept in memory until it is verified: as much as the parts of a larger one.
+const IN_MEMORY: u64 = 32 << 20;
 
 /// Bytes that are read at a time to be hashed.
 const HASHED_AT_ONCE: u64 = 256 << 10;
@@ -41,6 +45,14 @@ impl Content {
         match self {
             Content::File { len, .. } => *len,
             Content::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// The same content, in memory if it is small. A file is read once then, and its hash is that of what is sent.
+    pub(crate) fn in_memory(&self) -> io::Result<Content> {
+        match self {
+            Content::File { len, .. } if *len <= IN_MEMORY => Ok(Content::Bytes(self.part(0, *len)?)),
+            content => Ok(content.clone()),
         }
     }
 
@@ -87,13 +99,13 @@ pub(crate) async fn upload(
 ) -> Result<Option<String>, Failed> {
     let len = content.len();
     let etag = if len <= bucket.part_bytes {
-        let etag = bucket.put(key, read(key, content, 0, len)?).await?;
+        let etag = bucket.put_compared(key, read(key, content, 0, len)?).await?;
         meter.add(len);
         etag
     } else {
         parts(bucket, key, content, meter).await?
     };
-    verify(bucket, key, len, sha256).await?;
+    verify(bucket, key, content, sha256).await?;
     Ok(etag)
 }
 
@@ -137,8 +149,9 @@ async fn parts(
     Ok(bucket.part(key, upload.complete()).await?.e_tag)
 }
 
-/// Compares an object with what was sent.
-pub(crate) async fn verify(bucket: &Bucket, key: &str, len: u64, sha256: &str) -> Result<(), Failed> {
+/// Compares an object with what was sent: byte by byte, or, where that is not in memory, by its hash.
+async fn verify(bucket: &Bucket, key: &str, content: &Content, sha256: &str) -> Result<(), Failed> {
+    let len = content.len();
     let size = bucket.size(key).await?;
     if size != len {
         return Err(Failed::new(Reason::Unknown, format!("{key}: {size} of {len} bytes arrived")));
@@ -146,10 +159,67 @@ pub(crate) async fn verify(bucket: &Bucket, key: &str, len: u64, sha256: &str) -
     if bucket.server_checks {
         return Ok(());
     }
-    let found = crate::download::hash(bucket, key, len).await?;
-    if found == sha256 {
+    let is_same = match content {
+        Content::Bytes(bytes) => download::equals(bucket, key, bytes).await?,
+        Content::File { .. } => download::hash(bucket, key, len).await? == sha256,
+    };
+    if is_same {
         Ok(())
     } else {
         Err(Failed::new(Reason::Unknown, format!("{key}: other bytes arrived than were sent")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Plan, Wire, World, bucket};
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> Content {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bytes).expect("its bytes");
+        Content::of_file(Arc::new(file)).expect("its size")
+    }
+
+    #[test]
+    fn a_small_file_is_read_once() {
+        let small = file(b"a checkpoint");
+        let held = small.in_memory().expect("its bytes");
+        assert!(matches!(&held, Content::Bytes(bytes) if &bytes[..] == b"a checkpoint"));
+        assert_eq!(held.sha256().expect("a hash"), small.sha256().expect("a hash"));
+        // A sparse file.
+        let large = tempfile::tempfile().expect("a file");
+        large.set_len(IN_MEMORY + 1).expect("its size");
+        let large =
+            Content::of_file(Arc::new(large)).expect("its size").in_memory().expect("it stays a file");
+        assert!(matches!(large, Content::File { len, .. } if len == IN_MEMORY + 1));
+    }
+
+    #[test]
+    fn other_bytes_that_arrived_are_noticed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let bucket = bucket(Arc::new(Wire::new(&World::new(Plan::At(Vec::new())), 1)));
+            // Three parts, the last of which is not whole.
+            let sent: Vec<u8> = (0..2 * bucket.part_bytes + 300).map(|at| at as u8).collect();
+            let contents = [Content::Bytes(sent.clone().into()), file(&sent)];
+            let sha256 = contents[0].sha256().expect("a hash");
+            for content in &contents {
+                upload(&bucket, "x", content, &sha256, &mut Meter::none()).await.expect("it arrives");
+                for at in [0, 999, 1000, 1999, 2000, sent.len() - 1] {
+                    let mut arrived = sent.clone();
+                    arrived[at] ^= 1;
+                    bucket.put("x", arrived.into()).await.expect("another object");
+                    let error = verify(&bucket, "x", content, &sha256).await.expect_err("another byte");
+                    assert!(error.what.contains("other bytes arrived"), "{at}: {error:?}");
+                }
+                for len in [0, 1000, sent.len() - 1] {
+                    bucket.put("x", sent[..len].to_vec().into()).await.expect("another object");
+                    let error = verify(&bucket, "x", content, &sha256).await.expect_err("fewer bytes");
+                    assert!(error.what.contains("bytes arrived"), "{len}: {error:?}");
+                }
+            }
+        });
     }
 }

@@ -229,7 +229,8 @@ impl Writer {
     ) -> Result<Object, Failed> {
         let unreadable =
             |error: std::io::Error| Failed::new(Reason::Unknown, format!("{}: {error}", item.name));
-        let (size, sha256) = (item.content.len(), item.content.sha256().map_err(unreadable)?);
+        let content = item.content.in_memory().map_err(unreadable)?;
+        let (size, sha256) = (content.len(), content.sha256().map_err(unreadable)?);
         let named = |object: &&Object| {
             let name = key::parse(&object.key).map(|parsed| parsed.name);
             name.is_some_and(|name| name == item.name || Name::parse(&name).is_some())
@@ -247,7 +248,7 @@ impl Writer {
             return Ok(verified.clone());
         }
         let before = meter.clone();
-        let etag = match upload(&self.bucket, &key, &item.content, &sha256, meter).await {
+        let etag = match upload(&self.bucket, &key, &content, &sha256, meter).await {
             Ok(etag) => etag,
             Err(failed) => {
                 *meter = before;

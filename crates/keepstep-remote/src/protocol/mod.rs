@@ -167,7 +167,7 @@ fn a_manifest_that_is_lost_is_made_again() {
                 .expect("a file");
             match damage {
                 None => bucket.delete("run.json").await.expect("it goes"),
-                Some(text) => drop(bucket.put("run.json", text.into()).await.expect("damage")),
+                Some(text) => bucket.put("run.json", text.into()).await.expect("damage"),
             }
             let found = crate::discover::discover(&bucket).await.expect("a listing");
             assert!(found.warning.is_some());
