@@ -38,16 +38,19 @@ fn folder(location: &Location) -> Result<Bucket, RemoteError> {
     let path = PathBuf::from(&location.prefix);
     let unusable = |what: String| RemoteError::Unusable { url: location.url().to_owned(), what };
     // The folder above it must be there: a mount that is missing must not become a folder on this machine's own disk.
-    if !path.exists() {
-        let parent = path.parent().unwrap_or(&path);
-        if !parent.is_dir() {
-            return Err(unusable(format!("{} does not exist (is it mounted?)", parent.display())));
-        }
+    let parent = path.parent().unwrap_or(&path);
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    if !path.exists() && !parent.is_dir() {
+        return Err(unusable(format!("{} does not exist (is it mounted?)", parent.display())));
+    }
+    // The first write makes the folder itself, unless a key would change its name.
+    if !path.exists() && object_store::path::Path::from(&*name).as_ref() != name {
         std::fs::create_dir(&path).map_err(|error| unusable(error.to_string()))?;
     }
-    let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| unusable(error.to_string()))?;
+    let (from, prefix) = if path.exists() { (&*path, "") } else { (parent, &*name) };
+    let store = LocalFileSystem::new_with_prefix(from).map_err(|error| unusable(error.to_string()))?;
     let store: Arc<dyn ObjectStore> = Arc::new(store.with_fsync(true));
-    Ok(Bucket::new(store, "", location.url(), Condition::Lock(path)))
+    Ok(Bucket::new(store, prefix, location.url(), Condition::Lock(path.clone())))
 }
 
 #[cfg(any(
@@ -58,6 +61,47 @@ fn not_built(location: &Location) -> RemoteError {
     RemoteError::Unusable {
         url: location.url().to_owned(),
         what: "this keepstep was built without this kind of store".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::Reason;
+
+    /// Whether a folder is there before the connection or not, its objects have the same names.
+    #[test]
+    fn a_folder_is_made_by_the_first_write_alone() {
+        let root = tempfile::tempdir().expect("a folder");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let plain = ["run", "a run", "run-1.2_x"].map(|name| (name, false));
+        for (name, is_special) in
+            plain.into_iter().chain(["100%", "a%20b", "köln", "x#1", "[1]*"].map(|name| (name, true)))
+        {
+            let path = root.path().join(name);
+            let location = Location {
+                kind: Kind::File,
+                bucket: String::new(),
+                prefix: path.display().to_string(),
+                url: format!("file://{}", path.display()),
+            };
+            let connect = || connect(&location, &Settings::default()).expect("a bucket");
+            runtime.block_on(async {
+                let bucket = connect();
+                assert!(bucket.get("run.json").await.is_err_and(|failed| failed.reason == Reason::Missing));
+                assert_eq!(bucket.list().await, Ok(Vec::new()));
+                assert!(!path.exists() || is_special, "{name}: it was only looked at");
+                bucket.put("run.json", "one".into()).await.expect("it is written");
+                assert_eq!(std::fs::read(path.join("run.json")).ok().as_deref(), Some(&b"one"[..]), "{name}");
+                for bucket in [&bucket, &connect()] {
+                    assert_eq!(bucket.get("run.json").await.expect("it is there").0, "one");
+                    assert_eq!(bucket.list().await, Ok(vec![("run.json".to_owned(), 3)]), "{name}");
+                }
+            });
+        }
+        let location = Location::parse("file:///nowhere/at/all").expect("a location");
+        let error = connect(&location, &Settings::default()).expect_err("no mount").to_string();
+        assert!(error.contains("is it mounted?"), "{error}");
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Location {
     pub(crate) bucket: String,
     /// The path in the bucket, without slashes at its ends. For a folder, its whole path.
     pub(crate) prefix: String,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Location {
