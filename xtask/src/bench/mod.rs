@@ -3,6 +3,7 @@
 mod generate;
 mod matmul;
 mod measure;
+mod ops;
 mod program;
 mod python;
 mod reading;
@@ -18,8 +19,9 @@ use crate::machine;
 use std::path::Path;
 
 /// What can be measured, by name, in the order in which all of it is.
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("matmul", matmul::run),
+    ("ops", ops::run),
     ("training", training::run),
     ("store", store::run),
     ("reading", reading::run),

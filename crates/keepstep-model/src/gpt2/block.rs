@@ -61,13 +61,10 @@ impl BlockAt<'_> {
         let (weights, kind, cols) = (self.weights, self.matmul_kind, self.width);
         forward_rows(kind, middle, attention, &weights.attn_c_proj, packed.attn_c_proj.as_ref());
         let mask = self.dropout.mask(self.layer, Site::AttentionOutput.into());
-        let statistics = ln_2_statistics.iter_mut();
-        let lines = middle.chunks_mut(cols).zip(x.chunks(cols)).zip(ln_2.chunks_mut(cols)).zip(statistics);
-        for ((((middle, x), ln_2), statistics), row) in lines.zip(rows.clone()) {
+        for ((middle, x), row) in middle.chunks_mut(cols).zip(x.chunks(cols)).zip(rows.clone()) {
             add_residual(middle, x, mask.as_ref(), row);
-            let Affine { weight, bias } = &weights.ln_2;
-            *statistics = layer_norm::normalize(ln_2, middle, weight, bias, self.epsilon);
         }
+        layer_norm::forward(ln_2, ln_2_statistics, middle, &weights.ln_2, self.epsilon);
         forward_rows(kind, fc, ln_2, &weights.mlp_c_fc, packed.mlp_c_fc.as_ref());
         let Some(out) = out else { return };
         gelu::gelu(active, fc);

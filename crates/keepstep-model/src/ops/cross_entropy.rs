@@ -195,7 +195,7 @@ vectorized! {
     fn take_in(row: &mut RowLoss, logits: &[f32]) {
         let here = max(logits);
         let largest = if here > row.largest { here } else { row.largest };
-        let total = sum(logits.len(), |index| exp(logits[index] - largest));
+        let total = sum([logits], |[logit]| exp(logit - largest));
         if row.largest == f32::NEG_INFINITY {
             row.total = total;
         } else {

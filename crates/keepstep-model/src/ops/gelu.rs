@@ -11,7 +11,7 @@ const CUBIC: f32 = 0.044_715;
 
 vectorized! {
     /// Computes `y = gelu(x)`.
-    pub(crate) fn gelu(y: &mut [f32], x: &[f32]) {
+    pub fn gelu(y: &mut [f32], x: &[f32]) {
         for (y, &x) in y.iter_mut().zip(x) {
             let z = SLOPE * x * f32::mul_add(CUBIC * x, x, 1.0);
             *y = x / (1.0 + exp(-z));
@@ -21,7 +21,7 @@ vectorized! {
 
 vectorized! {
     /// Replaces `x` by `d · gelu'(x)`, and recomputes `y = gelu(x)` with the same bits as forward.
-    pub(crate) fn backward(x: &mut [f32], y: &mut [f32], d: &[f32]) {
+    pub fn backward(x: &mut [f32], y: &mut [f32], d: &[f32]) {
         for ((x, y), d) in x.iter_mut().zip(y).zip(d) {
             let value = *x;
             let square = value * value;

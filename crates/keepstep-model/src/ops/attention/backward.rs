@@ -152,8 +152,7 @@ impl Attention {
 
 vectorized! {
     fn dot_of(one: &[f32], other: &[f32]) -> f32 {
-        let other = &other[..one.len()];
-        sum(one.len(), |index| one[index] * other[index])
+        sum([one, other], |[one, other]| one * other)
     }
 }
 
@@ -164,15 +163,16 @@ vectorized! {
         weights: &mut [f32], dweights: &mut [f32], keys: usize, is_diagonal: bool, scale: f32, softmax: &[RowSoftmax],
         dots: &[f32],
     ) {
-        let rows = weights.chunks_exact_mut(keys).zip(dweights.chunks_exact_mut(keys)).zip(softmax.iter().zip(dots));
-        for (row, ((weights, dweights), (softmax, dot))) in rows.enumerate() {
+        for (row, softmax) in softmax.iter().enumerate() {
             let seen = if is_diagonal { row + 1 } else { keys };
-            for (weight, d) in weights[..seen].iter_mut().zip(&mut dweights[..seen]) {
-                *weight = exp(*weight * scale - softmax.largest) * softmax.total;
-                *d = *weight * (*d - dot) * scale;
+            let weights = &mut weights[row * keys..(row + 1) * keys];
+            let dweights = &mut dweights[row * keys..(row + 1) * keys];
+            // All keys, so that no branch depends on how many the row sees.
+            for key in 0..keys {
+                let weight = exp(weights[key] * scale - softmax.largest) * softmax.total;
+                let d = weight * (dweights[key] - dots[row]) * scale;
+                (weights[key], dweights[key]) = if key < seen { (weight, d) } else { (0.0, 0.0) };
             }
-            weights[seen..].fill(0.0);
-            dweights[seen..].fill(0.0);
         }
     }
 }
@@ -183,20 +183,16 @@ vectorized! {
         weights: &mut [f32], dweights: &mut [f32], factors: &[f32], keys: usize, is_diagonal: bool, scale: f32,
         softmax: &[RowSoftmax], dots: &[f32],
     ) {
-        let rows = weights
-            .chunks_exact_mut(keys)
-            .zip(dweights.chunks_exact_mut(keys))
-            .zip(factors.chunks_exact(keys))
-            .zip(softmax.iter().zip(dots));
-        for (row, (((weights, dweights), factors), (softmax, dot))) in rows.enumerate() {
+        for (row, softmax) in softmax.iter().enumerate() {
             let seen = if is_diagonal { row + 1 } else { keys };
-            for ((weight, d), factor) in weights[..seen].iter_mut().zip(&mut dweights[..seen]).zip(factors) {
-                let kept = exp(*weight * scale - softmax.largest) * softmax.total;
-                *d = kept * (*d * factor - dot) * scale;
-                *weight = kept * factor;
+            let place = row * keys..(row + 1) * keys;
+            let (weights, dweights) = (&mut weights[place.clone()], &mut dweights[place.clone()]);
+            let factors = &factors[place];
+            for key in 0..keys {
+                let kept = exp(weights[key] * scale - softmax.largest) * softmax.total;
+                let d = kept * (dweights[key] * factors[key] - dots[row]) * scale;
+                (weights[key], dweights[key]) = if key < seen { (kept * factors[key], d) } else { (0.0, 0.0) };
             }
-            weights[seen..].fill(0.0);
-            dweights[seen..].fill(0.0);
         }
     }
 }
