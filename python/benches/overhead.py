@@ -48,27 +48,37 @@ def perceptron(width: int, depth: int) -> nn.Module:
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor) -> torch.Tensor:
+    began = time.perf_counter()
     loss = model(batch).square().mean()
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
+    UPDATES.append(time.perf_counter() - began)
     return loss
 
 
-Times = tuple[float, float]
-"""Seconds by the clock, and seconds of the main thread's processor."""
+UPDATES: list[float] = []
+"""Seconds that each update took."""
+
+Times = tuple[float, float, float]
+"""Seconds by the clock, those of the main thread's processor, and by the clock between two updates."""
 
 
 def timed(batches: Iterator[Any], body: Callable[[Any], None], steps: int) -> Times:
-    """Returns seconds per step, after the first few."""
+    """Returns seconds per step, after the first few; those between two updates as a median."""
     began = used = 0.0
+    UPDATES.clear()
+    ends: list[float] = []
     for number, batch in enumerate(batches):
         body(batch)
+        ends.append(time.perf_counter())
         if number + 1 == SKIP:
             began, used = time.perf_counter(), time.thread_time()
         if number + 1 == SKIP + steps:
             break
-    return (time.perf_counter() - began) / steps, (time.thread_time() - used) / steps
+    elapsed = (time.perf_counter() - began) / steps, (time.thread_time() - used) / steps
+    between = [end - before - spent for before, end, spent in zip(ends[SKIP:], ends[SKIP + 1 :], UPDATES[SKIP + 1 :])]
+    return *elapsed, statistics.median(between)
 
 
 def bare(width: int, depth: int, batch: int, steps: int, workers: int) -> Times:
@@ -100,7 +110,8 @@ def measure_loop() -> None:
     """Prints microseconds per micro-batch of the bare loop and of ours.
 
     The clock's figures are the fastest rounds'. The processor's are those of the main thread, which other programs on the
-    machine hardly change; the workers' own are not in them.
+    machine hardly change; the workers' own are not in them. What lies between two updates shows what keepstep does there,
+    whatever the updates themselves take: a busy memory changes them by more.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -108,7 +119,7 @@ def measure_loop() -> None:
     for name, (width, depth, batch, steps) in {"tiny": (16, 1, 8, 1000), "middle": (768, 6, 64, 60)}.items():
         for workers in (0, 2):
             rounds = [(bare(width, depth, batch, steps, workers), ours(width, depth, batch, steps, workers)) for _ in range(ROUNDS)]
-            for at, what in enumerate(("by the clock", "processor time")):
+            for at, what in enumerate(("by the clock", "processor time", "between updates")):
                 one, other = (min(times[at] for times in side) * 1e6 for side in zip(*rounds))
                 title = f"{name} model, {workers} workers, {what}"
                 print(f"{title:<57} {one:>10.0f} {other:>10.0f} {other - one:>7.0f} ({(other / one - 1) * 100:+.1f} %)")

@@ -71,14 +71,25 @@ impl Order {
 #[pyfunction]
 #[pyo3(signature = (seed, purpose, *coordinates))]
 pub(crate) fn key(seed: u64, purpose: &str, coordinates: Vec<u64>) -> u64 {
-    let [low, high, ..] = stream(seed, purpose, &coordinates).block(0);
-    u64::from(high) << 32 | u64::from(low)
+    key_of(&stream(seed, purpose, &coordinates))
 }
 
 /// The keys of the places from `start` on, before `stop`, of an epoch: `key(seed, purpose, epoch, place)` of each.
 #[pyfunction]
 pub(crate) fn keys(seed: u64, purpose: &str, epoch: u64, start: u64, stop: u64) -> Vec<u64> {
-    (start..stop).map(|place| key(seed, purpose, vec![epoch, place])).collect()
+    let mut coordinates = all_coordinates(purpose, &[epoch, start]);
+    let last = coordinates.len() - 1;
+    let mut key = |place| {
+        coordinates[last] = place;
+        key_of(&Stream::new(seed, Purpose::Custom, &coordinates))
+    };
+    (start..stop).map(&mut key).collect()
+}
+
+/// The first two words of a stream, the low one first.
+fn key_of(stream: &Stream) -> u64 {
+    let [low, high, ..] = stream.block(0);
+    u64::from(high) << 32 | u64::from(low)
 }
 
 /// `num_words` words of 32 bits of the stream of a place; `key` is made of the first two.
@@ -89,8 +100,12 @@ pub(crate) fn words(num_words: u64, seed: u64, purpose: &str, coordinates: Vec<u
     (0..num_words).map(|index| stream.word(index)).collect()
 }
 
-/// The purpose's text comes first among the coordinates, eight bytes to a number, after its length.
 fn stream(seed: u64, purpose: &str, coordinates: &[u64]) -> Stream {
+    Stream::new(seed, Purpose::Custom, &all_coordinates(purpose, coordinates))
+}
+
+/// The purpose's text comes first, eight bytes to a number, after its length.
+fn all_coordinates(purpose: &str, coordinates: &[u64]) -> Vec<u64> {
     let mut all = vec![purpose.len() as u64];
     all.extend(purpose.as_bytes().chunks(8).map(|part| {
         let mut bytes = [0; 8];
@@ -98,5 +113,5 @@ fn stream(seed: u64, purpose: &str, coordinates: &[u64]) -> Stream {
         u64::from_le_bytes(bytes)
     }));
     all.extend(coordinates);
-    Stream::new(seed, Purpose::Custom, &all)
+    all
 }
