@@ -153,7 +153,9 @@ fn a_server_that_goes_away() {
     let journal = lab.path("run/journal.jsonl");
     let starts =
         || std::fs::read_to_string(&journal).unwrap_or_default().matches("\"event\":\"start\"").count();
+    let began = std::time::Instant::now();
     while starts() < 2 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "the second session does not begin");
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     proxy.close();
