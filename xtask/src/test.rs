@@ -2,7 +2,7 @@
 
 use crate::command::{self, cargo, describe};
 use crate::processor::Instructions;
-use crate::{arm, deny, machine, python};
+use crate::{arm, deny, fuzz, machine, python};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -93,6 +93,7 @@ fn run_checks() -> Result<(), String> {
             .args(features);
         command::run(check.args(["--", "-D", "warnings"]))?;
     }
+    fuzz::check()?;
     deny::check()?;
     command::run(
         cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
