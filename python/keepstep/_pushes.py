@@ -54,7 +54,7 @@ class Pushes:
             return
         is_over = False
         while not is_over and (until is None or time.monotonic() < until):
-            # A little at a time, so that an interrupt comes through.
+            # Python handles an interrupt only between two calls, so each is short.
             is_over = core.wait_for_pushes(0.05 if until is None else min(0.05, until - time.monotonic()))
             self._say_all(core)
         core.push_until(None if until is None else max(0.0, until - time.monotonic()))

@@ -24,9 +24,9 @@ class Reports:
         self._say = say
         self.callbacks: list[Callable[[dict[str, Any]], None]] = []
         self.pending: Pending | None = None
-        """The numbers that the core has not got yet."""
+        """The numbers that were not given to the core yet."""
         self.last: Numbers | None = None
-        """The last that it has got."""
+        """The last that were given to it."""
 
     def settle(self, core: Any, bar: Bar) -> None:
         """Gives the pending numbers to the core, waiting for the device if need be.

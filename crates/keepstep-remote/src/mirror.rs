@@ -147,8 +147,8 @@ impl ObjectMirror {
         Ok(ObjectMirror { session, shared, pulse, silence: SILENCE, thread: Some(thread) })
     }
 
-    /// Waits until nothing is left to do, the remote has failed or been silent for too long, or `until`. Reports whether
-    /// `until` has not come.
+    /// Waits until nothing is left to do, the remote has failed or been silent for too long, or `until`. Returns false if
+    /// `until` ended the wait.
     fn wait_until_idle(&self, until: Option<Instant>) -> bool {
         let mut state = self.shared.state();
         loop {

@@ -202,6 +202,18 @@ mod tests {
     /// The sizes of the parts of a transfer in these tests.
     const PART: u64 = 1 << 20;
 
+    /// A store that holds this archive, and the source that reads it.
+    fn stored(runtime: Runtime, root: Dict) -> (Arc<World>, Arc<RemoteFile>) {
+        let mut bytes = Vec::new();
+        Archive::new(&root.into()).write_to(&mut bytes).expect("memory takes everything");
+        let world = World::new(Plan::At(Vec::new()));
+        let mut bucket = bucket(Arc::new(Wire::new(&world, 1)));
+        bucket.part_bytes = PART;
+        let of = ("x.pt", bytes.len() as u64);
+        runtime.block_on(bucket.put("x.pt", bytes.into())).expect("it is there");
+        (world, Arc::new(RemoteFile::new(Arc::new(runtime), bucket, of, Arc::default())))
+    }
+
     /// Runs `work` with a source for a checkpoint of 150 tensors and as many moments. Gives the requests that it made and
     /// the bytes that it read.
     fn requests(num_elements: usize, work: impl FnOnce(Arc<dyn ReadAt>)) -> (u64, u64) {
@@ -217,17 +229,10 @@ mod tests {
         let mut root = Dict::new();
         root.insert("model_state_dict", tensors("weight"));
         root.insert("optimizer_state_dict", tensors("exp_avg"));
-        let mut bytes = Vec::new();
-        Archive::new(&root.into()).write_to(&mut bytes).expect("memory takes everything");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = Arc::new(runtime.expect("a runtime"));
-        let world = World::new(Plan::At(Vec::new()));
-        let mut bucket = bucket(Arc::new(Wire::new(&world, 1)));
-        bucket.part_bytes = PART;
-        let of = ("x.pt", bytes.len() as u64);
-        runtime.block_on(bucket.put("x.pt", bytes.into())).expect("it is there");
+        let (world, source) = stored(runtime.expect("a runtime"), root);
         let before = (world.requests(), world.bytes_read());
-        work(Arc::new(RemoteFile::new(runtime, bucket, of, Arc::default())));
+        work(source);
         (world.requests() - before.0, world.bytes_read() - before.1)
     }
 
@@ -283,17 +288,9 @@ mod tests {
             let values: Vec<f32> = (0..len).map(|at| at as f32).collect();
             model.insert(name, Tensor::from_slice(&values, vec![len]));
         }
-        let mut bytes = Vec::new();
-        Archive::new(&model.into()).write_to(&mut bytes).expect("memory takes everything");
-        let runtime =
-            Arc::new(tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("one"));
-        let world = World::new(Plan::At(Vec::new()));
-        let mut bucket = bucket(Arc::new(Wire::new(&world, 1)));
-        bucket.part_bytes = PART;
-        let of = ("x.pt", bytes.len() as u64);
-        runtime.block_on(bucket.put("x.pt", bytes.into())).expect("it is there");
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let (world, source) = stored(runtime.expect("a runtime"), model);
         let before = (world.requests(), world.bytes_read());
-        let source = Arc::new(RemoteFile::new(runtime, bucket, of, Arc::default()));
         let file =
             File::values_from_source("x.pt", Arc::<RemoteFile>::clone(&source) as _).expect("its values");
         file.will_read(file.value());

@@ -368,7 +368,7 @@ fn check(url: &str, found: &Found, opening: &Opening) -> Result<(), RemoteError>
     Ok(())
 }
 
-/// Whether a session pushes no more. One that could not push to its end, or was killed, has not said so in the manifest.
+/// Whether a session has ended. The manifest says so only if the session could push to its end.
 fn is_over(writer: &WriterInfo, opening: &Opening) -> bool {
     let is_killed = || writer.host == keepstep::journal::host() && !process_exists(writer.pid.into());
     writer.closed || opening.ended_session.as_ref() == Some(&writer.session) || is_killed()

@@ -92,7 +92,7 @@ pub trait Mirror: Debug + Send {
     fn pushing_for(&self) -> Option<Duration>;
 
     /// Waits until everything is copied, several attempts in a row have failed, no answer has come for long, or `until`.
-    /// Reports whether `until` has not come: there is no more to wait for.
+    /// Returns false if `until` ended the wait, and true if waiting longer would change nothing.
     fn wait(&mut self, until: Option<Instant>) -> bool;
 
     /// Copies what is left of the folder, the end of the journal and `status.json`, and ends the session there. Waits as

@@ -1,6 +1,7 @@
 //! Running one side of a measurement and reading what it prints.
 
 use crate::command::{cargo, describe};
+use crate::processor::Instructions;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
@@ -35,6 +36,28 @@ pub(super) fn collect(command: &mut Command, times: &mut Times) -> Result<(), St
         }
     }
     Ok(())
+}
+
+/// Measures a benchmark that needs the feature `testing`: with this processor's instructions and, if AVX-512 is among them,
+/// with AVX2 alone. Each result has a name.
+pub(super) fn with_and_without_avx512(
+    package: &str,
+    bench: &str,
+    size: &str,
+) -> Result<Vec<(String, Times)>, String> {
+    let kinds: &[&[&str]] = if Instructions::Avx512.are_here() { &[&[], &["avx2"]] } else { &[&[]] };
+    let measured = kinds.iter().map(|options| {
+        let mut times = Times::new();
+        for _ in 0..ROUNDS {
+            let mut command = cargo();
+            command.args(["bench", "--quiet", "-p", package, "--features", "testing"]);
+            command.args(["--bench", bench, "--", size]).args(*options);
+            collect(&mut command, &mut times)?;
+        }
+        let name = if options.is_empty() { size.to_owned() } else { format!("{size}, avx2") };
+        Ok((name, times))
+    });
+    measured.collect()
 }
 
 pub(super) fn median(times: &Times, what: &str) -> f64 {

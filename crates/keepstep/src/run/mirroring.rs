@@ -106,7 +106,7 @@ impl Run {
     }
 
     /// Waits until every save is in the other place, several attempts in a row have failed, no answer has come for long, or
-    /// `until`. Reports whether `until` has not come: there is no more to wait for.
+    /// `until`. Returns false if `until` ended the wait, and true if waiting longer would change nothing.
     pub fn wait_for_pushes(&mut self, until: Option<Instant>) -> bool {
         self.mirroring.as_mut().is_none_or(|mirroring| mirroring.mirror.wait(until))
     }
