@@ -21,7 +21,7 @@ class Clock:
         self._longest_update = 0.0
 
     def update_begins(self) -> None:
-        """An update begins, which does not follow on another."""
+        """An update begins that does not follow another: whatever was done before it is no part of it."""
         self._update_began = time.monotonic()
 
     def update_ended(self) -> None:

@@ -13,6 +13,7 @@ The generators of random numbers are seeded between `before` and the body.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Generator, Iterator
 from types import FrameType
@@ -156,7 +157,7 @@ class Loader:
     @property
     def exact(self) -> bool:
         """True if a resume gets the same batches. False for streams without a state of their own."""
-        return self._source.exact
+        return self._source.promise[0] == "exact"
 
     def settings(self) -> dict[str, int | str | bool | None]:
         """Returns what the batches depend on: compared when a run is resumed."""
@@ -222,12 +223,13 @@ class Loader:
         epoch, step = driver.begin(self)
         self._running = True
         try:
-            batches = self._source.batches(self.plan.micro_batches(epoch, step))
+            wanted, micro_batches = itertools.tee(self.plan.micro_batches(epoch, step))
+            batches = self._source.batches(wanted)
             rehearsal = driver.rehearsal(self, epoch, step)
             if rehearsal is not None:
                 batches = yield from rehearsal.hold(self.plan.micro_batches(epoch, step), batches, body)
             body = None  # a frame keeps everything alive that its function has
-            for micro_batch, batch in zip(self.plan.micro_batches(epoch, step), batches):
+            for micro_batch, batch in zip(micro_batches, batches):
                 driver.before(micro_batch)
                 randomness.training(micro_batch.epoch, micro_batch.step)
                 yield micro_batch, batch

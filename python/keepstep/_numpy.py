@@ -72,10 +72,12 @@ class GlobalNumpy:
     def _seed(self, state: bytes, seed: Callable[[], Any]) -> None:
         """Puts `state` there, which ``numpy.random.seed(seed())`` gives."""
         if self._is_untouched():
-            # No number of a normal distribution is kept for the next draw: that would have taken draws.
             self._seeded = state
             with self._bits.lock:
                 self._memory[:] = state
+            # NumPy makes two normal draws at a time and keeps one for the next call. The state of a bit generator does not
+            # have that one, so a script that puts such a state back leaves it. This call drops it.
+            _random.set_bit_generator(self._bits)
             return
         _random.seed(seed())
         self._look(state)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 __all__ = ["MicroBatch", "Plan"]
 
@@ -40,6 +41,11 @@ class MicroBatch:
     def step_after(self) -> int:
         """Micro-batches done in the epoch once this window's update has been made."""
         return self.step - self.index + self.window
+
+    @property
+    def where(self) -> str:
+        """The window's place, for people, who count steps from 1."""
+        return f"epoch {self.epoch}, steps {self.step_after - self.window + 1} to {self.step_after}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Plan:
         """Updates per epoch; a shorter last window counts as one."""
         return -(-self.steps_per_epoch // self.gradient_accumulation_steps)
 
-    @property
+    @cached_property
     def total_steps(self) -> int:
         """Updates of the whole run: what a learning rate scheduler wants to know."""
         return self.updates_per_epoch * self.epochs

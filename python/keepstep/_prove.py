@@ -1,7 +1,7 @@
 """`keepstep prove script.py`: runs a user's own script straight, again with SIGKILLs, and compares every byte.
 
 The script runs as it is, in processes of its own. Only what `Run` reads from the environment is different: the folder
-it writes to, how often it saves, that it keeps every checkpoint, and the update at which it ends.
+it writes to, how often it saves, that it keeps every checkpoint and copies none, and the update at which it ends.
 
 This module does not import torch.
 """
@@ -51,7 +51,7 @@ def apply(options: Options) -> None:
     options.folder = os.path.join(wish["folder"], f"run{_runs}")
     options.save_steps = min(options.save_steps, wish["save_steps"])
     options.max_checkpoints = 1_000_000
-    options.source = options.rewind = options.branch_from = None
+    options.source = options.rewind = options.branch_from = options.remote = None
     options.save_every = options.time_limit = None
     options.rehearse = False
     options.progress_bar = False
@@ -86,7 +86,7 @@ class Proof:
             return f"PROVED: {what}: every file has the bytes of the run that was never stopped"
         if not self.different:
             remedy = "use more updates or more kills" if self.updates > 1 else "the run is too short"
-            return f"NOTHING IS PROVED: {what}: no kill came after a save; {remedy}"
+            return f"NOTHING IS PROVED: {what}: no kill came after a save that left updates to do; {remedy}"
         names = ", ".join(self.different[:4]) + (" ..." if len(self.different) > 4 else "")
         return (
             f"NOT THE SAME: {what}: {names} differ from those of the run that was never stopped. Both are kept in "
@@ -109,7 +109,7 @@ def prove(
         arguments: Its command line.
         updates: Updates that are trained; fewer if the run ends before.
         kills: SIGKILLs, at random instants between a session's start and its end. There are more, 20 at most, if none of
-            them came after a save.
+            them came after a save that left updates to do. The first difference ends the proof.
         say: Called with a line of text now and then.
 
     Returns:
@@ -179,7 +179,8 @@ class _Proving:
             raise UsageError("the script made no update with keepstep.Run, so there is nothing to prove")
         proof = Proof(reached, len(expected))
         plan = KillPlan(kills, reached, lasted, 1)
-        while plan.wants_another:
+        # One difference is enough. A script that differs from run to run may never live until a kill.
+        while plan.wants_another and not proof.different:
             name = f"killed{plan.num_kills}"
             killed = self.folder / name
             self.killed(killed, plan, expected, proof)
@@ -187,7 +188,7 @@ class _Proving:
             found = _checkpoints(killed)
             names = sorted(expected.keys() | found.keys())
             wrong = [f"{name}/{each}" for each in names if expected.get(each) != found.get(each)]
-            proof.different += wrong
+            proof.different = wrong
             if not wrong:
                 shutil.rmtree(killed)
         proof.kills, proof.kills_after_a_save = plan.num_kills, plan.num_after_a_save

@@ -13,6 +13,7 @@ NumPy may be missing. This module imports torch.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -100,6 +101,11 @@ def reseed(generator: Any, key: int) -> bool:
     return True
 
 
+@functools.cache
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
 def _device_generators() -> list[torch.Generator]:
     """Returns the default generators of all accelerators that this process has initialized; starts none."""
     found: list[torch.Generator] = []
@@ -107,7 +113,7 @@ def _device_generators() -> list[torch.Generator]:
         module = getattr(torch, name, None)
         if module is not None and module.is_initialized():
             found.extend(module.default_generators)
-    if torch.backends.mps.is_available():
+    if _has_mps():
         found.append(torch.mps._get_default_mps_generator())  # pyright: ignore[reportPrivateUsage]
     return found
 

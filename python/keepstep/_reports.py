@@ -39,7 +39,7 @@ class Reports:
         pending, self.pending = self.pending, None
         numbers = pending.read() if self._sharing is None else self._sharing.numbers(pending)
         # A scaler skips an update because its gradients, and possibly its loss, are not finite.
-        if not numbers.skipped:
+        if not numbers.skipped and not numbers.are_finite:
             try:
                 core.check_finite(numbers.loss, numbers.norm)
             except _core.Error as error:

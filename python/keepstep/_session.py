@@ -118,6 +118,7 @@ class Session:
             epoch, step, _ = self.position
             return (loader.epochs, loader.steps_per_epoch) if epoch <= loader.epochs else (epoch, step)
         self.running = True
+        self._clock.update_begins()
         if self._ended:
             self._ended = False
             self.core.begin_session()
@@ -187,7 +188,7 @@ class Session:
     def _rehearsed(self, micro_batch: MicroBatch) -> bool:
         """Counts an update of a rehearsal's first pass; returns False to cut it short."""
         assert self.window is not None and self._rehearsal is not None
-        self.steps.check(micro_batch.window, bool(self.tracked_objects.scalers()), "that was rehearsed")
+        self.steps.check(micro_batch.window, self.window.may_skip, lambda: "that was rehearsed")
         self._rehearsal.updated(self.window.values())
         self.position = (micro_batch.epoch, micro_batch.step_after, self.position[2] + 1)
         stop, for_good = self._wish_to_stop(), self.stop_for_good
@@ -261,8 +262,7 @@ class Session:
     def _end_update(self, micro_batch: MicroBatch) -> None:
         """The window's update has been made: moves the position on; numbers on a device are read an update later."""
         assert self.window is not None
-        where = f"at epoch {micro_batch.epoch}, steps {micro_batch.step_after - micro_batch.window + 1} to {micro_batch.step_after}"
-        self.steps.check(micro_batch.window, bool(self.tracked_objects.scalers()), where)
+        self.steps.check(micro_batch.window, self.window.may_skip, lambda: f"at {micro_batch.where}")
         pending = self.window.close(self.steps.rate)
         self._settle_pending()
         # The core's position moves on next, and the snapshot is of this one.

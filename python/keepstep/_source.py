@@ -142,8 +142,6 @@ def _refuse_unknown(given: dict[str, Any], known: set[str], why: str = "") -> No
 class MapSource:
     """Batches of a dataset with a length: any of them at once."""
 
-    exact = True
-    """True: a resumed run gets the batches that an uninterrupted one would have got."""
     promise = ("exact", "from the seed and the position")
     """What is promised for the order of samples, and on which condition."""
 
@@ -196,6 +194,8 @@ class MapSource:
     def _make(self, request: Request) -> Any:
         # Workers have one thread each. A long sum has other bits with more.
         threads = torch.get_num_threads()
+        if threads == 1:
+            return self._batches[request]
         torch.set_num_threads(1)
         try:
             return self._batches[request]
@@ -241,8 +241,6 @@ class StreamSource:
     Resuming reads and drops what was used, so it takes time, and it is exact only if the dataset gives the same
     samples each time and the number of workers stays.
     """
-
-    exact = False
 
     def __init__(
         self, loading: Loading, randomness: Randomness, steps_per_epoch: int, num_samples: int | None = None

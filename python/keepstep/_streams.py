@@ -115,7 +115,6 @@ class StatefulSource:
     Its own ``state_dict()`` is saved with the run, and belongs to the micro-batch that the loop has had last.
     """
 
-    exact = True
     promise = ("exact", "the stream's own state is saved; num_workers must stay")
 
     def __init__(self, loading: Loading, randomness: Randomness, steps_per_epoch: int, num_samples: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -67,11 +68,11 @@ class Steps:
             return optimizer.param_groups[0].get("lr")
         return None
 
-    def check(self, window: int, may_skip: bool, where: str) -> None:
+    def check(self, window: int, may_skip: bool, where: Callable[[], str]) -> None:
         """Refuses a window in which an optimizer did not step as often as it should.
 
         Raises:
-            UsageError: naming the optimizer.
+            UsageError: naming the optimizer, and the update by `where`.
         """
         for name, expected in self._tracked.steps.items():
             count = self._count.get(name, 0)
@@ -84,7 +85,7 @@ class Steps:
             else:
                 hint = f"if that is right, track it with run.track({name}=..., steps={{'{name}': {count}}})"
             raise UsageError(
-                f"`{name}` made {count} steps in the update {where}, but {expected} should be made per update: {hint}"
+                f"`{name}` made {count} steps in the update {where()}, but {expected} should be made per update: {hint}"
             )
 
 
@@ -101,6 +102,11 @@ class Window:
         self.others: dict[str, Any] = {}
         self._scalers = scalers
         self._scales = [scale_of(scaler) for scaler in scalers]
+
+    @property
+    def may_skip(self) -> bool:
+        """True if a scaler may leave out the optimizer's step."""
+        return bool(self._scalers)
 
     def record(self, loss: Any, count: int | None, norm: Any, others: dict[str, Any]) -> None:
         """Keeps values of one micro-batch as they are: nothing is read from a device."""
@@ -218,6 +224,11 @@ class Numbers:
         """What `loss_sum` adds up: for each loss the index of its micro-batch, the loss, and its weight."""
 
     @property
+    def are_finite(self) -> bool:
+        """False if the loss or the norm is infinite or no number."""
+        return isfinite(self.loss_sum) and (self.norm is None or isfinite(self.norm))
+
+    @property
     def loss(self) -> float | None:
         """The mean loss; None where none was recorded."""
         return self.loss_sum / self.count if self.count else None
@@ -247,7 +258,7 @@ def _detached(value: Any) -> Any:
         if value.numel() != 1:
             raise UsageError(f"run.record() takes numbers, not a tensor of shape {list(value.shape)}: use its mean()")
         # The loop may change it in place before the update ends. On the CPU reading waits for nothing.
-        return value.detach().item() if value.device.type == "cpu" else value.detach().clone()
+        return value.item() if value.device.type == "cpu" else value.detach().clone()
     return value
 
 

@@ -59,6 +59,17 @@ def test_the_state_is_that_of_seeding(use: str) -> None:
         assert state() == expected(key + 1 & 2**64 - 1), key
 
 
+def test_a_normal_draw_that_is_kept_does_not_outlive_seeding() -> None:
+    generator = GlobalNumpy()
+    generator.seed(KEYS[-1])
+    bits = numpy.random.get_bit_generator()
+    before = bits.state
+    numpy.random.randn()  # makes two, and keeps one
+    bits.state = before  # puts the words back, and not what was kept
+    generator.seed(3)
+    assert state() == expected(3)
+
+
 @pytest.mark.parametrize("use", [name for name in USES if "generator" not in name])
 def test_the_known_state_is_the_same_each_time(use: str) -> None:
     generator = GlobalNumpy()

@@ -54,6 +54,26 @@ def test_kills_go_on_until_one_proves_something(monkeypatch: pytest.MonkeyPatch)
     assert proof and proof.kills > 1 and proof.kills_after_a_save == 1 and proof.resumes >= 1, proof
 
 
+def test_a_script_that_differs_without_a_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def file(folder: Path) -> None:
+        (folder / "run1").mkdir(parents=True)
+        (folder / "run1/checkpoint_epoch1_step4_global2.pt").write_text(folder.name)
+
+    def straight(_: Any, folder: Path) -> float:
+        file(folder)
+        (folder / "run1/journal.jsonl").write_text('{"event": "update", "global_step": 2}\n')
+        return 1.0
+
+    def killed(_: Any, folder: Path, *__: Any) -> None:
+        file(folder)  # its session ends before its kill
+
+    monkeypatch.setattr(_prove.tempfile, "mkdtemp", lambda **_: str(tmp_path))
+    monkeypatch.setattr(_prove._Proving, "straight", straight)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(_prove._Proving, "killed", killed)  # pyright: ignore[reportPrivateUsage]
+    proof = keepstep.prove(SCRIPT, updates=2, kills=1)
+    assert not proof and proof.kills == 0 and proof.different == ["killed0/run1/checkpoint_epoch1_step4_global2.pt"]
+
+
 def test_kills_before_every_save_prove_nothing() -> None:
     proof = _prove.Proof(12, 12, kills=21)
     assert not proof

@@ -44,6 +44,14 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.pt")}
 
 
+def test_a_proof_leaves_the_remote_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    wish = {"folder": str(tmp_path / "proof"), "updates": 4, "save_steps": 1}
+    monkeypatch.setenv("KEEPSTEP_PROVE", json.dumps(wish))
+    train(tmp_path / "run", remote=f"file://{tmp_path}/store/run")
+    assert list(tmp_path.glob("proof/run*/*.pt")) and not list((tmp_path / "store").iterdir())
+
+
 def test_an_empty_disk_continues_from_the_copy(tmp_path: Path) -> None:
     train(tmp_path / "straight")
     (tmp_path / "store").mkdir()

@@ -10,11 +10,13 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import pytest
 import torch
+from keepstep import _clock
 from torch import nn
 
 import keepstep
@@ -118,6 +120,22 @@ def test_time_limit(tmp_path: Path) -> None:
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["state"], status["reason"]) == ("stopped", "time limit")
     assert status["checkpoint"] in names(tmp_path)
+
+
+def test_a_time_limit_does_not_take_what_comes_before_the_loop_for_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(_clock, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def take(seconds: float) -> None:
+        now[0] += seconds
+
+    loop = Loop(tmp_path, session_time_limit=100, rehearse=False).track()
+    take(30)  # the data is read
+    loop.go(lambda _: take(6))
+    # Updates end at 42, 54, 66, 78 and 90. Another one would not end in time.
+    assert (loop.run.reason, loop.run.global_step) == ("time limit", 5)
 
 
 def test_best_by_another_metric(tmp_path: Path) -> None:
