@@ -2,11 +2,12 @@
 
 Everything that is compared is measured in turn in this one process, several rounds; medians or the fastest are printed.
 
-    python overhead.py [loop] [save] [resume]
+    python overhead.py [loop] [between] [save] [resume]
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import statistics
 import subprocess
@@ -123,6 +124,40 @@ def measure_loop() -> None:
                 one, other = (min(times[at] for times in side) * 1e6 for side in zip(*rounds))
                 title = f"{name} model, {workers} workers, {what}"
                 print(f"{title:<57} {one:>10.0f} {other:>10.0f} {other - one:>7.0f} ({(other / one - 1) * 100:+.1f} %)")
+    torch.set_num_threads(threads)
+
+
+def measure_between(steps: int = 1500) -> None:
+    """Prints how long an update of the bare loop takes, by what is done between two of them, which it has no part in."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = perceptron(16, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    loader = torch.utils.data.DataLoader(Rows(8 * (steps + SKIP), 16), 8, shuffle=True)
+    print("one update of the tiny model in a bare loop, 1 thread, microseconds")
+    with tempfile.TemporaryDirectory() as folder:
+        run = keepstep.Run(folder, seed=1, save_steps=10**9, progress_bar=False, quiet=True, rehearse=False)
+        data = run.data(Rows(8 * (ROUNDS * (steps + SKIP) + 1), 16), batch_size=8)
+        run.track(model=perceptron(16, 1))
+        batches = iter(data)
+        next(batches)
+
+        def keepsteps(loss: torch.Tensor) -> None:
+            run.record(loss)
+            next(batches)
+
+        works: dict[str, Callable[[torch.Tensor], Any]] = {
+            "nothing": lambda _: None,
+            "a JSON text written 20 times": lambda _: [json.dumps({"a": n, "b": [1, 2, 3]}) for n in range(20)],
+            "a micro-batch of a keepstep run with another model": keepsteps,
+        }
+        medians: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(ROUNDS):
+            for name, work in works.items():
+                timed(iter(loader), lambda batch: work(update(model, optimizer, batch)), steps)
+                medians[name].append(statistics.median(UPDATES[SKIP:]))
+    for name, times in medians.items():
+        print(f"between two updates: {name:<60} {min(times) * 1e6:>6.0f}")
     torch.set_num_threads(threads)
 
 
@@ -290,7 +325,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--session"]:
         session(*sys.argv[2:])
         return
-    measures = {"loop": measure_loop, "save": measure_save, "resume": measure_resume}
+    measures = {"loop": measure_loop, "between": measure_between, "save": measure_save, "resume": measure_resume}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     for name in sys.argv[1:] or measures:
         measures[name]()

@@ -1,4 +1,4 @@
-"""What a run tells of itself: where it is, who shares it, why it ended, what is promised."""
+"""What a run reports about itself: its position, its processes, why it ended, what is promised."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def apply(options: Options) -> None:
 
 @dataclass
 class Proof:
-    """What a proof came to; true if a run was killed after a save and every file had the same bytes."""
+    """The result of a proof; true if a run was killed after a save and every file had the same bytes."""
 
     updates: int
     """Updates of the straight run."""
@@ -164,6 +164,8 @@ def main(command_line: Sequence[str]) -> int:
 
 
 class _Proving:
+    """One proof: the uninterrupted run of a script, and its killed runs."""
+
     def __init__(self, script: str, arguments: list[str], updates: int, folder: Path) -> None:
         self.command = [sys.executable, script, *arguments]
         self.updates = updates

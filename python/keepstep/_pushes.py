@@ -16,7 +16,7 @@ __all__ = ["Pushes"]
 
 
 class Pushes:
-    """What becomes of the copies of one session. Without a ``remote``, and in processes that save nothing, nothing does."""
+    """Follows the copies of one session's saves. Does nothing without a ``remote``, or in a process that does not save."""
 
     def __init__(
         self, options: Options, leads: bool, say: Callable[[str], None], warn: Callable[[str], None]
@@ -39,7 +39,7 @@ class Pushes:
         return float(core.longest_push) if self._active else 0.0
 
     def poll(self, core: Any) -> None:
-        """Prints what has become of copies.
+        """Prints which copies were made and which failed.
 
         Raises:
             Error: if the run must stop because one has failed.
@@ -70,10 +70,10 @@ class Pushes:
             self._warn(f"NOT ALL OF THE RUN IS PUSHED: {self.not_pushed}; {self._how_to_push()}")
 
     def check(self) -> None:
-        """Refuses the end of a complete run that is not all copied, where it was told to.
+        """Refuses to end a complete run that is not all copied, if ``on_error`` is ``"stop"``.
 
         Raises:
-            Error: saying why, and what copies the rest.
+            Error: with the reason, and the call that copies the rest.
         """
         if self.not_pushed is not None and (self._options.remote or {}).get("on_error") == "stop":
             raise Error(f"the run is complete and not all of it is pushed: {self.not_pushed}; {self._how_to_push()}")

@@ -1,4 +1,4 @@
-"""Takes each update's numbers to the core, the bar and the callbacks, as soon as they are on the host."""
+"""Passes each update's numbers to the core, the bar and the callbacks as soon as they are on the host."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Reports:
         self._say = say
         self.callbacks: list[Callable[[dict[str, Any]], None]] = []
         self.pending: Pending | None = None
-        """The numbers that were not given to the core yet."""
+        """Numbers that the core does not have yet."""
         self.last: Numbers | None = None
-        """The last that were given to it."""
+        """The last numbers that it was given."""
 
     def settle(self, core: Any, bar: Bar) -> None:
         """Gives the pending numbers to the core, waiting for the device if need be.
@@ -68,7 +68,7 @@ class Reports:
             callback(event)
 
     def say_replayed(self, core: Any) -> None:
-        """Prints what comparing with the journal has come to, once there is something."""
+        """Prints the result of the comparison with the journal, once there is one."""
         replayed: Mapping[str, Any] | None = core.take_replayed()
         if replayed is None:
             return

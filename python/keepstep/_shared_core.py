@@ -6,7 +6,6 @@ processes; where an answer depends on what only rank 0 knows, rank 0 tells it.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -95,8 +94,6 @@ class LeadingCore(_Shared):
         return self._receive(name, state)
 
     def check_finite(self, loss: float | None, norm: float | None) -> None:
-        if _finite(loss) and _finite(norm):
-            return
         try:
             self.real.check_finite(loss, norm)
             text = None
@@ -138,8 +135,6 @@ class FollowingCore(_Shared):
         return self._receive(name, self.ranks.from_first("the loading of the checkpoint"))
 
     def check_finite(self, loss: float | None, norm: float | None) -> None:
-        if _finite(loss) and _finite(norm):
-            return
         text = self.ranks.gather("a number that is not finite")[0]
         if text is not None:
             raise _core.Error(text)
@@ -183,10 +178,6 @@ class FollowingCore(_Shared):
     def begin_session(self) -> None: ...
 
     def close(self) -> None: ...
-
-
-def _finite(value: float | None) -> bool:
-    return value is None or math.isfinite(value)
 
 
 def _skeleton(value: Any) -> Any:

@@ -225,8 +225,8 @@ class Numbers:
 
     @property
     def are_finite(self) -> bool:
-        """False if the loss or the norm is infinite or no number."""
-        return isfinite(self.loss_sum) and (self.norm is None or isfinite(self.norm))
+        """False if the mean loss or the norm is infinite or NaN."""
+        return all(number is None or isfinite(number) for number in (self.loss, self.norm))
 
     @property
     def loss(self) -> float | None:
