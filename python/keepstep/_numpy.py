@@ -75,9 +75,7 @@ class GlobalNumpy:
             self._seeded = state
             with self._bits.lock:
                 self._memory[:] = state
-            # NumPy makes two normal draws at a time and keeps one for the next call. The state of a bit generator does not
-            # have that one, so a script that puts such a state back leaves it. This call drops it.
-            _random.set_bit_generator(self._bits)
+            _drop_kept_draw(self._bits)
             return
         _random.seed(seed())
         self._look(state)
@@ -102,8 +100,18 @@ class GlobalNumpy:
         if get_bit_generator is None:  # before NumPy 1.24
             return
         bits = get_bit_generator()
+        _drop_kept_draw(bits)
         if type(bits) is not _random.MT19937:
             return
         memory = memoryview((ctypes.c_ubyte * NUM_BYTES).from_address(bits.ctypes.state_address)).cast("B")
         if bytes(memory) == state:
             self._bits, self._memory, self._seeded = bits, memory, state
+
+
+def _drop_kept_draw(bits: Any) -> None:
+    """Drops the normal draw that NumPy may keep for the next call: it makes two at a time.
+
+    The state of a bit generator does not have it, so it stays where a script puts such a state back. And
+    ``numpy.random.seed`` leaves it where the generator is no Mersenne Twister.
+    """
+    _random.set_bit_generator(bits)

@@ -59,6 +59,16 @@ def test_the_state_is_that_of_seeding(use: str) -> None:
         assert state() == expected(key + 1 & 2**64 - 1), key
 
 
+def test_a_generator_of_another_kind_keeps_no_normal_draw() -> None:
+    numpy.random.set_bit_generator(numpy.random.PCG64(3))
+    generator = GlobalNumpy()
+    drawn: list[float] = []
+    for _ in range(2):
+        generator.seed(KEYS[-1])
+        drawn.append(numpy.random.randn())
+    assert drawn[0] == drawn[1]
+
+
 def test_a_normal_draw_that_is_kept_does_not_outlive_seeding() -> None:
     generator = GlobalNumpy()
     generator.seed(KEYS[-1])
