@@ -309,15 +309,17 @@ class Session:
             return False
         if self._evaluated:
             raise UsageError("run.evaluated() was called twice after one update: give all metrics in one call")
-        if not self._completed:
-            self._end_update(self.micro_batch)
-        self._settle_pending()
-        self._evaluated = True
-        values = [(name, float(value)) for name, value in metrics.items()]
         leads = self.sharing is None or self.sharing.is_first
         if leads and self.options.metric != "val_loss" and self.options.metric not in metrics:
             raise UsageError(f"run.evaluated() was not given `{self.options.metric}`, which decides the best")
-        return bool(self.core.evaluated(None if loss is None else float(loss), values))
+        val_loss = None if loss is None else float(loss)
+        values = [(name, float(value)) for name, value in metrics.items()]
+        if not self._completed:
+            self._end_update(self.micro_batch)
+        self._settle_pending()
+        is_best = bool(self.core.evaluated(val_loss, values))
+        self._evaluated = True
+        return is_best
 
     # -- saving and stopping
 

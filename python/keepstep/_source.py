@@ -194,13 +194,13 @@ class MapSource:
     def _make(self, request: Request) -> Any:
         # Workers have one thread each. A long sum has other bits with more.
         threads = torch.get_num_threads()
-        if threads == 1:
-            return self._batches[request]
-        torch.set_num_threads(1)
+        if threads != 1:
+            torch.set_num_threads(1)
         try:
             return self._batches[request]
         finally:
-            torch.set_num_threads(threads)
+            if torch.get_num_threads() != threads:  # the dataset may have set it, too
+                torch.set_num_threads(threads)
 
     def _here(self, requests: Iterator[Request]) -> Iterator[Any]:
         if not self.loading.workers.get("pin_memory") or not torch.cuda.is_available():

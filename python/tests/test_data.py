@@ -296,3 +296,25 @@ def test_a_fingerprint_disturbs_no_generator() -> None:
     loader.fingerprint()
     assert random.random() == expected[0]
     assert torch.equal(torch.rand(3), expected[1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_samples_are_made_with_one_thread_and_the_body_has_its_own(threads: int) -> None:
+    seen: list[int] = []
+
+    class Threads(Noisy):
+        def __getitem__(self, index: int) -> torch.Tensor:
+            if index == self.length - 1:
+                torch.set_num_threads(3)
+            else:
+                seen.append(torch.get_num_threads())
+            return super().__getitem__(index)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for _ in Loader(CountingDriver(), Threads(), batch_size=1, epochs=1, shuffle=False):
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}

@@ -122,6 +122,26 @@ def test_time_limit(tmp_path: Path) -> None:
     assert status["checkpoint"] in names(tmp_path)
 
 
+def test_an_evaluation_without_its_metric_can_be_made_good(tmp_path: Path) -> None:
+    def each(loop: Loop) -> None:
+        if loop.run.evaluation_due:
+            with pytest.raises(keepstep.UsageError, match="was not given `accuracy`"):
+                loop.run.evaluated(1.0)
+            with pytest.raises(ValueError):
+                loop.run.evaluated(1.0, accuracy="high")  # pyright: ignore[reportArgumentType]
+            loop.run.evaluated(1.0, accuracy=0.5)
+
+    assert Loop(tmp_path / "metric", eval_steps=1, best="max", metric="accuracy").track().go(each).run.finish()
+
+    def without_loss(loop: Loop) -> None:
+        if loop.run.evaluation_due:
+            with pytest.raises(keepstep.Error, match="val_loss"):
+                loop.run.evaluated(accuracy=0.5)
+            loop.run.evaluated(1.0)
+
+    assert Loop(tmp_path / "loss", eval_steps=1).track().go(without_loss).run.finish()
+
+
 def test_a_time_limit_does_not_take_what_comes_before_the_loop_for_an_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
