@@ -20,7 +20,7 @@ from ._ranks import join_ranks
 from ._session import Session
 from ._sharing import Sharing
 from ._remote import parse_remote
-from ._settings import UNSET, Unset, parse_count, parse_duration, parse_optional_count, split_config
+from ._settings import UNSET, Unset, parse_count, parse_duration, parse_optional_count, parse_timeout, split_config
 from ._streams import StatefulSource
 from ._track import state_of
 
@@ -127,7 +127,7 @@ class Run(Facts):
 
         if elastic and not distributed:
             raise UsageError("elastic=True is for distributed=True: give both, also for one process")
-        timeout = parse_duration("rank_timeout", rank_timeout) or 1800.0
+        timeout = parse_timeout("rank_timeout", rank_timeout)
         sharing = Sharing(join_ranks(timeout), elastic) if distributed else None
         follows = sharing is not None and not sharing.is_first
         folder = setting("output_dir", output_dir, settings.get("checkpoint_dir"))

@@ -15,6 +15,7 @@ __all__ = [
     "parse_count",
     "parse_duration",
     "parse_optional_count",
+    "parse_timeout",
     "split_config",
 ]
 
@@ -73,6 +74,18 @@ def split_config(config: Mapping[str, Any] | None, runtime_keys: Iterable[str]) 
             raise UsageError("`config` has the key `keepstep`, which keepstep uses itself: rename it")
         (settings if key in runtime else results)[key] = value
     return results, settings
+
+
+def parse_timeout(name: str, value: float | str) -> float:
+    """Returns the seconds that processes wait for each other: as `parse_duration`, at most a year.
+
+    Raises:
+        UsageError: if it is no duration, or longer.
+    """
+    seconds = parse_duration(name, value)
+    if seconds is None or seconds > 365 * _UNITS["d"]:
+        raise UsageError(f"`{name}` is {value!r}, but must be at most 365 days")
+    return seconds
 
 
 def parse_duration(name: str, value: float | str | None) -> float | None:

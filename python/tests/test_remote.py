@@ -52,6 +52,13 @@ def test_a_proof_leaves_the_remote_alone(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.glob("proof/run*/*.pt")) and not list((tmp_path / "store").iterdir())
 
 
+@pytest.mark.parametrize("limit", [float("inf"), 1e30])
+def test_a_limit_beyond_all_clocks_is_none(tmp_path: Path, limit: float) -> None:
+    (tmp_path / "store").mkdir()
+    train(tmp_path / "run", remote=f"file://{tmp_path}/store/run", session_time_limit=limit)
+    assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "finished"
+
+
 def test_an_empty_disk_continues_from_the_copy(tmp_path: Path) -> None:
     train(tmp_path / "straight")
     (tmp_path / "store").mkdir()

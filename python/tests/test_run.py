@@ -346,6 +346,9 @@ def test_bad_use_gets_one_sentence(tmp_path: Path) -> None:
         keepstep.Run()
     with raises("`session_time_limit` is 'soon'"):
         keepstep.Run(tmp_path / "x", session_time_limit="soon")
+    for timeout in (float("inf"), "366d"):
+        with raises(f"`rank_timeout` is {timeout!r}, but must be at most 365 days"):
+            keepstep.Run(tmp_path / "x", rank_timeout=timeout)
     with raises("does not exist"):
         Loop(tmp_path / "y", resume_from_checkpoint=tmp_path / "nowhere").track().go()
     with raises("in_order=False", ValueError):

@@ -442,7 +442,9 @@ impl Run {
 
     /// How many seconds the end of the session may wait for the other place; None for as long as it works.
     fn push_until(&self, seconds: Option<f64>) -> PyResult<()> {
-        let until = seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds.max(0.0)));
+        // A time that no clock reaches is none.
+        let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        let until = wait.and_then(|wait| Instant::now().checked_add(wait));
         self.with(|run| run.push_until(until))
     }
 
