@@ -132,7 +132,9 @@ impl Bucket {
     pub(crate) async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Failed> {
         let path = self.path(key);
         let wanted = range.end - range.start;
+        let under_way = self.pulse.under_way(wanted);
         let bytes = self.request(|| format!("reading {key}"), self.store.get_range(&path, range)).await?;
+        drop(under_way);
         if bytes.len() as u64 == wanted {
             Ok(bytes)
         } else {
@@ -164,6 +166,7 @@ impl Bucket {
     /// Writes an object that is read back and compared. Gives the store's mark of the version.
     pub(crate) async fn put_compared(&self, key: &str, bytes: Bytes) -> Result<Option<String>, Failed> {
         let path = self.path(key);
+        let _under_way = self.pulse.under_way(bytes.len() as u64);
         let put = self.compared().put(&path, PutPayload::from_bytes(bytes));
         Ok(self.request(|| format!("writing {key}"), put).await?.e_tag)
     }
@@ -194,12 +197,14 @@ impl Bucket {
         self.request(|| format!("writing {key}"), self.compared().put_multipart(&path)).await
     }
 
-    /// Waits for a part of an upload, or its end.
+    /// Waits for a part of an upload with so many bytes, or its end.
     pub(crate) async fn part<T>(
         &self,
         key: &str,
+        bytes: u64,
         part: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, Failed> {
+        let _under_way = self.pulse.under_way(bytes);
         self.request(|| format!("writing {key}"), part).await
     }
 

@@ -45,7 +45,7 @@ fn folder(location: &Location) -> Result<Bucket, RemoteError> {
     }
     // The first write makes the folder itself, unless a key would change its name.
     if !path.exists() && object_store::path::Path::from(&*name).as_ref() != name {
-        std::fs::create_dir(&path).map_err(|error| unusable(error.to_string()))?;
+        keepstep::store::make_folder(&path).map_err(|error| unusable(error.to_string()))?;
     }
     let (from, prefix) = if path.exists() { (&*path, "") } else { (parent, &*name) };
     let store = LocalFileSystem::new_with_prefix(from).map_err(|error| unusable(error.to_string()))?;

@@ -12,7 +12,7 @@ use crate::upload::Content;
 use crate::writer::small_file;
 use keepstep::journal::JOURNAL;
 use keepstep::name::{BEST_MODEL, COMPANION_FILES, Name};
-use keepstep::store::{chain, load, write_whole};
+use keepstep::store::{chain, load, make_folder, write_whole};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -242,12 +242,12 @@ async fn named(
     brought: &mut Brought,
 ) -> Result<(), Failed> {
     let failed = |error: std::io::Error| Failed::new(Reason::Usage, format!("{}: {error}", folder.display()));
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    make_folder(folder).map_err(failed)?;
     let mut linked: Vec<(String, PathBuf)> = Vec::new();
     for (name, object) in &manifest.files {
         let path = folder.join(name);
         if name.starts_with(SUPERSEDED) {
-            std::fs::create_dir_all(folder.join(SUPERSEDED)).map_err(failed)?;
+            make_folder(&folder.join(SUPERSEDED)).map_err(failed)?;
         }
         if !is_same(&path, object) {
             if let Some((_, from)) = linked.iter().find(|(sha256, _)| *sha256 == object.sha256) {

@@ -4,6 +4,7 @@ use crate::bucket::{Bucket, Condition, Expected, Version};
 use crate::explain::{Failed, Reason};
 use crate::manifest::RUN_JSON;
 use bytes::Bytes;
+use keepstep::store::make_folder;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::Duration;
@@ -55,7 +56,7 @@ async fn compare_and_put(bucket: &Bucket, bytes: Bytes, expected: &Expected) -> 
 async fn lock(folder: &Path) -> Result<File, Failed> {
     let path = folder.join(LOCK);
     let failed = |error: std::io::Error| Failed::new(Reason::Usage, format!("{}: {error}", path.display()));
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    make_folder(folder).map_err(failed)?;
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     for _ in 0..ATTEMPTS {
         match file.try_lock() {

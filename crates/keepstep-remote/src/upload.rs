@@ -131,7 +131,7 @@ async fn parts(
             if offset < len && under_way.len() < AT_ONCE {
                 let size = part_bytes.min(len - offset);
                 let part = upload.put_part(read(key, content, offset, size)?.into());
-                under_way.push(async move { bucket.part(key, part).await.map(|()| size) });
+                under_way.push(async move { bucket.part(key, size, part).await.map(|()| size) });
                 offset += size;
             } else if let Some(done) = under_way.next().await {
                 meter.add(done?);
@@ -143,10 +143,10 @@ async fn parts(
     drop(under_way);
     if let Err(failed) = sent {
         // What was uploaded of it would be paid for.
-        let _ = bucket.part(key, upload.abort()).await;
+        let _ = bucket.part(key, 0, upload.abort()).await;
         return Err(failed);
     }
-    Ok(bucket.part(key, upload.complete()).await?.e_tag)
+    Ok(bucket.part(key, 0, upload.complete()).await?.e_tag)
 }
 
 /// Compares an object with what was sent: byte by byte, or, where that is not in memory, by its hash.

@@ -23,8 +23,14 @@ struct Session {
 impl Session {
     /// A session that has opened its remote, to which `plan` happens then.
     fn new(plan: Plan) -> Session {
+        Session::with_parts(plan, 1000)
+    }
+
+    /// Its transfers have parts of this size.
+    fn with_parts(plan: Plan, part_bytes: u64) -> Session {
         let world = World::new(Plan::At(Vec::new()));
-        let bucket = bucket(Arc::new(Wire::new(&world, 1)));
+        let mut bucket = bucket(Arc::new(Wire::new(&world, 1)));
+        bucket.part_bytes = part_bytes;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = Arc::new(runtime.expect("a runtime"));
         let opening = Opening { run: "run".to_owned(), take_over: true, ..Opening::default() };
@@ -125,6 +131,16 @@ fn a_remote_that_is_slow_is_waited_for() {
     let mut session = Session::new(Plan::Slow(Duration::from_millis(100)));
     session.mirror.silence = Duration::from_millis(900);
     session.save(30_000);
+    let (failures, took) = session.end();
+    assert!(failures.is_empty() && took > session.mirror.silence, "{failures:?} in {took:?}");
+}
+
+/// Large parts are sent at the same time: on a slow connection the first of them arrives late.
+#[test]
+fn a_slow_connection_is_no_silence() {
+    let mut session = Session::with_parts(Plan::SlowParts(Duration::from_millis(1500)), 1 << 20);
+    session.mirror.silence = Duration::from_secs(1);
+    session.save(1 << 20);
     let (failures, took) = session.end();
     assert!(failures.is_empty() && took > session.mirror.silence, "{failures:?} in {took:?}");
 }

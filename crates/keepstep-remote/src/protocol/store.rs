@@ -78,6 +78,8 @@ pub(crate) enum Plan {
     All(Fate),
     /// Each request takes this long.
     Slow(Duration),
+    /// Writing a checkpoint's object takes this long.
+    SlowParts(Duration),
 }
 
 /// The store itself, which all writers share.
@@ -218,6 +220,10 @@ impl Wire {
                 }
                 Plan::All(fate) => (Some(*fate), 0, Duration::ZERO),
                 Plan::Slow(pause) => (None, 0, *pause),
+                Plan::SlowParts(pause) => {
+                    let is_slow = what.starts_with("put") && what.contains("checkpoint");
+                    (None, 0, if is_slow { *pause } else { Duration::ZERO })
+                }
                 Plan::Sampled { random, one_in } => {
                     let fate = (random.below(*one_in) == 0)
                         .then(|| FATES[random.below(FATES.len() as u64) as usize]);

@@ -1,9 +1,11 @@
 //! Durable folders.
 
-use super::{Storage, operation};
+use super::retry_interrupted::{Missing, RetryInterrupted};
+use super::{Disk, Storage, operation};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Creates a folder and its parents. Each is durable before anything is written into it.
 ///
@@ -29,6 +31,17 @@ pub(super) fn make(storage: &dyn Storage, folder: &Path) -> io::Result<()> {
     }
     storage.create_folder(folder)?;
     storage.sync_folder(parent)
+}
+
+/// Creates a folder on the disk and its parents, if they are missing.
+///
+/// # Durability
+/// The folder survives a loss of power, if its file system can sync folders.
+///
+/// # Errors
+/// A folder cannot be created, or its parent cannot be synced.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    make(&RetryInterrupted { storage: Arc::new(Disk), missing: Missing::default() }, folder)
 }
 
 /// Makes the names in a folder durable, if its file system can do that.

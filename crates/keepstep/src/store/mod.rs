@@ -22,6 +22,7 @@ mod write_whole;
 pub(crate) use discovery::open;
 pub use discovery::{Candidates, Newest, OpenError, Skipped, Source, SourceError, chain, find, load};
 pub use error::StoreError;
+pub use folder::make_folder;
 pub use lock::Lock;
 pub use missing_operation::MissingOperation;
 pub use storage::{Disk, Metadata, Storage, StorageFile, preallocate};
