@@ -14,6 +14,7 @@ use keepstep_lm::Config;
 use keepstep_lm::config::TokenizerSpec;
 use keepstep_lm::hub::HubError;
 use keepstep_lm::trainer::{DiskShortage, TrainError, branch_keeps};
+use keepstep_text::corpus::CorpusError;
 use std::path::Path;
 
 /// How to go on without a variable of the environment.
@@ -75,6 +76,7 @@ fn hint(error: &TrainError, config: &Config) -> Option<String> {
             Some(branch.map_or(lower.to_owned(), |branch| format!("{lower}: {branch}")))
         }
         TrainError::Run(error) => run_hint(error).map(str::to_owned),
+        TrainError::Corpus(error) => corpus_hint(error).map(str::to_owned),
         TrainError::Hub { source: HubError::Ambiguous { .. }, .. } => Some(
             "`keepstep import` takes --epoch-base 0|1 and --step-is count|index, which say what the file does not"
                 .to_owned(),
@@ -85,6 +87,20 @@ fn hint(error: &TrainError, config: &Config) -> Option<String> {
         _ => None,
     }
 }
+
+fn corpus_hint(error: &CorpusError) -> Option<&'static str> {
+    Some(match error {
+        CorpusError::Inaccessible { .. } => {
+            "make it readable, remove it, or skip unreadable paths with data.skip_unreadable = true"
+        }
+        CorpusError::Package { .. } => "run `cargo fetch` where its Cargo.lock lies",
+        CorpusError::TooSmall { .. } => "use more text, a smaller model.block_size or a smaller batch_size",
+        _ => return None,
+    })
+}
+
+/// What people can do about a disk that is too slow for the saves.
+pub(crate) const FEWER_SAVES: &str = "saving less often (save_steps) avoids it";
 
 fn run_hint(error: &RunError) -> Option<&'static str> {
     Some(match error {

@@ -1,6 +1,6 @@
 //! Progress for other programs: one JSON object per line on standard output. docs/formats.md has the schema.
 
-use crate::hints::{disk_hint, notice_hint, store_hint, with_hint};
+use crate::hints::{FEWER_SAVES, disk_hint, notice_hint, store_hint, with_hint};
 use keepstep::journal::{Evaluation, Event, Sample, Update};
 use keepstep::remote::PushReport;
 use keepstep::run::Notice;
@@ -79,6 +79,10 @@ impl Observer for JsonProgress {
 
     fn short_of_disk(&mut self, shortage: &DiskShortage) {
         self.note(&with_hint(&shortage.to_string(), disk_hint(shortage)));
+    }
+
+    fn slow_disk(&mut self, text: &str) {
+        self.note(&with_hint(text, Some(FEWER_SAVES)));
     }
 
     fn save_failed(&mut self, text: &str, error: &StoreError) {

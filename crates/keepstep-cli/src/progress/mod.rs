@@ -10,7 +10,7 @@ pub(crate) use console::Console;
 pub(crate) use json::{JsonProgress, plan_json, resumed_json, write as write_json};
 
 use crate::format;
-use crate::hints::{disk_hint, notice_hint, store_hint, with_hint};
+use crate::hints::{FEWER_SAVES, disk_hint, notice_hint, store_hint, with_hint};
 use crate::output::{say, stderr_width};
 use indicatif::ProgressBar;
 use keepstep::journal::{Evaluation, Update};
@@ -133,6 +133,10 @@ impl Observer for Progress {
 
     fn short_of_disk(&mut self, shortage: &DiskShortage) {
         self.note(&with_hint(&shortage.to_string(), disk_hint(shortage)));
+    }
+
+    fn slow_disk(&mut self, text: &str) {
+        self.note(&with_hint(text, Some(FEWER_SAVES)));
     }
 
     fn save_failed(&mut self, text: &str, error: &StoreError) {

@@ -36,6 +36,10 @@ pub trait Observer: Send {
     fn save_failed(&mut self, text: &str, error: &StoreError) {
         self.note(text);
     }
+    /// Training has waited for the disk, as `text` describes. Only the first such wait of a session is reported.
+    fn slow_disk(&mut self, text: &str) {
+        self.note(text);
+    }
     /// Everything is checked and loaded. Training begins next.
     fn planned(&mut self, plan: &PlanReport) {}
     /// The run continues from a checkpoint.

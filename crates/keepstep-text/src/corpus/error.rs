@@ -42,10 +42,7 @@ pub enum CorpusError {
         source: io::Error,
     },
     /// A path that a pattern may match cannot be read.
-    #[error(
-        "{path}: this cannot be read, and a pattern of `data.paths` needs it: make it readable, remove it, or skip \
-         unreadable paths with data.skip_unreadable = true"
-    )]
+    #[error("{path}: this cannot be read, and a pattern of `data.paths` needs it")]
     Inaccessible {
         /// The file or folder.
         path: PathBuf,
@@ -67,9 +64,7 @@ pub enum CorpusError {
         at: u64,
     },
     /// The sources of a crate are not on the disk: cargo must fetch them first.
-    #[error(
-        "`data.cargo_packages`: {package} is not in {folder}: run `cargo fetch` where its Cargo.lock lies"
-    )]
+    #[error("`data.cargo_packages`: {package} is not in {folder}")]
     Package {
         /// The crate as name-version.
         package: String,
@@ -115,8 +110,7 @@ pub enum CorpusError {
     /// The corpus has too few windows for one batch.
     #[error(
         "the corpus has {num_tokens} tokens, which make {num_train_windows} training windows of model.block_size = \
-         {block_size}, and batch_size = {batch_size} needs at least that many: use more text, a smaller \
-         model.block_size or a smaller batch_size"
+         {block_size}, and batch_size = {batch_size} needs at least that many"
     )]
     TooSmall {
         /// The number of tokens in all files.

@@ -86,7 +86,7 @@ mod tests {
         );
         for name in ["one-1.0.1", "../src", "."] {
             let error = list(&[name]).expect_err(name).to_string();
-            assert!(error.contains("cargo fetch") && error.contains(name), "{error}");
+            assert!(error.contains("data.cargo_packages") && error.contains(name), "{error}");
         }
     }
 }

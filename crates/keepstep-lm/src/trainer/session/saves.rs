@@ -41,9 +41,9 @@ impl Session<'_> {
         if let Some(waited) = saves.waited.filter(|waited| *waited >= NOTABLE_WAIT)
             && !std::mem::replace(&mut self.wait_said, true)
         {
-            self.observer.note(&format!(
+            self.observer.slow_disk(&format!(
                 "A save was due while the one before it was still being written: training waited {:.1} s for it, as it \
-                 will wherever this happens again. Saving less often (save_steps) avoids it",
+                 will wherever this happens again",
                 waited.as_secs_f64()
             ));
         }
