@@ -1,7 +1,7 @@
 //! Lower bounds for an update: the time of its matmuls, and of the memory traffic of the optimizer.
 
 use keepstep_model::gpt2::settings::Gpt2Config;
-use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, matmul, serial_matmul};
+use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, Triangle, matmul};
 use rayon::prelude::*;
 use std::time::Instant;
 
@@ -58,7 +58,7 @@ fn linear_products(model: &Gpt2Config, batch_size: usize) -> [f64; 3] {
 }
 
 /// Measures the matmuls of the attentions in milliseconds, over blocks of 64 x 64 up to the diagonal: two per block
-/// forward and five backward.
+/// forward and five backward. On the diagonal, a block leaves out what no row sees.
 fn attention_products(model: &Gpt2Config, batch_size: usize) -> [f64; 2] {
     const BLOCK: usize = 64;
     let size = model.n_embd / model.n_head;
@@ -69,15 +69,24 @@ fn attention_products(model: &Gpt2Config, batch_size: usize) -> [f64; 2] {
         timed(|| {
             (0..heads * blocks).into_par_iter().for_each(|index| {
                 let (mut scores, mut sums) = (vec![0.5; BLOCK * BLOCK], vec![0.5; BLOCK * size]);
-                for _ in 0..=index % blocks {
+                for block in 0..=index % blocks {
                     let rows = Matrix::new(&queries, BLOCK, size);
+                    let triangle = |triangle| if block == index % blocks { triangle } else { Triangle::None };
                     for _ in 0..products / 2 {
                         let out = MatrixMut::new(&mut scores, BLOCK, BLOCK);
-                        serial_matmul(out, Accumulate::Replace, rows, rows.transposed());
+                        let task = MatmulTask::new(out, Accumulate::Replace, rows, rows.transposed());
+                        task.with_triangle(triangle(Triangle::Result)).run();
                     }
-                    for _ in products / 2..products {
+                    for product in products / 2..products {
                         let weights = Matrix::new(&scores, BLOCK, BLOCK);
-                        serial_matmul(MatrixMut::new(&mut sums, BLOCK, size), Accumulate::Add, weights, rows);
+                        // Backward: the gradients of values and keys, and those of queries, which are computed whole.
+                        let (weights, triangle) = match product {
+                            1 => (weights, triangle(Triangle::LowerLeft)),
+                            2 | 3 => (weights.transposed(), triangle(Triangle::UpperLeft)),
+                            _ => (weights, Triangle::None),
+                        };
+                        let out = MatrixMut::new(&mut sums, BLOCK, size);
+                        MatmulTask::new(out, Accumulate::Add, weights, rows).with_triangle(triangle).run();
                     }
                     scores.fill(0.5);
                 }

@@ -1,6 +1,8 @@
 //! Rectangles of a matrix, for tasks that write different columns of the same rows.
 
+use keepstep_numerics::matmul::MatrixMut;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// A rectangle of a row-major matrix, to read and to write.
 ///
@@ -57,15 +59,19 @@ impl<'a, T> Rectangle<'a, T> {
         // to them.
         unsafe { std::slice::from_raw_parts_mut(self.start.wrapping_add(row * self.stride), self.cols) }
     }
+}
 
-    /// Writes rows from `first` on.
-    pub(crate) fn write(&mut self, first: usize, values: &[T])
-    where
-        T: Copy,
-    {
-        for (index, values) in values.chunks(self.cols).enumerate() {
-            self.row_mut(first + index).copy_from_slice(values);
-        }
+impl Rectangle<'_, f32> {
+    /// Returns some rows as the result of a matmul.
+    ///
+    /// # Panics
+    /// If the rectangle has fewer rows.
+    pub(crate) fn rows_mut(&mut self, rows: Range<usize>) -> MatrixMut<'_> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows of the rectangle");
+        let start = self.start.wrapping_add(rows.start * self.stride);
+        // SAFETY: by the type's invariants, these elements are valid and rows do not overlap. Only `self`, which is
+        // borrowed mutably, leads to them.
+        unsafe { MatrixMut::from_raw_parts(start, rows.len(), self.cols, self.stride) }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::matrix::Accumulate;
 use super::problem::Problem;
 use super::simd::{Simd, Tile, height_of, left_panel_len};
+use super::triangle::Triangle;
 
 /// The place of the left side's rows.
 #[derive(Clone, Copy)]
@@ -44,6 +45,11 @@ pub(super) struct Block<S: Simd> {
     pub(super) out: *mut f32,
     pub(super) out_stride: usize,
     pub(super) rows: usize,
+    /// The block's place in the matmul.
+    pub(super) first_row: usize,
+    pub(super) first_col: usize,
+    /// What need not be computed. None, if the inner dimension has several parts.
+    pub(super) triangle: Triangle,
     /// Columns that belong to the result.
     pub(super) width: usize,
     /// Room for the sums of all tiles, between two parts.
@@ -60,19 +66,23 @@ impl<S: Simd> Block<S> {
         let mut start = 0;
         loop {
             let end = if S::HAS_PARTS { self.steps.min(start + self.part) } else { self.steps };
-            let first_step = if IS_PACKED { start * S::TILE_ROWS } else { start };
-            for row in (0..self.rows).step_by(S::TILE_ROWS) {
-                let left = self.left.at_row::<S>(row).start.wrapping_add(first_step);
+            // Blocks begin at whole tiles.
+            let first_row =
+                self.triangle.first_row(self.first_col, S::TILE_ROWS).saturating_sub(self.first_row);
+            for row in (first_row..self.rows).step_by(S::TILE_ROWS) {
+                let left = self.left.at_row::<S>(row).start;
                 let mut done = 0;
                 let rows = S::TILE_ROWS.min(self.rows - row);
                 while done < rows {
                     let height = height_of(rows - done);
+                    let (first, last) = self.steps_of(row + done, height, start, end);
+                    let first_factor = if IS_PACKED { first * S::TILE_ROWS } else { first };
                     let sums = self.sums.wrapping_add((row + done) * S::TILE_COLS);
                     let tile = Tile::<S> {
-                        steps: end - start,
-                        lhs: left.wrapping_add(done * self.left.row_stride),
+                        steps: last - first,
+                        lhs: left.wrapping_add(done * self.left.row_stride + first_factor),
                         lhs_stride: self.left.row_stride,
-                        rhs: self.right.wrapping_add(start * S::TILE_COLS),
+                        rhs: self.right.wrapping_add(first * S::TILE_COLS),
                         out: self.out.wrapping_add((row + done) * self.out_stride),
                         out_stride: self.out_stride,
                         width: self.width,
@@ -88,6 +98,17 @@ impl<S: Simd> Block<S> {
                 break;
             }
             start = end;
+        }
+    }
+
+    /// The steps of a part that some rows need.
+    #[inline(always)]
+    fn steps_of(&self, row: usize, height: usize, start: usize, end: usize) -> (usize, usize) {
+        let row = self.first_row + row;
+        match self.triangle {
+            Triangle::None | Triangle::Result => (start, end),
+            Triangle::LowerLeft => (start, end.min(row + height)),
+            Triangle::UpperLeft => (end.min(row), end),
         }
     }
 }

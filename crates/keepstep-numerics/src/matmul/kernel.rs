@@ -11,6 +11,7 @@ use super::matrix::Accumulate;
 use super::packed::PackedRhs;
 use super::problem::Problem;
 use super::simd::{Simd, left_panel_len};
+use super::triangle::Triangle;
 use std::cell::RefCell;
 
 /// Columns of a chunk of the right side. With a whole slice of the inner dimension, a chunk fills half of a common
@@ -59,6 +60,7 @@ pub(crate) unsafe fn run<S: Simd>(slice: &Problem<'_>, accumulate: Accumulate<'_
             }
         };
         let part = steps.div_ceil(steps.div_ceil(S::PART));
+        let triangle = if S::STEP == 1 && part == steps { slice.triangle } else { Triangle::None };
         let sums: &mut [f32] = chunks.sums.grown(S::BLOCK_ROWS * S::TILE_COLS);
         for row in (0..slice.rows).step_by(chunk_rows) {
             let rows = chunk_rows.min(slice.rows - row);
@@ -99,6 +101,9 @@ pub(crate) unsafe fn run<S: Simd>(slice: &Problem<'_>, accumulate: Accumulate<'_
                             out: slice.out.wrapping_add((row + block) * slice.out_stride + col + panel),
                             out_stride: slice.out_stride,
                             rows,
+                            first_row: row + block,
+                            first_col: col + panel,
+                            triangle,
                             width: S::TILE_COLS.min(cols - panel),
                             sums: sums.as_mut_ptr(),
                         };

@@ -1,5 +1,7 @@
 //! Views of the matrices that a matmul reads and writes.
 
+use std::marker::PhantomData;
+
 /// A matrix to read: a view of a slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
@@ -11,13 +13,20 @@ pub struct Matrix<'a> {
 }
 
 /// A matrix to write: rows lie `row_stride` apart, the numbers of a row next to each other.
+///
+/// # Invariants
+/// `start` points to `rows` rows of `cols` numbers. They are borrowed mutably for `'a`, and nothing else leads to them.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
-    pub(crate) data: &'a mut [f32],
+    pub(crate) start: *mut f32,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) row_stride: usize,
+    borrow: PhantomData<&'a mut [f32]>,
 }
+
+// SAFETY: by the type's invariants, only the matrix leads to its numbers, like a mutable slice.
+unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> Matrix<'a> {
     /// Views a slice as a contiguous row-major matrix.
@@ -75,7 +84,21 @@ impl<'a> MatrixMut<'a> {
     /// If the matrix reaches beyond the data, or rows overlap.
     pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> MatrixMut<'a> {
         check(data.len(), rows, cols, row_stride);
-        MatrixMut { data, rows, cols, row_stride }
+        MatrixMut { start: data.as_mut_ptr(), rows, cols, row_stride, borrow: PhantomData }
+    }
+
+    /// Views some columns of rows that lie `row_stride` apart. Others may use the columns between them.
+    ///
+    /// # Safety
+    /// `start` points to `rows` rows of `cols` numbers, which are borrowed mutably for `'a`, and nothing else accesses
+    /// them. Rows do not overlap.
+    pub unsafe fn from_raw_parts(
+        start: *mut f32,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> MatrixMut<'a> {
+        MatrixMut { start, rows, cols, row_stride, borrow: PhantomData }
     }
 }
 

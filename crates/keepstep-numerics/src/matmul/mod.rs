@@ -10,6 +10,7 @@
 //! # Files
 //! - `definition`: the length of a slice, and the definition word for word.
 //! - `matrix`: views of matrices. `problem`: a matmul down to pointers.
+//! - `triangle`: what need not be computed.
 //! - `simd`: the traits of a set of vector instructions. `avx`, `neon`: the sets. `simd_impl`: what they share.
 //! - `kernel`, `block`, `tile`, `pack`: a matmul's way from chunks down to registers, and the packing, generic over the
 //!   sets. `loops`: the plain form.
@@ -43,6 +44,7 @@ pub(crate) mod task;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tile;
+mod triangle;
 
 pub use aligned::AlignedBuffer;
 pub use dispatch::MatmulKind;
@@ -51,3 +53,4 @@ pub use packed::{PackTask, PackedMatrix, Packing};
 pub use panels::{Panels, arrange_columns_in_panels, arrange_in_panels, panel_width};
 pub use prefetch::{prefetch, prefetch_all};
 pub use task::{MatmulTask, matmul, matmul_panels, serial_matmul};
+pub use triangle::Triangle;

@@ -3,6 +3,7 @@
 use super::matrix::{Accumulate, Matrix, MatrixMut};
 use super::packed::PackedRhs;
 use super::panels::Panels;
+use super::triangle::Triangle;
 
 /// `out = lhs · rhs`, or a rectangle of it, or a range of its inner dimension.
 ///
@@ -19,6 +20,8 @@ pub(crate) struct Problem<'a> {
     pub(crate) rhs: Matrix<'a>,
     /// The right side again, if it is packed.
     pub(crate) packed: Option<PackedRhs<'a>>,
+    /// What need not be computed. Ranges of a problem compute everything.
+    pub(crate) triangle: Triangle,
 }
 
 // SAFETY: `out` is the only pointer, and problems on different threads write to disjoint rectangles.
@@ -35,8 +38,8 @@ impl<'a> Problem<'a> {
     pub(crate) fn new(out: MatrixMut<'a>, lhs: Matrix<'a>, rhs: Matrix<'a>) -> Problem<'a> {
         assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols), "the result's shape");
         assert_eq!(lhs.cols, rhs.rows, "the inner dimension");
-        let MatrixMut { data, rows, cols, row_stride } = out;
-        Problem { out: data.as_mut_ptr(), out_stride: row_stride, rows, cols, lhs, rhs, packed: None }
+        let MatrixMut { start: out, rows, cols, row_stride: out_stride, .. } = out;
+        Problem { out, out_stride, rows, cols, lhs, rhs, packed: None, triangle: Triangle::None }
     }
 
     /// A matmul for each panel of the right side, with its first column. Their results are disjoint.
@@ -50,12 +53,11 @@ impl<'a> Problem<'a> {
     ) -> impl Iterator<Item = (usize, Problem<'a>)> {
         assert_eq!((out.rows, out.cols), (lhs.rows, rhs.cols()), "the result's shape");
         assert_eq!(lhs.cols, rhs.rows(), "the inner dimension");
-        let MatrixMut { data, rows, row_stride, .. } = out;
-        let out = data.as_mut_ptr();
+        let MatrixMut { start: out, rows, row_stride, .. } = out;
         rhs.iter().map(move |(start, panel)| {
             let out = out.wrapping_add(start);
-            let cols = panel.cols;
-            (start, Problem { out, out_stride: row_stride, rows, cols, lhs, rhs: panel, packed: None })
+            let (out_stride, cols, triangle) = (row_stride, panel.cols, Triangle::None);
+            (start, Problem { out, out_stride, rows, cols, lhs, rhs: panel, packed: None, triangle })
         })
     }
 
@@ -65,6 +67,7 @@ impl<'a> Problem<'a> {
         self.lhs.data = &self.lhs.data[start * self.lhs.row_stride..];
         self.lhs.rows = end - start;
         self.rows = end - start;
+        self.triangle = Triangle::None;
         self
     }
 
@@ -75,11 +78,15 @@ impl<'a> Problem<'a> {
         self.rhs.cols = end - start;
         self.packed = None;
         self.cols = end - start;
+        self.triangle = Triangle::None;
         self
     }
 
     /// The part of the inner dimension from `start` to `end`.
     fn inner_range(mut self, start: usize, end: usize) -> Problem<'a> {
+        if (start, end) != (0, self.lhs.cols) {
+            self.triangle = Triangle::None;
+        }
         self.lhs.data = &self.lhs.data[start * self.lhs.col_stride..];
         self.rhs.data = &self.rhs.data[start * self.rhs.row_stride..];
         self.lhs.cols = end - start;

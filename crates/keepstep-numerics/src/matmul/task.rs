@@ -6,6 +6,7 @@ use super::matrix::{Accumulate, Matrix, MatrixMut};
 use super::packed::{PackedMatrix, WIDEST_TILE};
 use super::panels::Panels;
 use super::problem::Problem;
+use super::triangle::Triangle;
 use rayon::prelude::*;
 
 /// A matmul with fewer multiply-adds than this runs on one thread.
@@ -51,12 +52,25 @@ impl<'a> MatmulTask<'a> {
         lhs: Matrix<'a>,
         rhs: Matrix<'a>,
     ) -> Vec<MatmulTask<'a>> {
+        MatmulTask::split_in(rayon::current_num_threads(), out, accumulate, lhs, rhs)
+    }
+
+    /// Splits a matmul into this many tasks, or more if they would take long. Each packs for itself what it reads.
+    ///
+    /// # Panics
+    /// If the shapes do not match.
+    pub fn split_in(
+        num_tasks: usize,
+        out: MatrixMut<'a>,
+        accumulate: Accumulate<'a>,
+        lhs: Matrix<'a>,
+        rhs: Matrix<'a>,
+    ) -> Vec<MatmulTask<'a>> {
         let problem = Problem::new(out, lhs, rhs);
-        let threads = rayon::current_num_threads();
         if problem.rows <= problem.cols {
-            return columns(problem, accumulate, part_len(problem.cols, PART_COLS, threads));
+            return columns(problem, accumulate, part_len(problem.cols, PART_COLS, num_tasks));
         }
-        let part = part_len(problem.rows, PART_ROWS, threads);
+        let part = part_len(problem.rows, PART_ROWS, num_tasks);
         let starts = (0..problem.rows).step_by(part);
         let task = |start: usize| MatmulTask {
             problem: problem.row_range(start, problem.rows.min(start + part)),
@@ -102,6 +116,13 @@ impl<'a> MatmulTask<'a> {
     #[must_use]
     pub fn with_packed(mut self, rhs: Option<&'a PackedMatrix<'_>>) -> MatmulTask<'a> {
         self.problem.packed = rhs.map(|rhs| rhs.panels_of(&self.problem.rhs));
+        self
+    }
+
+    /// Names the matrix that is a triangle, of which less is computed.
+    #[must_use]
+    pub fn with_triangle(mut self, triangle: Triangle) -> MatmulTask<'a> {
+        self.problem.triangle = triangle;
         self
     }
 

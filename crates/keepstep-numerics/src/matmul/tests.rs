@@ -160,6 +160,57 @@ fn every_element_is_the_defined_chain() {
     }
 }
 
+/// A triangle saves work and changes no element that is used.
+#[test]
+fn triangles_give_the_same_elements() {
+    let (cols, pad) = (33, 3);
+    for size in if is_emulated() { &[17, 64][..] } else { &[1, 5, 6, 17, 63, 64, 65, 130, 513, 600] } {
+        let size = *size;
+        let right = numbers(size * cols, 2);
+        let before = numbers(size * (size + cols + pad), 3);
+        for (triangle, transposed) in [Triangle::Result, Triangle::LowerLeft, Triangle::UpperLeft]
+            .into_iter()
+            .flat_map(|triangle| [(triangle, false), (triangle, true)])
+        {
+            let is_result = triangle == Triangle::Result;
+            let mut left = numbers(size * size, 1);
+            for row in 0..size {
+                let zeros = match triangle {
+                    Triangle::LowerLeft => row + 1..size,
+                    Triangle::UpperLeft => 0..row,
+                    Triangle::None | Triangle::Result => 0..0,
+                };
+                for col in zeros {
+                    left[if transposed { col * size + row } else { row * size + col }] = 0.0;
+                }
+            }
+            let (lhs, rhs) = if is_result {
+                (Matrix::new(&right, size, cols), Matrix::new(&right, size, cols).transposed())
+            } else {
+                (Matrix::new(&left, size, size), Matrix::new(&right, size, cols))
+            };
+            let lhs = if transposed && !is_result { lhs.transposed() } else { lhs };
+            let (width, stride) = (rhs.cols, rhs.cols + pad);
+            for accumulate in [Accumulate::Replace, Accumulate::Add] {
+                let mut expected = before.clone();
+                reference(&mut expected, stride, accumulate, lhs, rhs);
+                for backend in backends() {
+                    let mut out = before.clone();
+                    let result = MatrixMut::strided(&mut out, size, width, stride);
+                    let task = MatmulTask::new(result, accumulate, lhs, rhs);
+                    task.with_triangle(triangle).run_with(backend);
+                    for (place, (found, expected)) in out.iter().zip(&expected).enumerate() {
+                        let (row, col) = (place / stride, place % stride);
+                        let is_used = !is_result || col <= row || col >= width || row >= size;
+                        let same = found.to_bits() == expected.to_bits();
+                        assert!(same || !is_used, "{size}, {triangle:?}, {backend:?}: {row}, {col}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn on_any_number_of_threads() {
     for threads in if is_emulated() { 3..4 } else { 1..5 } {

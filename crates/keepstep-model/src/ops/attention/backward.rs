@@ -6,7 +6,7 @@ use crate::ops::rectangle::Rectangle;
 use crate::ops::rows::with_buffer;
 use crate::ops::softmax::RowSoftmax;
 use keepstep_numerics::math::exp;
-use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, serial_matmul};
+use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, Triangle, serial_matmul};
 use keepstep_numerics::reduce::sum;
 use keepstep_numerics::vectorized;
 
@@ -45,20 +45,17 @@ impl Attention {
     ) {
         let HeadColumns { head, mut parts } = columns;
         let (size, width) = (self.block_size, self.head_size);
-        // Copies of the head's queries, keys and values, which its columns lose; gradients of keys and values; two blocks of
-        // weights; one block of the queries' gradients; and one sum per row.
-        with_buffer(5 * size * width + BLOCK * (2 * BLOCK + width + 1), |buffer| {
+        // Copies of the head's queries, keys and values, which its columns lose; two blocks of weights; and one sum per row.
+        with_buffer(3 * size * width + BLOCK * (2 * BLOCK + 1), |buffer| {
             let (own, rest) = buffer.split_at_mut(3 * size * width);
-            let (dkey, rest) = rest.split_at_mut(size * width);
-            let (dvalue, rest) = rest.split_at_mut(size * width);
             let (weights, rest) = rest.split_at_mut(BLOCK * BLOCK);
-            let (dweights, rest) = rest.split_at_mut(BLOCK * BLOCK);
-            let (dquery, dots) = rest.split_at_mut(BLOCK * width);
+            let (dweights, dots) = rest.split_at_mut(BLOCK * BLOCK);
             for (part, own) in parts.iter_mut().zip(own.chunks_mut(size * width)) {
                 for (place, own) in own.chunks_mut(width).enumerate() {
                     own.copy_from_slice(part.row_mut(place));
                 }
             }
+            let [dquery, dkey, dvalue] = &mut parts;
             let own = |part: Qkv, start: usize, end: usize| {
                 let from = (part as usize * size + start) * width;
                 Matrix::new(&own[from..], end - start, width)
@@ -66,7 +63,7 @@ impl Attention {
             for start in (0..size).step_by(BLOCK) {
                 let end = size.min(start + BLOCK);
                 let rows = end - start;
-                let (dquery, dots) = (&mut dquery[..rows * width], &mut dots[..rows]);
+                let dots = &mut dots[..rows];
                 let dout_block = self.rows_of(dout, self.n_embd, head, 0, start, end);
                 for (row, dot) in dots.iter_mut().enumerate() {
                     *dot = dot_of(
@@ -80,19 +77,24 @@ impl Attention {
                     let keys = last - first;
                     let weights = &mut weights[..rows * keys];
                     let dweights = &mut dweights[..rows * keys];
-                    serial_matmul(
+                    let is_diagonal = first == start;
+                    let triangle = |triangle| if is_diagonal { triangle } else { Triangle::None };
+                    MatmulTask::new(
                         MatrixMut::new(weights, rows, keys),
                         Accumulate::Replace,
                         own(Qkv::Query, start, end),
                         own(Qkv::Key, first, last).transposed(),
-                    );
-                    serial_matmul(
+                    )
+                    .with_triangle(triangle(Triangle::Result))
+                    .run();
+                    MatmulTask::new(
                         MatrixMut::new(dweights, rows, keys),
                         Accumulate::Replace,
                         dout_block,
                         own(Qkv::Value, first, last).transposed(),
-                    );
-                    let is_diagonal = first == start;
+                    )
+                    .with_triangle(triangle(Triangle::Result))
+                    .run();
                     match mask {
                         None => {
                             softmax_backward(weights, dweights, keys, is_diagonal, self.scale, softmax, dots)
@@ -116,30 +118,25 @@ impl Attention {
                         (Matrix::new(weights, rows, keys), Matrix::new(dweights, rows, keys));
                     // The diagonal block is the first block that adds to a key's gradient.
                     let into = if is_diagonal { Accumulate::Replace } else { Accumulate::Add };
-                    let range = first * width..last * width;
-                    serial_matmul(
-                        MatrixMut::new(&mut dvalue[range.clone()], keys, width),
-                        into,
-                        weights.transposed(),
-                        dout_block,
-                    );
-                    serial_matmul(
-                        MatrixMut::new(&mut dkey[range], keys, width),
+                    MatmulTask::new(dvalue.rows_mut(first..last), into, weights.transposed(), dout_block)
+                        .with_triangle(triangle(Triangle::UpperLeft))
+                        .run();
+                    MatmulTask::new(
+                        dkey.rows_mut(first..last),
                         into,
                         dscores.transposed(),
                         own(Qkv::Query, start, end),
-                    );
+                    )
+                    .with_triangle(triangle(Triangle::UpperLeft))
+                    .run();
                     serial_matmul(
-                        MatrixMut::new(dquery, rows, width),
+                        dquery.rows_mut(start..end),
                         if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                         dscores,
                         own(Qkv::Key, first, last),
                     );
                 }
-                parts[Qkv::Query as usize].write(start, dquery);
             }
-            parts[Qkv::Key as usize].write(0, dkey);
-            parts[Qkv::Value as usize].write(0, dvalue);
         });
     }
 

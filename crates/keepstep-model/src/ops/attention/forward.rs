@@ -5,8 +5,7 @@ use crate::ops::dropout::Mask;
 use crate::ops::rectangle::Rectangle;
 use crate::ops::rows::{for_each_in_order, with_buffer};
 use crate::ops::softmax::{RowSoftmax, finish, online};
-use keepstep_numerics::matmul::PackTask;
-use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, serial_matmul};
+use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, PackTask, Triangle};
 
 /// One block of queries of one head, and where its results go.
 struct QueryBlock<'a> {
@@ -62,20 +61,25 @@ impl Attention {
                 let keys = end.min(first + BLOCK) - first;
                 let scores = &mut scores[..rows * keys];
                 self.scores(scores, qkv, queries, first);
-                online(scores, keys, first == start, self.scale, running, sums);
+                let is_diagonal = first == start;
+                online(scores, keys, is_diagonal, self.scale, running, sums);
                 if let Some(mask) = mask {
                     self.drop(scores, mask, queries, first);
                 }
-                serial_matmul(
+                let product = MatmulTask::new(
                     MatrixMut::new(sums, rows, width),
                     if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                     Matrix::new(scores, rows, keys),
                     self.part(qkv, head, Qkv::Value, first, first + keys),
                 );
+                // `finish` makes the sign of zeros the same.
+                product.with_triangle(if is_diagonal { Triangle::LowerLeft } else { Triangle::None }).run();
             }
             finish(running, sums);
             softmax.copy_from_slice(running);
-            out.write(0, sums);
+            for (row, sums) in sums.chunks(width).enumerate() {
+                out.row_mut(row).copy_from_slice(sums);
+            }
         });
     }
 
@@ -84,11 +88,12 @@ impl Attention {
         let Queries { head, start, end } = queries;
         let rows = end - start;
         let keys = scores.len() / rows;
-        serial_matmul(
+        let product = MatmulTask::new(
             MatrixMut::new(scores, rows, keys),
             Accumulate::Replace,
             self.part(qkv, head, Qkv::Query, start, end),
             self.part(qkv, head, Qkv::Key, first, first + keys).transposed(),
         );
+        product.with_triangle(if first == start { Triangle::Result } else { Triangle::None }).run();
     }
 }
