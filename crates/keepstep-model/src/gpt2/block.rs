@@ -15,6 +15,7 @@ use crate::ops::layer_norm::{self, Statistics};
 use crate::ops::linear::{backward_rows, column_sums, forward_rows};
 use crate::ops::rows::{BLOCK, with_buffer};
 use keepstep_numerics::matmul::MatmulKind;
+use keepstep_numerics::vectorized;
 use std::ops::Range;
 
 /// One block of the model, with its weights and its dropout.
@@ -61,18 +62,14 @@ impl BlockAt<'_> {
         let (weights, kind, cols) = (self.weights, self.matmul_kind, self.width);
         forward_rows(kind, middle, attention, &weights.attn_c_proj, packed.attn_c_proj.as_ref());
         let mask = self.dropout.mask(self.layer, Site::AttentionOutput.into());
-        for ((middle, x), row) in middle.chunks_mut(cols).zip(x.chunks(cols)).zip(rows.clone()) {
-            add_residual(middle, x, mask.as_ref(), row);
-        }
+        add_residual(middle, x, mask.as_ref(), rows.start, cols);
         layer_norm::forward(ln_2, ln_2_statistics, middle, &weights.ln_2, self.epsilon);
         forward_rows(kind, fc, ln_2, &weights.mlp_c_fc, packed.mlp_c_fc.as_ref());
         let Some(out) = out else { return };
         gelu::gelu(active, fc);
         forward_rows(kind, out, active, &weights.mlp_c_proj, packed.mlp_c_proj.as_ref());
         let mask = self.dropout.mask(self.layer, Site::MlpOutput.into());
-        for ((out, middle), row) in out.chunks_mut(cols).zip(middle.chunks(cols)).zip(rows) {
-            add_residual(out, middle, mask.as_ref(), row);
-        }
+        add_residual(out, middle, mask.as_ref(), rows.start, cols);
     }
 
     /// Backward through the MLP and the attention's projection. Reads dL/d(block output) from `d_residual`. Leaves
@@ -190,14 +187,22 @@ pub(crate) fn backward_norm(
     }
 }
 
-/// Computes `values = base + mask(values)` for one row.
-fn add_residual(values: &mut [f32], base: &[f32], mask: Option<&Mask>, row: usize) {
+/// Computes `values = base + mask(values)` for rows of `cols` numbers from `start` on.
+fn add_residual(values: &mut [f32], base: &[f32], mask: Option<&Mask>, start: usize, cols: usize) {
     match mask {
-        Some(mask) => mask.apply_and_add(values, base, row),
-        None => {
-            for (value, base) in values.iter_mut().zip(base) {
-                *value += base;
+        Some(mask) => {
+            for ((values, base), row) in values.chunks_mut(cols).zip(base.chunks(cols)).zip(start..) {
+                mask.apply_and_add(values, base, row);
             }
+        }
+        None => add(values, base),
+    }
+}
+
+vectorized! {
+    fn add(values: &mut [f32], base: &[f32]) {
+        for (value, base) in values.iter_mut().zip(base) {
+            *value += base;
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::gpt2::dropout_site::Site;
 use crate::gpt2::layout::Views;
 use crate::gpt2::packed::{PackedWeights, Packer, Pass};
 use crate::gpt2::settings::Gpt2Config;
-use crate::gpt2::weight_gradients::{Job, push_jobs_after_attention, push_jobs_before_attention, run};
+use crate::gpt2::weight_gradients::{Job, Jobs, run};
 use crate::layout::Layout;
 use crate::model::Model;
 use crate::ops::attention::{Attention, HeadColumns};
@@ -182,6 +182,7 @@ impl Gpt2 {
         let buffer = |layer: usize| layer.min(num_buffers - 1);
         let packer = Packer::new(matmul_kind.packing(), Pass::Backward);
         let no_head = |_: HeadColumns<'_>| ();
+        let num_heads = attention.num_heads(rows);
 
         // Backward through the operations between the attentions of blocks `layer` and `layer + 1`: the latter's first
         // LayerNorm and its queries, keys and values, or the last LayerNorm.
@@ -210,17 +211,17 @@ impl Gpt2 {
             let mask = dropout.mask(layer, Site::AttentionWeights.into());
             let (these, later) = gradient.layers.split_at_mut(layer + 1);
             let after = &mut after_attention[buffer(layer)];
-            let softmax = &mut softmax[buffer(layer)][..attention.num_heads(rows) * model.block_size];
-            let mut jobs = Vec::new();
+            let softmax = &mut softmax[buffer(layer)][..num_heads * model.block_size];
+            let mut jobs = Jobs::with_heads(num_heads);
             let before = if recompute && layer + 1 < model.n_layer {
                 let before = &mut before_attention[0];
                 let parts = (scratch.all_mut(), row_gradients.all_mut());
                 for_each_part(rows, parts, |range, mut part| {
                     backward_next(&range, layer, Some(before), &mut part, &packed);
                 });
-                let mut next = Vec::new();
+                let mut next = Jobs::with_heads(0);
                 let weights = later.first_mut().map(|next| (next, &*before));
-                push_jobs_before_attention(&mut next, weights, &mut gradient.ln_f, scratch, rows, at);
+                next.push_before_attention(weights, &mut gradient.ln_f, scratch, rows, at);
                 run(matmul_kind, next, row_gradients.sums.first(rows), at, &no_head);
                 let unpacked = &PackedWeights::default();
                 let parts = (before.all_mut(), scratch.all_mut());
@@ -245,17 +246,17 @@ impl Gpt2 {
                     block.backward_after_attention(range, &mut after, &mut part, &packed, at);
                 });
                 let weights = later.first_mut().zip(next);
-                push_jobs_before_attention(&mut jobs, weights, &mut gradient.ln_f, scratch, rows, at);
+                jobs.push_before_attention(weights, &mut gradient.ln_f, scratch, rows, at);
                 &mut these[buffer(layer)]
             };
             let previous = layer.checked_sub(1).map(|previous| &weights.layers[previous]);
             let (next_packed, pack_tasks) = packer.pack(room, previous, Some(&weights.layers[layer]));
             packed = next_packed;
             // Another variable: the packed weights may live longer than the jobs that were pushed before.
-            let mut jobs: Vec<Job<'_>> = jobs;
+            let mut jobs: Jobs<'_> = jobs;
             jobs.extend(attention.heads(before.qkv.first_mut(rows)).into_iter().map(Job::Head));
             jobs.extend(pack_tasks.into_iter().map(Job::Pack));
-            push_jobs_after_attention(&mut jobs, &mut these[layer], after, scratch, row_gradients, rows, at);
+            jobs.push_after_attention(&mut these[layer], after, scratch, row_gradients, rows, at);
             let (attended, dout) = (after.attention.first(rows), row_gradients.d_attention.first(rows));
             run(matmul_kind, jobs, row_gradients.sums.first(rows), at, &|columns| {
                 attention.backward_head(columns, attended, dout, softmax, mask.as_ref());
@@ -267,9 +268,9 @@ impl Gpt2 {
             let x = residual[0].rows(&range);
             blocks[0].backward_before_attention(&range, x, before, &mut part, &packed, at);
         });
-        let mut jobs = Vec::new();
+        let mut jobs = Jobs::with_heads(0);
         let weights = gradient.layers.first_mut().map(|first| (first, before));
-        push_jobs_before_attention(&mut jobs, weights, &mut gradient.ln_f, scratch, rows, at);
+        jobs.push_before_attention(weights, &mut gradient.ln_f, scratch, rows, at);
         run(matmul_kind, jobs, row_gradients.sums.first(rows), at, &no_head);
     }
 }
