@@ -199,7 +199,10 @@ fn a_link_to_nothing_is_refused_by_name_or_left_out_with_a_note() {
     let lab = Lab::new(&["corpus/1.txt", "corpus/3.txt"]);
     lab.link("corpus/2.txt", "/nowhere/2.txt");
     let error = lab.find("corpus/*.txt").expect_err("a link to nothing").to_string();
-    assert!(error.contains("corpus/2.txt: this cannot be read"), "{error}");
+    assert!(
+        error.contains("corpus/2.txt: this cannot be read, and a pattern of `data.paths` needs it"),
+        "{error}"
+    );
     let data = DataConfig { skip_unreadable: true, ..lab.data("corpus/*.txt") };
     let (files, notes) = lab.collect(&data).expect("the others");
     assert_eq!(files, ["corpus/1.txt", "corpus/3.txt"]);
@@ -230,7 +233,11 @@ fn a_folder_that_cannot_be_entered_is_refused_by_name() {
     let lab = Lab::new(&["corpus/a/1.txt", "corpus/b/1.txt"]);
     let long = "n".repeat(300);
     let error = lab.find(&format!("corpus/*/{long}")).expect_err("a name that is too long").to_string();
-    assert!(error.contains("corpus/") && error.contains("cannot be read"), "{error}");
+    assert!(
+        error.contains("corpus/")
+            && error.contains("this cannot be read, and a pattern of `data.paths` needs it"),
+        "{error}"
+    );
 }
 
 #[test]
