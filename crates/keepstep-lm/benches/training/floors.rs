@@ -1,7 +1,7 @@
 //! Lower bounds for an update: the time of its matmuls, and of the memory traffic of the optimizer.
 
 use keepstep_model::gpt2::settings::Gpt2Config;
-use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, Triangle, matmul};
+use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, Triangle, matmul, serial_matmul_of};
 use rayon::prelude::*;
 use std::time::Instant;
 
@@ -71,11 +71,11 @@ fn attention_products(model: &Gpt2Config, batch_size: usize) -> [f64; 2] {
                 let (mut scores, mut sums) = (vec![0.5; BLOCK * BLOCK], vec![0.5; BLOCK * size]);
                 for block in 0..=index % blocks {
                     let rows = Matrix::new(&queries, BLOCK, size);
-                    let triangle = |triangle| if block == index % blocks { triangle } else { Triangle::None };
+                    let triangle = |triangle: Triangle| triangle.on_diagonal(block == index % blocks);
                     for _ in 0..products / 2 {
                         let out = MatrixMut::new(&mut scores, BLOCK, BLOCK);
-                        let task = MatmulTask::new(out, Accumulate::Replace, rows, rows.transposed());
-                        task.with_triangle(triangle(Triangle::Result)).run();
+                        let triangle = triangle(Triangle::Result);
+                        serial_matmul_of(triangle, out, Accumulate::Replace, rows, rows.transposed());
                     }
                     for product in products / 2..products {
                         let weights = Matrix::new(&scores, BLOCK, BLOCK);
@@ -86,7 +86,7 @@ fn attention_products(model: &Gpt2Config, batch_size: usize) -> [f64; 2] {
                             _ => (weights, Triangle::None),
                         };
                         let out = MatrixMut::new(&mut sums, BLOCK, size);
-                        MatmulTask::new(out, Accumulate::Add, weights, rows).with_triangle(triangle).run();
+                        serial_matmul_of(triangle, out, Accumulate::Add, weights, rows);
                     }
                     scores.fill(0.5);
                 }

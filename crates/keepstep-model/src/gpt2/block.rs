@@ -8,6 +8,7 @@ use crate::gpt2::buffers::{
 use crate::gpt2::dropout_site::Site;
 use crate::gpt2::layout::LayerViews;
 use crate::gpt2::packed::PackedWeights;
+use crate::ops::add::add_to;
 use crate::ops::affine::Affine;
 use crate::ops::dropout::{Dropout, Mask};
 use crate::ops::gelu;
@@ -15,7 +16,6 @@ use crate::ops::layer_norm::{self, Statistics};
 use crate::ops::linear::{backward_rows, column_sums, forward_rows};
 use crate::ops::rows::{BLOCK, with_buffer};
 use keepstep_numerics::matmul::MatmulKind;
-use keepstep_numerics::vectorized;
 use std::ops::Range;
 
 /// One block of the model, with its weights and its dropout.
@@ -195,14 +195,6 @@ fn add_residual(values: &mut [f32], base: &[f32], mask: Option<&Mask>, start: us
                 mask.apply_and_add(values, base, row);
             }
         }
-        None => add(values, base),
-    }
-}
-
-vectorized! {
-    fn add(values: &mut [f32], base: &[f32]) {
-        for (value, base) in values.iter_mut().zip(base) {
-            *value += base;
-        }
+        None => add_to(values, base),
     }
 }

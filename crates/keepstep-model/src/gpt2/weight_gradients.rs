@@ -2,6 +2,7 @@
 
 use crate::gpt2::buffers::{AfterAttention, BeforeAttention, RowGradients, Scratch, SumColumns};
 use crate::gpt2::layout::LayerViews;
+use crate::ops::add::add_to;
 use crate::ops::affine::Affine;
 use crate::ops::attention::HeadColumns;
 use crate::ops::rows::for_each_in_order;
@@ -124,9 +125,7 @@ pub(super) fn run<'a>(
         Job::Sums(out, first) => {
             out.fill(0.0);
             for sums in sums.chunks(at.all) {
-                for (out, sum) in out.iter_mut().zip(&sums[first..]) {
-                    *out += sum;
-                }
+                add_to(out, &sums[first..]);
             }
         }
         Job::Head(columns) => head(columns),

@@ -1,5 +1,6 @@
 //! Token and position embeddings. Their sum is the input of the first block.
 
+use crate::ops::add::add_to;
 use crate::ops::dropout::Mask;
 use crate::ops::rows::{RowsMut, for_each_part};
 use rayon::prelude::*;
@@ -88,21 +89,17 @@ pub(crate) fn backward(
             dx.chunks_mut(cols).zip(range).for_each(|(dx, row)| mask.apply(dx, row, cols));
         });
     }
-    let add = |sum: &mut [f32], row: usize| {
-        for (sum, value) in sum.iter_mut().zip(&dx[row * cols..(row + 1) * cols]) {
-            *sum += value;
-        }
-    };
+    let row_of = |row: usize| &dx[row * cols..(row + 1) * cols];
     dwpe.par_chunks_mut(cols).with_min_len(16).enumerate().for_each(|(place, dwpe)| {
         dwpe.fill(0.0);
         for row in (place..inputs.rows()).step_by(inputs.block_size) {
-            add(dwpe, row);
+            add_to(dwpe, row_of(row));
         }
     });
     let (starts, list) = inputs.rows_by_token(dwte.len() / cols);
     dwte.par_chunks_mut(cols).with_min_len(16).enumerate().for_each(|(token, dwte)| {
         for &row in &list[starts[token]..starts[token + 1]] {
-            add(dwte, row);
+            add_to(dwte, row_of(row));
         }
     });
 }

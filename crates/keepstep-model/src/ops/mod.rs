@@ -1,5 +1,6 @@
 //! The operations that models are made of, forward and backward. They take sizes, not a model's settings.
 
+pub(crate) mod add;
 pub mod affine;
 pub mod attention;
 pub mod cross_entropy;

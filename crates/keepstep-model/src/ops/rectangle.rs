@@ -108,4 +108,11 @@ mod tests {
         let mut values = [0; 12];
         Rectangle::divide(&mut values, 4, 2, 2)[1].row_mut(1);
     }
+
+    #[test]
+    #[should_panic(expected = "rows of the rectangle")]
+    fn a_matrix_that_reaches_below_is_refused() {
+        let mut values = [0.0; 12];
+        Rectangle::divide(&mut values, 4, 2, 2)[1].rows_mut(0..2);
+    }
 }

@@ -1,6 +1,7 @@
 //! The gradient of an update: the mean over its micro-batches as a fixed tree, its norm, and clipping.
 
 use crate::error::EngineError;
+use crate::ops::add::add_to;
 use rayon::prelude::*;
 
 /// The number of elements whose squares are summed together.
@@ -128,7 +129,7 @@ impl GradientTree {
         };
         // At the ragged end of the tree the last sum passes up until it has a neighbour.
         while let Some(Subtree { sum: earlier, .. }) = self.subtrees.pop() {
-            add_to(&mut total, &earlier);
+            add_in_parallel(&mut total, &earlier);
             self.free.push(earlier);
         }
         if count > 1 {
@@ -177,7 +178,7 @@ impl GradientTree {
             let Some(index) = found else { break };
             let other = self.subtrees.remove(index);
             // Addition is commutative: a + b has the bits of b + a, so the order of the halves does not matter.
-            add_to(&mut subtree.sum, &other.sum);
+            add_in_parallel(&mut subtree.sum, &other.sum);
             self.free.push(other.sum);
             subtree = Subtree {
                 first_leaf: subtree.first_leaf & !half,
@@ -191,12 +192,9 @@ impl GradientTree {
 }
 
 /// Computes `later = earlier + later`.
-fn add_to(later: &mut [f32], earlier: &[f32]) {
-    later.par_chunks_mut(CHUNK).zip(earlier.par_chunks(CHUNK)).for_each(|(later, earlier)| {
-        for (later, earlier) in later.iter_mut().zip(earlier) {
-            *later += earlier;
-        }
-    });
+fn add_in_parallel(later: &mut [f32], earlier: &[f32]) {
+    let chunks = later.par_chunks_mut(CHUNK).zip(earlier.par_chunks(CHUNK));
+    chunks.for_each(|(later, earlier)| add_to(later, earlier));
 }
 
 /// Computes the Euclidean norm over all elements in float64. Chunks of fixed length are summed in order.

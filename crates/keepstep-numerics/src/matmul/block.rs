@@ -75,7 +75,8 @@ impl<S: Simd> Block<S> {
                 let rows = S::TILE_ROWS.min(self.rows - row);
                 while done < rows {
                     let height = height_of(rows - done);
-                    let (first, last) = self.steps_of(row + done, height, start, end);
+                    let in_matmul = self.first_row + row + done;
+                    let (first, last) = self.triangle.steps(in_matmul, in_matmul + height, start, end);
                     let first_factor = if IS_PACKED { first * S::TILE_ROWS } else { first };
                     let sums = self.sums.wrapping_add((row + done) * S::TILE_COLS);
                     let tile = Tile::<S> {
@@ -98,17 +99,6 @@ impl<S: Simd> Block<S> {
                 break;
             }
             start = end;
-        }
-    }
-
-    /// The steps of a part that some rows need.
-    #[inline(always)]
-    fn steps_of(&self, row: usize, height: usize, start: usize, end: usize) -> (usize, usize) {
-        let row = self.first_row + row;
-        match self.triangle {
-            Triangle::None | Triangle::Result => (start, end),
-            Triangle::LowerLeft => (start, end.min(row + height)),
-            Triangle::UpperLeft => (end.min(row), end),
         }
     }
 }

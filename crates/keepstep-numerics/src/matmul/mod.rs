@@ -52,5 +52,5 @@ pub use matrix::{Accumulate, Matrix, MatrixMut};
 pub use packed::{PackTask, PackedMatrix, Packing};
 pub use panels::{Panels, arrange_columns_in_panels, arrange_in_panels, panel_width};
 pub use prefetch::{prefetch, prefetch_all};
-pub use task::{MatmulTask, matmul, matmul_panels, serial_matmul};
+pub use task::{MatmulTask, matmul, matmul_panels, serial_matmul, serial_matmul_of};
 pub use triangle::Triangle;

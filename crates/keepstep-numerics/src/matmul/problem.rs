@@ -20,7 +20,7 @@ pub(crate) struct Problem<'a> {
     pub(crate) rhs: Matrix<'a>,
     /// The right side again, if it is packed.
     pub(crate) packed: Option<PackedRhs<'a>>,
-    /// What need not be computed. Ranges of a problem compute everything.
+    /// What need not be computed. Only a whole matmul has one.
     pub(crate) triangle: Triangle,
 }
 
@@ -67,7 +67,6 @@ impl<'a> Problem<'a> {
         self.lhs.data = &self.lhs.data[start * self.lhs.row_stride..];
         self.lhs.rows = end - start;
         self.rows = end - start;
-        self.triangle = Triangle::None;
         self
     }
 
@@ -78,7 +77,6 @@ impl<'a> Problem<'a> {
         self.rhs.cols = end - start;
         self.packed = None;
         self.cols = end - start;
-        self.triangle = Triangle::None;
         self
     }
 

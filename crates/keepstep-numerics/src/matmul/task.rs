@@ -119,9 +119,9 @@ impl<'a> MatmulTask<'a> {
         self
     }
 
-    /// Names the matrix that is a triangle, of which less is computed.
+    /// Names the triangle among the matrices of a whole matmul.
     #[must_use]
-    pub fn with_triangle(mut self, triangle: Triangle) -> MatmulTask<'a> {
+    pub(super) fn with_triangle(mut self, triangle: Triangle) -> MatmulTask<'a> {
         self.problem.triangle = triangle;
         self
     }
@@ -196,7 +196,21 @@ pub fn matmul_panels(out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix
 /// # Panics
 /// If the shapes do not match.
 pub fn serial_matmul(out: MatrixMut<'_>, accumulate: Accumulate<'_>, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    MatmulTask::new(out, accumulate, lhs, rhs).run();
+    serial_matmul_of(Triangle::None, out, accumulate, lhs, rhs);
+}
+
+/// Computes the same as [`serial_matmul`], and less of it where one of the matrices is a triangle.
+///
+/// # Panics
+/// If the shapes do not match.
+pub fn serial_matmul_of(
+    triangle: Triangle,
+    out: MatrixMut<'_>,
+    accumulate: Accumulate<'_>,
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+) {
+    MatmulTask::new(out, accumulate, lhs, rhs).with_triangle(triangle).run();
 }
 
 /// Splits a matmul and calls `run` with its tasks on all threads of the current pool.

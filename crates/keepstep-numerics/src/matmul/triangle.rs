@@ -17,8 +17,24 @@ pub enum Triangle {
 }
 
 impl Triangle {
+    /// The triangle itself in a block on the diagonal, and none in another.
+    #[must_use]
+    pub fn on_diagonal(self, is_diagonal: bool) -> Triangle {
+        if is_diagonal { self } else { Triangle::None }
+    }
+
     /// The first row that has elements of the result in the columns from `col` on, in whole tiles.
     pub(super) fn first_row(self, col: usize, tile_rows: usize) -> usize {
         if self == Triangle::Result { col / tile_rows * tile_rows } else { 0 }
+    }
+
+    /// The steps from `start` to `end` along the inner dimension that the rows from `row` to `end_row` need.
+    #[inline(always)]
+    pub(super) fn steps(self, row: usize, end_row: usize, start: usize, end: usize) -> (usize, usize) {
+        match self {
+            Triangle::None | Triangle::Result => (start, end),
+            Triangle::LowerLeft => (start, end.min(end_row)),
+            Triangle::UpperLeft => (end.min(row), end),
+        }
     }
 }

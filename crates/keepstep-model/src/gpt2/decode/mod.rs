@@ -3,6 +3,7 @@
 mod weights;
 
 use crate::gpt2::settings::Gpt2Config;
+use crate::ops::add::add_to;
 use crate::ops::affine::Affine;
 use crate::ops::attention::KeyValueCache;
 use crate::ops::gelu::gelu;
@@ -198,12 +199,12 @@ impl<'a> Decoder<'a> {
             linear_rows(qkv, normal, &block.attn_c_attn);
             attend(pool, attended, qkv, caches.iter_mut().map(|cache| &mut cache.0[layer]), place);
             linear_rows(out, attended, &block.attn_c_proj);
-            add(x, out);
+            add_to(x, out);
             normalize_all(normal, x, &block.ln_2);
             linear_rows(fc, normal, &block.mlp_c_fc);
             pool.chunks(active, inner, |row, active| gelu(active, &fc[row * inner..][..inner]));
             linear_rows(out, active, &block.mlp_c_proj);
-            add(x, out);
+            add_to(x, out);
         }
         normalize_all(normal, x, &weights.views.ln_f);
         *len += 1;
@@ -240,12 +241,12 @@ impl<'a> Decoder<'a> {
             let rows = attended.par_chunks_mut(width).zip(qkv.par_chunks(3 * width)).enumerate();
             rows.for_each(|(index, (out, qkv))| cache.attend(out, qkv, 0, start + index));
             linear(out, attended, &block.attn_c_proj);
-            add(x, out);
+            add_to(x, out);
             normalize_all(normal, x, &block.ln_2);
             linear(fc, normal, &block.mlp_c_fc);
             active.par_chunks_mut(inner).zip(fc.par_chunks(inner)).for_each(|(active, fc)| gelu(active, fc));
             linear(out, active, &block.mlp_c_proj);
-            add(x, out);
+            add_to(x, out);
         }
         let last = &x[(count - 1) * width..];
         let normal = &mut last_rows.normal[sequence * width..][..width];
@@ -297,12 +298,6 @@ fn attend<'a>(
         pool.chunks(out, heads * cache.head_size(), |index, out| {
             cache.attend(out, qkv, index * heads, place);
         });
-    }
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
     }
 }
 

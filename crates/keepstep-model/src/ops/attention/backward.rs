@@ -6,7 +6,7 @@ use crate::ops::rectangle::Rectangle;
 use crate::ops::rows::with_buffer;
 use crate::ops::softmax::RowSoftmax;
 use keepstep_numerics::math::exp;
-use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, Triangle, serial_matmul};
+use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, Triangle, serial_matmul, serial_matmul_of};
 use keepstep_numerics::reduce::sum;
 use keepstep_numerics::vectorized;
 
@@ -78,23 +78,22 @@ impl Attention {
                     let weights = &mut weights[..rows * keys];
                     let dweights = &mut dweights[..rows * keys];
                     let is_diagonal = first == start;
-                    let triangle = |triangle| if is_diagonal { triangle } else { Triangle::None };
-                    MatmulTask::new(
+                    let [scores, transposed] =
+                        [Triangle::Result, Triangle::UpperLeft].map(|one| one.on_diagonal(is_diagonal));
+                    serial_matmul_of(
+                        scores,
                         MatrixMut::new(weights, rows, keys),
                         Accumulate::Replace,
                         own(Qkv::Query, start, end),
                         own(Qkv::Key, first, last).transposed(),
-                    )
-                    .with_triangle(triangle(Triangle::Result))
-                    .run();
-                    MatmulTask::new(
+                    );
+                    serial_matmul_of(
+                        scores,
                         MatrixMut::new(dweights, rows, keys),
                         Accumulate::Replace,
                         dout_block,
                         own(Qkv::Value, first, last).transposed(),
-                    )
-                    .with_triangle(triangle(Triangle::Result))
-                    .run();
+                    );
                     match mask {
                         None => {
                             softmax_backward(weights, dweights, keys, is_diagonal, self.scale, softmax, dots)
@@ -118,17 +117,20 @@ impl Attention {
                         (Matrix::new(weights, rows, keys), Matrix::new(dweights, rows, keys));
                     // The diagonal block is the first block that adds to a key's gradient.
                     let into = if is_diagonal { Accumulate::Replace } else { Accumulate::Add };
-                    MatmulTask::new(dvalue.rows_mut(first..last), into, weights.transposed(), dout_block)
-                        .with_triangle(triangle(Triangle::UpperLeft))
-                        .run();
-                    MatmulTask::new(
+                    serial_matmul_of(
+                        transposed,
+                        dvalue.rows_mut(first..last),
+                        into,
+                        weights.transposed(),
+                        dout_block,
+                    );
+                    serial_matmul_of(
+                        transposed,
                         dkey.rows_mut(first..last),
                         into,
                         dscores.transposed(),
                         own(Qkv::Query, start, end),
-                    )
-                    .with_triangle(triangle(Triangle::UpperLeft))
-                    .run();
+                    );
                     serial_matmul(
                         dquery.rows_mut(start..end),
                         if first == 0 { Accumulate::Replace } else { Accumulate::Add },

@@ -5,7 +5,7 @@ use crate::ops::dropout::Mask;
 use crate::ops::rectangle::Rectangle;
 use crate::ops::rows::{for_each_in_order, with_buffer};
 use crate::ops::softmax::{RowSoftmax, finish, online};
-use keepstep_numerics::matmul::{Accumulate, MatmulTask, Matrix, MatrixMut, PackTask, Triangle};
+use keepstep_numerics::matmul::{Accumulate, Matrix, MatrixMut, PackTask, Triangle, serial_matmul_of};
 
 /// One block of queries of one head, and where its results go.
 struct QueryBlock<'a> {
@@ -66,14 +66,14 @@ impl Attention {
                 if let Some(mask) = mask {
                     self.drop(scores, mask, queries, first);
                 }
-                let product = MatmulTask::new(
+                // `finish` makes the sign of zeros the same.
+                serial_matmul_of(
+                    Triangle::LowerLeft.on_diagonal(is_diagonal),
                     MatrixMut::new(sums, rows, width),
                     if first == 0 { Accumulate::Replace } else { Accumulate::Add },
                     Matrix::new(scores, rows, keys),
                     self.part(qkv, head, Qkv::Value, first, first + keys),
                 );
-                // `finish` makes the sign of zeros the same.
-                product.with_triangle(if is_diagonal { Triangle::LowerLeft } else { Triangle::None }).run();
             }
             finish(running, sums);
             softmax.copy_from_slice(running);
@@ -88,12 +88,12 @@ impl Attention {
         let Queries { head, start, end } = queries;
         let rows = end - start;
         let keys = scores.len() / rows;
-        let product = MatmulTask::new(
+        serial_matmul_of(
+            Triangle::Result.on_diagonal(first == start),
             MatrixMut::new(scores, rows, keys),
             Accumulate::Replace,
             self.part(qkv, head, Qkv::Query, start, end),
             self.part(qkv, head, Qkv::Key, first, first + keys).transposed(),
         );
-        product.with_triangle(if first == start { Triangle::Result } else { Triangle::None }).run();
     }
 }
